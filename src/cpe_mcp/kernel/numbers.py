@@ -1,0 +1,21 @@
+"""Numbers this project claims in the kernel's shared number spaces, in one place so that a clash can be seen and mended.
+
+Packet marks: mwan3 uses 0x3f00, pbr 0x00ff0000, fw4 none; the top bits are free on a stock system.
+Routing tables and rule preferences: mwan3 uses tables and rules 1-63 and 1001-3254, pbr from 256 and 30000 on.
+"""
+
+MARK_LOCAL = 0x4000_0000
+"""Delivered to a relay worker instead of being forwarded (tproxy)."""
+MARK_MASK = 0x4000_0000
+TABLE_LOCAL = 5100
+"""Routing table with one local default route: where marked packets look."""
+TABLE_WAN_BASE = 5101
+"""First of the per-WAN tables; WAN number n (order of the settings) uses TABLE_WAN_BASE + n."""
+RULE_LOCAL = 510
+"""Preference of the rule mark -> TABLE_LOCAL."""
+RULE_WAN_BASE = 520
+"""Preferences of the per-WAN rules: RULE_WAN_BASE + 2n for ``from``, + 2n + 1 for ``oif``."""
+NFT_TABLE = "cpe_mcp"
+"""Family inet. Everything of ours in nftables is in this table, so that deleting it leaves no trace."""
+IPPROTO_MPTCP = 262
+SOL_MPTCP = 284

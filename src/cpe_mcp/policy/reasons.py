@@ -1,0 +1,78 @@
+"""Every reason this project gives for doing something, as data (design D8).
+
+The values travel unchanged into log lines, flow records, ``cpe-mcp status`` and the UI; :data:`TEXTS` is what a person
+reads. Add a reason here, never a free text elsewhere.
+"""
+
+from __future__ import annotations
+
+
+class Reason:
+    """String constants and not an Enum: they cross process borders as they are, and workers stay small."""
+
+    # the package as a whole
+    STARTING = "starting"
+    READY = "ready"
+    DISABLED = "disabled"
+    NO_WAN = "no-wan"
+    NO_CONCENTRATOR = "no-concentrator"
+    NOT_AUTHORIZED = "not-authorized"
+    AUTH_TIMEOUT = "auth-timeout"
+    AUTH_PENDING = "auth-pending"
+    # one flow
+    PROXIED = "proxied"
+    POOLED = "pooled"
+    CONCENTRATOR_UNREACHABLE = "concentrator-unreachable"
+    CONCENTRATOR_TIMEOUT = "concentrator-timeout"
+    CONCENTRATOR_NONSENSE = "concentrator-nonsense"
+    CONCENTRATOR_REFUSED = "concentrator-refused"
+    CONCENTRATOR_BUSY = "concentrator-busy"
+    SERVER_REFUSED = "server-refused"
+    SERVER_UNREACHABLE = "server-unreachable"
+    BLOCKED = "blocked"
+    # one WAN
+    WAN_UP = "wan-up"
+    WAN_LINK_DOWN = "wan-link-down"
+    WAN_NO_ADDRESS = "wan-no-address"
+    WAN_NO_ROUTE = "wan-no-route"
+    WAN_SILENT = "wan-silent"
+    WAN_HELD_DOWN = "wan-held-down"
+    # why a flow ended
+    CLOSED = "closed"
+    CLIENT_RESET = "client-reset"
+    SERVER_RESET = "server-reset"
+    MPTCP_RESET = "mptcp-reset"
+    WORKER_STOPPED = "worker-stopped"
+
+
+TEXTS: dict[str, str] = {
+    Reason.STARTING: "the daemon is starting",
+    Reason.READY: "connections use all healthy WANs",
+    Reason.DISABLED: "switched off in the settings (global.enabled)",
+    Reason.NO_WAN: "no managed WAN is usable",
+    Reason.NO_CONCENTRATOR: "no concentrator is known or usable",
+    Reason.NOT_AUTHORIZED: "RADIUS refused this subscriber",
+    Reason.AUTH_TIMEOUT: "no RADIUS server answered",
+    Reason.AUTH_PENDING: "waiting for the RADIUS answer",
+    Reason.PROXIED: "carried over Multipath TCP",
+    Reason.POOLED: "carried over Multipath TCP on a warm connection",
+    Reason.CONCENTRATOR_UNREACHABLE: "the concentrator did not accept a connection",
+    Reason.CONCENTRATOR_TIMEOUT: "the concentrator did not answer in time",
+    Reason.CONCENTRATOR_NONSENSE: "the concentrator's answer was not Convert",
+    Reason.CONCENTRATOR_REFUSED: "the concentrator does not know this subscriber (Convert Error 32)",
+    Reason.CONCENTRATOR_BUSY: "the concentrator asked to be left alone for a while (Convert Error 64 or 65)",
+    Reason.SERVER_REFUSED: "the server refused the connection (Convert Error 96)",
+    Reason.SERVER_UNREACHABLE: "the server cannot be reached from the concentrator (Convert Error 97)",
+    Reason.BLOCKED: "no concentrator serves this flow and the settings forbid a direct connection",
+    Reason.WAN_UP: "up",
+    Reason.WAN_LINK_DOWN: "the link is down",
+    Reason.WAN_NO_ADDRESS: "the WAN has no address",
+    Reason.WAN_NO_ROUTE: "the WAN has no default route",
+    Reason.WAN_SILENT: "the link is up but nothing comes back over it",
+    Reason.WAN_HELD_DOWN: "it answers again and is watched for a moment before it is used",
+    Reason.CLOSED: "closed by both ends",
+    Reason.CLIENT_RESET: "reset by the LAN client",
+    Reason.SERVER_RESET: "reset by the server",
+    Reason.MPTCP_RESET: "the connection to the concentrator was reset",
+    Reason.WORKER_STOPPED: "the relay worker was stopped",
+}

@@ -1,0 +1,114 @@
+"""Settings of a concentrator: ``/etc/config/mcp-concentrator``. One dataclass per section type, one field per option.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cpe_mcp.settings.option import option
+from cpe_mcp.settings.router import DEFAULT_ENTERPRISE, DEFAULT_SERVICE_PORT
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalSettings:
+    """``config global 'global'``"""
+
+    workers: int = option("integer", 1, "Relay worker processes.", low=1, high=64)
+    connect_timeout_s: float = option("number", 8.0, "For the server's handshake.", low=0.5, high=120, unit="s")
+    message_timeout_s: float = option(
+        "number",
+        5.0,
+        "For the rest of a Convert message from a peer that is not authenticated.",
+        low=0.5,
+        high=60,
+        unit="s",
+    )
+    pool_idle_s: float = option(
+        "number", 300.0, "How long an authenticated warm connection may wait for a flow.", low=1, high=7200, unit="s"
+    )
+    pool_max: int = option("integer", 512, "Warm connections per subscriber.", low=0, high=65535)
+    half_open_max: int = option(
+        "integer", 1024, "Unauthenticated connections a worker holds at once.", low=1, high=65535
+    )
+    server_mptcp: bool = option("flag", False, "Offer MPTCP to servers; they may refuse it.")
+    max_subflows: int = option("integer", 4, "Additional subflows per connection (kernel limit 8).", low=0, high=8)
+    congestion_control: str = option(
+        "text", "auto", "TCP congestion control towards subscribers; auto takes bbr where the kernel has it."
+    )
+    tune_kernel: bool = option("flag", True, "Set the kernel values of design decision D19.")
+    run_dir: str = option("text", "/run/mcp-concentrator", "Directory of sockets and runtime state.")
+    log_level: str = option(
+        "choice", "info", "Least severity that is logged.", choices=("debug", "info", "warning", "error")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerSettings:
+    """``config listener 'NAME'``: where Convert connections are accepted."""
+
+    name: str = ""
+    address: tuple[str, ...] = option(
+        "address", ("::",), "Local addresses; :: takes both families on every interface.", many=True
+    )
+    port: int = option("integer", DEFAULT_SERVICE_PORT, "Service port.", low=1, high=65535)
+    device: str = option("text", "", "Only on this network device; empty: on all.")
+    facing: str = option(
+        "choice",
+        "internet",
+        "internet: the cookie is mandatory; customer: a known source address is enough.",
+        choices=("internet", "customer"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationSettings:
+    """``config destinations 'destinations'``: what subscribers may reach beyond global addresses (design D15)."""
+
+    allow: tuple[str, ...] = option(
+        "prefix", (), "Prefixes that are reachable although they are not global.", many=True
+    )
+    deny: tuple[str, ...] = option("prefix", (), "Prefixes that are never reachable.", many=True)
+    hairpin: bool = option("flag", False, "Let one subscriber reach another's source address.")
+
+
+@dataclass(frozen=True, slots=True)
+class RadiusSettings:
+    """``config radius 'radius'``: who may use this concentrator."""
+
+    enabled: bool = option("flag", False, "Ask RADIUS about source addresses that are not known.")
+    server: tuple[str, ...] = option("host", (), "RADIUS servers, ADDRESS or ADDRESS:PORT, in order.", many=True)
+    secret: str = option("secret", "", "Secret shared with the RADIUS servers.")
+    password: str = option("secret", "", "User-Password sent with an address (RFC 2865 wants one).")
+    nas_identifier: str = option("text", "mcp-concentrator", "NAS-Identifier sent in requests.")
+    timeout_s: float = option("number", 2.0, "For one try.", low=0.1, high=60, unit="s")
+    tries: int = option("integer", 2, "Tries per server.", low=1, high=10)
+    positive_s: float = option(
+        "number", 3600.0, "How long an Accept without Session-Timeout holds.", low=1, high=604800, unit="s"
+    )
+    negative_s: float = option("number", 60.0, "How long a Reject holds.", low=1, high=86400, unit="s")
+    enterprise: int = option(
+        "integer", DEFAULT_ENTERPRISE, "Enterprise number of our RADIUS attributes.", low=1, high=2**32 - 1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriberSettings:
+    """``config subscriber 'NAME'``: who may use this concentrator without RADIUS (design D16)."""
+
+    name: str = ""
+    enabled: bool = option("flag", True, "Whether this subscriber is served.")
+    key: str = option("secret", "", "Key shared with the subscriber's router; makes the Convert Cookie.")
+    address: tuple[str, ...] = option(
+        "prefix", (), "Source prefixes that are this subscriber's, on customer-facing listeners.", many=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ConcentratorSettings:
+    """The whole of ``/etc/config/mcp-concentrator``. Nobody is served by default."""
+
+    general: GlobalSettings = GlobalSettings()
+    destinations: DestinationSettings = DestinationSettings()
+    radius: RadiusSettings = RadiusSettings()
+    listeners: tuple[ListenerSettings, ...] = (ListenerSettings(name="default"),)
+    subscribers: tuple[SubscriberSettings, ...] = ()

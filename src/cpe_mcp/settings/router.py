@@ -1,0 +1,187 @@
+"""Settings of the router's side: ``/etc/config/cpe-mcp``. One dataclass per section type, one field per option."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cpe_mcp.settings.option import option
+
+DEFAULT_SERVICE_PORT = 5124
+"""Where a concentrator listens. Never assigned by IANA; what a public dissector uses for Convert (design D12)."""
+DEFAULT_INTERCEPT_PORT = 5125
+"""Where the workers take intercepted connections. Local to the router; one above the service port, no other meaning."""
+DEFAULT_DHCP4_CODE = 224
+"""First code of the site-specific range 224-254 (RFC 3942); none was ever assigned for this (design D12)."""
+DEFAULT_DHCP6_CODE = 65001
+"""High unassigned DHCPv6 option code (design D12)."""
+DEFAULT_ENTERPRISE = 32473
+"""The enterprise number reserved for examples (RFC 5612); operators put their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalSettings:
+    """``config global 'global'``"""
+
+    enabled: bool = option("flag", True, "Switches the whole package on or off; off leaves plain forwarding.")
+    workers: int = option("integer", 1, "Relay worker processes.", low=1, high=16)
+    lan: tuple[str, ...] = option("text", ("br-lan",), "Devices whose connections are taken.", many=True)
+    intercept: str = option(
+        "choice",
+        "global",
+        "Which destinations are taken: global addresses only, or any that leaves by a managed WAN.",
+        choices=("global", "any", "none"),
+    )
+    mptcp_syn: str = option(
+        "choice",
+        "proxy",
+        "What happens to a LAN connection that asks for MPTCP itself: proxied like any other, or passed untouched.",
+        choices=("proxy", "pass"),
+    )
+    intercept_port: int = option(
+        "integer", DEFAULT_INTERCEPT_PORT, "Local port of the relay workers.", low=1, high=65535
+    )
+    fallback: str = option(
+        "choice",
+        "direct",
+        "What a connection gets when no concentrator serves it: a direct connection, or none.",
+        choices=("direct", "block"),
+    )
+    direct_s: float = option(
+        "number",
+        300.0,
+        "How long a destination that failed through the concentrator is left to plain forwarding.",
+        low=1,
+        high=86400,
+        unit="s",
+    )
+    pool_size: int = option("integer", 8, "Warm connections each worker keeps ready; 0 for none.", low=0, high=256)
+    pool_idle_s: float = option(
+        "number", 240.0, "Age at which a warm connection is replaced.", low=1, high=3600, unit="s"
+    )
+    connect_timeout_s: float = option(
+        "number", 3.0, "For the handshake with the concentrator.", low=0.1, high=60, unit="s"
+    )
+    reply_timeout_s: float = option("number", 10.0, "For the Convert reply.", low=0.5, high=120, unit="s")
+    congestion_control: str = option(
+        "text", "auto", "TCP congestion control towards the concentrator; auto takes bbr where the kernel has it."
+    )
+    run_dir: str = option("text", "/var/run/cpe-mcp", "Directory of sockets and runtime state, in RAM.")
+    log_level: str = option(
+        "choice", "info", "Least severity that is logged.", choices=("debug", "info", "warning", "error")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WanSettings:
+    """``config wan 'NAME'``: one access network the package may use."""
+
+    name: str = ""
+    enabled: bool = option("flag", True, "Whether this WAN is used.")
+    device: str = option("text", "", "Network device, for example eth1 or wwan0. Required.")
+    interface: str = option("text", "", "netifd's name of the interface, for example wan; empty: same as the section.")
+    preference: int = option(
+        "integer", 10, "Lower is preferred for first subflows; equal ones are ordered by RTT.", low=0, high=1000
+    )
+    role: str = option(
+        "choice",
+        "normal",
+        "normal: used when worthwhile; backup: used only when no normal WAN is healthy.",
+        choices=("normal", "backup"),
+    )
+    rate_down_mbit: float = option(
+        "number", 0.0, "Known download rate; 0: learnt from traffic.", low=0, high=100000, unit="Mbit/s"
+    )
+    rate_up_mbit: float = option(
+        "number", 0.0, "Known upload rate; 0: learnt from traffic.", low=0, high=100000, unit="Mbit/s"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PathsSettings:
+    """``config paths 'paths'``: how WANs are judged and used."""
+
+    busy_percent: float = option(
+        "number", 70.0, "Load of the fast line at which slower lines join.", low=10, high=100, unit="%"
+    )
+    busy_s: float = option("number", 0.5, "How long that load must last.", low=0.1, high=60, unit="s")
+    idle_percent: float = option(
+        "number", 50.0, "Load of the fast line at which slower lines go back to backup.", low=1, high=99, unit="%"
+    )
+    idle_s: float = option("number", 5.0, "How long that must last.", low=0.1, high=600, unit="s")
+    silent_ms: int = option(
+        "integer", 100, "Silence on a line that was carrying traffic before it is probed.", low=20, high=5000, unit="ms"
+    )
+    return_s: float = option(
+        "number", 1.0, "How long a dead line must answer again before it is used.", low=0.3, high=600, unit="s"
+    )
+    tune_kernel: bool = option("flag", True, "Set the kernel values of design decision D19.")
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoverySettings:
+    """``config discovery 'discovery'``"""
+
+    dhcp: bool = option("flag", True, "Take concentrators from DHCP options.")
+    dhcp_override: bool = option("flag", False, "Let DHCP win over static concentrators.")
+    dhcp4_code: int = option("integer", DEFAULT_DHCP4_CODE, "DHCPv4 option code; not 249 or 252.", low=224, high=254)
+    dhcp6_code: int = option("integer", DEFAULT_DHCP6_CODE, "DHCPv6 option code.", low=1, high=65535)
+    interface: tuple[str, ...] = option(
+        "text", (), "netifd interfaces whose DHCP answers are trusted; empty: those of every WAN.", many=True
+    )
+    service_port: int = option(
+        "integer", DEFAULT_SERVICE_PORT, "Port of concentrators found without one (DHCP).", low=1, high=65535
+    )
+    prefer: str = option(
+        "choice", "ipv4", "Address family tried first where a concentrator has both.", choices=("ipv4", "ipv6")
+    )
+    nonsense_s: float = option(
+        "number", 60.0, "How long a concentrator that answered nonsense is left alone.", low=1, high=86400, unit="s"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ConcentratorSettings:
+    """``config concentrator 'NAME'``: a static concentrator. Static ones win over discovered ones."""
+
+    name: str = ""
+    enabled: bool = option("flag", True, "Whether it is used.")
+    address: tuple[str, ...] = option("address", (), "Addresses of this one concentrator, best first.", many=True)
+    port: int = option("integer", DEFAULT_SERVICE_PORT, "Its service port.", low=1, high=65535)
+    subscriber: str = option("text", "", "Name of the subscriber in the concentrator's table; empty: no cookie.")
+    key: str = option("secret", "", "Key shared with the concentrator for that subscriber.")
+
+
+@dataclass(frozen=True, slots=True)
+class RadiusSettings:
+    """``config radius 'radius'``: how the router proves who it is."""
+
+    enabled: bool = option("flag", False, "Ask RADIUS before any connection is taken.")
+    server: tuple[str, ...] = option("host", (), "RADIUS servers, ADDRESS or ADDRESS:PORT, in order.", many=True)
+    secret: str = option("secret", "", "Secret shared with the RADIUS servers.")
+    username: str = option("text", "", "Subscriber name.")
+    password: str = option("secret", "", "Subscriber password.")
+    nas_identifier: str = option("text", "cpe-mcp", "NAS-Identifier sent in requests.")
+    timeout_s: float = option("number", 2.0, "For one try.", low=0.1, high=60, unit="s")
+    tries: int = option("integer", 3, "Tries per server.", low=1, high=10)
+    retry_s: float = option(
+        "number", 30.0, "Pause before asking again after Reject or timeout.", low=1, high=86400, unit="s"
+    )
+    enterprise: int = option(
+        "integer",
+        DEFAULT_ENTERPRISE,
+        "Enterprise number of the attributes that carry concentrators.",
+        low=1,
+        high=2**32 - 1,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSettings:
+    """The whole of ``/etc/config/cpe-mcp``."""
+
+    general: GlobalSettings = GlobalSettings()
+    paths: PathsSettings = PathsSettings()
+    discovery: DiscoverySettings = DiscoverySettings()
+    radius: RadiusSettings = RadiusSettings()
+    wans: tuple[WanSettings, ...] = ()
+    concentrators: tuple[ConcentratorSettings, ...] = ()
