@@ -35,6 +35,8 @@ class ConcentratorView(NamedTuple):
     """What to put in the Convert Cookie TLV (RFC 8803 section 4.2.5), b"" for no Cookie TLV."""
     reaches_ipv6: bool
     """Proven to reach IPv6 servers; IPv6 is intercepted only then (design D14)."""
+    foreign: bool = False
+    """Another make of converter: a warm connection to it says nothing before it has a flow (design D2)."""
 
 
 class Snapshot(NamedTuple):

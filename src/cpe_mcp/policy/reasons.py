@@ -30,6 +30,14 @@ class Reason:
     SERVER_REFUSED = "server-refused"
     SERVER_UNREACHABLE = "server-unreachable"
     BLOCKED = "blocked"
+    # one flow, at the concentrator
+    MALFORMED = "malformed"
+    POOL_FULL = "pool-full"
+    TCP_OPTION_UNSUPPORTED = "tcp-option-unsupported"
+    DESTINATION_REFUSED = "destination-refused"
+    NO_RESOURCES = "no-resources"
+    NETWORK_FAILURE = "network-failure"
+    IDLE = "idle"
     # one WAN
     WAN_UP = "wan-up"
     WAN_LINK_DOWN = "wan-link-down"
@@ -64,6 +72,13 @@ TEXTS: dict[str, str] = {
     Reason.SERVER_REFUSED: "the server refused the connection (Convert Error 96)",
     Reason.SERVER_UNREACHABLE: "the server cannot be reached from the concentrator (Convert Error 97)",
     Reason.BLOCKED: "no concentrator serves this flow and the settings forbid a direct connection",
+    Reason.MALFORMED: "the peer's Convert message was malformed",
+    Reason.POOL_FULL: "the subscriber has as many warm connections as it may have",
+    Reason.TCP_OPTION_UNSUPPORTED: "a TCP option was asked for that this concentrator cannot send",
+    Reason.DESTINATION_REFUSED: "this destination is not reachable through the concentrator",
+    Reason.NO_RESOURCES: "the concentrator has no descriptors, memory or ports left",
+    Reason.NETWORK_FAILURE: "the concentrator's own network is down",
+    Reason.IDLE: "nothing came in time",
     Reason.WAN_UP: "up",
     Reason.WAN_LINK_DOWN: "the link is down",
     Reason.WAN_NO_ADDRESS: "the WAN has no address",

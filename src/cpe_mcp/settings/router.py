@@ -149,6 +149,9 @@ class ConcentratorSettings:
     port: int = option("integer", DEFAULT_SERVICE_PORT, "Its service port.", low=1, high=65535)
     subscriber: str = option("text", "", "Name of the subscriber in the concentrator's table; empty: no cookie.")
     key: str = option("secret", "", "Key shared with the concentrator for that subscriber.")
+    foreign: bool = option(
+        "flag", False, "A converter of another make: a warm connection to it stays silent until it has a flow."
+    )
 
 
 @dataclass(frozen=True, slots=True)

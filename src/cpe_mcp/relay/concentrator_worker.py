@@ -1,0 +1,486 @@
+"""``mcp-concentrator-relay``: the concentrator's data plane. Speaks Convert with upstream MCPs and connects to servers.
+
+One connection's way: accept, the Convert message (a warm connection sends its prefix long before the rest), who is it, may
+this destination be reached, connect, client bytes to the server, Convert reply, bytes both ways, record. Who may use the
+concentrator is the control daemon's word; this worker remembers it for a short while.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import sys
+from functools import partial
+from typing import Any, NamedTuple
+
+from cpe_mcp.control.frames import AUTHORIZE, AUTHORIZED, FORGET, SETTINGS
+from cpe_mcp.convert import Converter, ErrorCode, PeerError, PrefixReceived, RequestReceived
+from cpe_mcp.policy.destinations import DestinationTable, is_reachable
+from cpe_mcp.policy.reasons import Reason
+from cpe_mcp.relay.flow import AUTHORIZING, CLOSED, CONCENTRATOR, CONNECTING, DRAINING, READING, RELAYING, step
+from cpe_mcp.relay.loop import End
+from cpe_mcp.relay.pump import read_once
+from cpe_mcp.relay.relaying import NEAR, Flow
+from cpe_mcp.relay.sockets import (
+    DESCRIPTORS_OUT,
+    Socket,
+    connect_tcp,
+    is_mptcp,
+    listen_mptcp,
+    reset_on_close,
+    set_congestion_control,
+    socket_error,
+    synack_options,
+    unmapped,
+    unpack16,
+)
+from cpe_mcp.relay.worker import Worker, run_worker
+
+DRAIN_S = 2.0
+"""How long a refused peer may take to read its Error TLV and close: ten of the longest round trips in sight."""
+REMEMBER_S = 60.0
+"""A verdict is asked again after this at the latest: the control daemon is the one that knows, this is only a cache."""
+REMEMBER_MAX = 16384
+"""Verdicts remembered, about 4 MiB; the oldest goes first."""
+RETRY_WAIT_S = 5
+"""Suggested wait in Convert Errors 64 and 65 of passing troubles of ours (RFC 8803 reads 0 as at least 30 s)."""
+EXTENSIONS = bytes([30, 4, 8])
+"""TCP option kinds this converter handles: MPTCP, SACK-permitted, timestamps (RFC 8803 section 4.2.4)."""
+
+ICMP4_HOST_UNREACHABLE, ICMP4_NET_UNREACHABLE, ICMP4_PROHIBITED = 1, 0, 13
+ICMP6_ADDRESS_UNREACHABLE, ICMP6_NO_ROUTE, ICMP6_PROHIBITED = 3, 0, 1
+
+
+class Verdict(NamedTuple):
+    """The control daemon's word about one peer."""
+
+    kind: str
+    """``accept``, ``reject``, ``missing-cookie`` or ``later``."""
+    subscriber: str
+    expires: float
+    cookie: bytes
+    reason: str
+
+
+Peer = tuple[str, str, bytes]
+"""``(listener, source address, cookie)``: what authorization depends on."""
+
+
+class ConcentratorFlow(Flow):
+    """One connection of an upstream MCP."""
+
+    __slots__ = ("_concentrator", "_convert", "_cookie", "_listener", "_request", "_verdict", "_waits")
+
+    def __init__(self, worker: ConcentratorWorker, sock: Socket, listener: str, peer: tuple[str, int]) -> None:
+        super().__init__(worker, CONCENTRATOR, READING, sock, (unmapped(peer[0]), peer[1]))
+        self._concentrator = worker
+        self._listener = listener
+        self._convert = Converter()
+        self._cookie: bytes | None = None
+        self._request: RequestReceived | None = None
+        self._verdict: Verdict | None = None
+        self._waits = False
+        """Counted as a warm connection of its subscriber."""
+        self.deadline = self.accepted + worker.message_timeout_s
+
+    # The Convert message --------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """The first bytes are usually here at accept."""
+        self.read()
+        if self.state != CLOSED:
+            self.worker.loop.add(self.near)
+
+    def read(self) -> None:
+        """What there is of the message."""
+        while self.state == READING and self.near.readable:
+            try:
+                data = read_once(self.near)
+            except OSError:
+                self.close(Reason.CLIENT_RESET, reset=True)
+                return
+            if data is None:
+                return
+            if not data:
+                self.close(Reason.CLOSED, reset=True)
+                return
+            try:
+                events = self._convert.receive_data(data)
+            except PeerError as error:
+                self._concentrator.count("malformed")
+                self._refuse_with(error.reply, Reason.MALFORMED)
+                return
+            for event in events:
+                if isinstance(event, PrefixReceived):
+                    self.pooled = True
+                    self._authorize(event.cookie)
+                elif self.state == READING:
+                    self._requested(event)
+
+    def _requested(self, request: RequestReceived) -> None:
+        self.state = step(CONCENTRATOR, self.state, "request")
+        self._request = request
+        self._stop_waiting()
+        self.deadline = self.worker.loop.now + self._concentrator.message_timeout_s
+        if self._cookie is None or request.cookie != self._cookie:
+            self._verdict = None
+            self._authorize(request.cookie)
+        elif self._verdict is not None:
+            self._proceed(self._verdict)
+
+    # Authorization --------------------------------------------------------------------------------------------------
+
+    def _authorize(self, cookie: bytes) -> None:
+        self._cookie = cookie
+        verdict = self._concentrator.verdict((self._listener, self.client[0], cookie), self)
+        if verdict is not None:
+            self.judged(verdict)
+
+    def judged(self, verdict: Verdict) -> None:
+        """The verdict came, at once or later."""
+        self._verdict = verdict
+        if self.state == AUTHORIZING:
+            self._proceed(verdict)
+        elif self.state == READING:
+            if verdict.kind == "accept":
+                self._wait(verdict)
+            else:
+                self._refuse_peer(verdict)
+
+    def _wait(self, verdict: Verdict) -> None:
+        """A warm connection of somebody we serve: it may wait for its flow, within the subscriber's share."""
+        worker = self._concentrator
+        if worker.waiting.get(verdict.subscriber, 0) >= worker.pool_max:
+            self._refuse(ErrorCode.RESOURCE_EXCEEDED, bytes([RETRY_WAIT_S]), Reason.POOL_FULL)
+            return
+        worker.waiting[verdict.subscriber] = worker.waiting.get(verdict.subscriber, 0) + 1
+        self._waits = True
+        self.deadline = worker.loop.now + worker.pool_idle_s
+
+    def _stop_waiting(self) -> None:
+        if self._waits and self._verdict is not None:
+            self._waits = False
+            waiting, subscriber = self._concentrator.waiting, self._verdict.subscriber
+            waiting[subscriber] -= 1
+            if not waiting[subscriber]:
+                del waiting[subscriber]
+
+    def is_half_open(self) -> bool:
+        """Its peer is not authenticated, so it may not hold a place for long."""
+        return self.state in (READING, AUTHORIZING) and self._verdict is None
+
+    def _refuse_peer(self, verdict: Verdict) -> None:
+        self._concentrator.count("refused")
+        if verdict.kind == "missing-cookie":
+            self._refuse(ErrorCode.MISSING_COOKIE, verdict.cookie, verdict.reason)
+        elif verdict.kind == "later":
+            self._refuse(ErrorCode.RESOURCE_EXCEEDED, bytes([RETRY_WAIT_S]), verdict.reason)
+        else:
+            self._refuse(ErrorCode.NOT_AUTHORIZED, b"", verdict.reason)
+
+    # The server -----------------------------------------------------------------------------------------------------
+
+    def _proceed(self, verdict: Verdict) -> None:
+        if verdict.kind != "accept":
+            self._refuse_peer(verdict)
+            return
+        assert self._request is not None
+        worker, connect = self._concentrator, self._request.connect
+        if connect is None:
+            reply = self._convert.accept(extensions=EXTENSIONS if self._request.info else None)
+            self._refuse_with(reply, Reason.CLOSED)
+            return
+        family, address = unpack16(connect.address)
+        self.server, self.server_family = (address, connect.port), family
+        unsupported = bytes(kind for kind in connect.option_kinds() if kind not in EXTENSIONS)
+        if unsupported:
+            self._refuse(ErrorCode.UNSUPPORTED_TCP_OPTION, unsupported, Reason.TCP_OPTION_UNSUPPORTED)
+            return
+        if not worker.hairpin and worker.is_subscriber_address(address):
+            self._refuse(ErrorCode.NOT_AUTHORIZED, b"", Reason.DESTINATION_REFUSED)
+            return
+        if not is_reachable(connect.address, worker.destinations):
+            self._unreachable(ICMP4_PROHIBITED, ICMP6_PROHIBITED, Reason.DESTINATION_REFUSED)
+            return
+        self.state = step(CONCENTRATOR, self.state, "open")
+        self.deadline = worker.loop.now + worker.connect_timeout_s
+        mptcp = worker.server_mptcp or 30 in connect.option_kinds()
+        try:
+            sock = connect_tcp(family, address, connect.port, mptcp=mptcp)
+        except OSError as error:
+            self._failed(error.errno or errno.EIO)
+            return
+        self.far = End(sock, self)
+        worker.loop.add(self.far)
+
+    def _connected(self) -> None:
+        assert self.far is not None
+        assert self._request is not None
+        error = socket_error(self.far.sock)
+        if error:
+            self._failed(error)
+            return
+        request = self._request
+        options = None
+        if request.connect is not None and request.connect.tcp_options:
+            options = synack_options(self.far.sock, mptcp=is_mptcp(self.far.sock))
+        reply = self._convert.accept(extensions=EXTENSIONS if request.info else None, extended_header=options)
+        up = request.trailing
+        try:
+            if up:  # to the server first: its answer is what the client waits for
+                up = up[self.far.sock.send(up) :]
+        except BlockingIOError:
+            pass
+        except OSError as broken:
+            self._failed(broken.errno or errno.EIO)
+            return
+        try:
+            rest = reply[self.near.sock.send(reply) :]
+        except BlockingIOError:
+            rest = reply
+        except OSError:
+            self.close(Reason.CLIENT_RESET, reset=True)
+            return
+        self.state = step(CONCENTRATOR, self.state, "connected")
+        self._request = None
+        self.relay(up, rest, moved_up=len(request.trailing), moved_down=0)
+
+    def _failed(self, error: int) -> None:
+        """The server's handshake failed: the Error TLV that says how (RFC 8803 section 4.2.8)."""
+        if error in DESCRIPTORS_OUT or error == errno.EADDRNOTAVAIL:
+            self._refuse(ErrorCode.RESOURCE_EXCEEDED, bytes([RETRY_WAIT_S]), Reason.NO_RESOURCES)
+        elif error == errno.ENETDOWN:
+            self._refuse(ErrorCode.NETWORK_FAILURE, bytes([RETRY_WAIT_S]), Reason.NETWORK_FAILURE)
+        elif error in (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE):
+            self._refuse(ErrorCode.CONNECTION_RESET, b"", Reason.SERVER_REFUSED)
+        elif error == errno.ENETUNREACH:
+            self._unreachable(ICMP4_NET_UNREACHABLE, ICMP6_NO_ROUTE, Reason.SERVER_UNREACHABLE)
+        elif error in (errno.EACCES, errno.EPERM):
+            self._unreachable(ICMP4_PROHIBITED, ICMP6_PROHIBITED, Reason.SERVER_UNREACHABLE)
+        else:
+            self._unreachable(ICMP4_HOST_UNREACHABLE, ICMP6_ADDRESS_UNREACHABLE, Reason.SERVER_UNREACHABLE)
+
+    def _unreachable(self, icmp4: int, icmp6: int, reason: str) -> None:
+        code = icmp6 if self.server_family == _socket.AF_INET6 else icmp4
+        self._refuse(ErrorCode.DESTINATION_UNREACHABLE, bytes([code]), reason)
+
+    # Refusal --------------------------------------------------------------------------------------------------------
+
+    def _refuse(self, code: ErrorCode, value: bytes, reason: str) -> None:
+        self._refuse_with(self._convert.refuse(code, value), reason)
+
+    def _refuse_with(self, reply: bytes, reason: str) -> None:
+        """Send the last message and wait for the peer to close."""
+        self._stop_waiting()
+        self.drop_far()
+        self.state = step(CONCENTRATOR, self.state, "refuse")
+        self.action, self.reason = "block", reason
+        self.deadline = self.worker.loop.now + DRAIN_S
+        try:
+            if reply:
+                self.near.sock.send(reply)
+            self.near.sock.shutdown(_socket.SHUT_WR)
+        except OSError:
+            self.close(Reason.CLIENT_RESET, reset=True)
+            return
+        self._drain()
+
+    def _drain(self) -> None:
+        try:
+            while (data := read_once(self.near)) is not None:
+                if not data:
+                    self.close(self.reason)
+                    return
+        except OSError:
+            self.close(self.reason, reset=True)
+
+    # Events ---------------------------------------------------------------------------------------------------------
+
+    def on_events(self, end: End, mask: int) -> None:
+        """An edge."""
+        state = self.state
+        if state == RELAYING:
+            self.on_again()
+        elif end is self.far:
+            if state == CONNECTING and (end.writable or end.hangup):
+                self._connected()
+        elif state == READING:
+            self.read()
+        elif state == DRAINING:
+            self._drain()
+        elif state != CLOSED and self.is_reset():
+            self.close(Reason.CLIENT_RESET, reset=True)
+
+    def on_deadline(self) -> None:
+        """Too slow: a half-done message, the control daemon's word, the server's handshake, or the peer's close."""
+        if self.state == AUTHORIZING:
+            self._refuse(ErrorCode.RESOURCE_EXCEEDED, bytes([RETRY_WAIT_S]), Reason.AUTH_TIMEOUT)
+        elif self.state == CONNECTING:
+            self._failed(errno.ETIMEDOUT)
+        else:
+            self.close(Reason.IDLE, reset=True)
+
+    def close(self, end: str, *, reset: bool = False) -> None:
+        """See :class:`Flow`."""
+        self._stop_waiting()
+        super().close(end, reset=reset)
+
+    def end_reason(self, broken: str) -> str:
+        """See :class:`Flow`."""
+        return Reason.MPTCP_RESET if broken == NEAR else Reason.SERVER_RESET
+
+    def peer_names(self) -> tuple[str, str]:
+        """The subscriber stands where an upstream record names the concentrator."""
+        return (self._verdict.subscriber if self._verdict is not None else "", "")
+
+
+class ConcentratorWorker(Worker):
+    """The worker: listeners, remembered verdicts, flows. Serves nobody until the control daemon sent its settings."""
+
+    role = "concentrator"
+
+    def __init__(self, run_dir: str, index: int) -> None:
+        super().__init__(run_dir, index)
+        self.message_timeout_s = 5.0
+        self.connect_timeout_s = 8.0
+        self.pool_idle_s = 300.0
+        self.pool_max = 0
+        self.half_open_max = 0
+        self.server_mptcp = False
+        self.hairpin = False
+        self.destinations: DestinationTable = ()
+        self.waiting: dict[str, int] = {}
+        """Warm connections by subscriber."""
+        self._verdicts: dict[Peer, Verdict] = {}
+        self._asked: dict[int, tuple[Peer, list[ConcentratorFlow]]] = {}
+        self._asking: dict[Peer, int] = {}
+        self._asks = 0
+        self._listeners: dict[tuple[Any, ...], Socket] = {}
+        self._congestion_control = ""
+
+    # Authorization --------------------------------------------------------------------------------------------------
+
+    def verdict(self, peer: Peer, flow: ConcentratorFlow) -> Verdict | None:
+        """What is remembered of this peer; None: the control daemon was asked, ``flow.judged`` comes later."""
+        known = self._verdicts.get(peer)
+        if known is not None and known.expires > self.loop.now:
+            return known
+        number = self._asking.get(peer)
+        if number is not None:
+            self._asked[number][1].append(flow)
+            return None
+        self._asks += 1
+        self._asked[self._asks] = (peer, [flow])
+        self._asking[peer] = self._asks
+        listener, address, cookie = peer
+        question = {"id": self._asks, "address": address, "listener": listener, "cookie": cookie}
+        self.control.send(AUTHORIZE, question, keep=True)
+        return None
+
+    def is_subscriber_address(self, address: str) -> bool:
+        """Whether somebody was served from this address lately: connecting to it would be hairpin."""
+        now = self.loop.now
+        return any(
+            peer[1] == address and verdict.kind == "accept" and verdict.expires > now
+            for peer, verdict in self._verdicts.items()
+        )
+
+    def _judged(self, payload: dict[str, Any]) -> None:
+        peer, flows = self._asked.pop(payload["id"], (None, []))
+        if peer is None:
+            return
+        self._asking.pop(peer, None)
+        ttl_s = min(float(payload["ttl_s"]), REMEMBER_S)
+        verdict = Verdict(
+            payload["verdict"], payload["subscriber"], self.loop.now + ttl_s, payload["cookie"], payload["reason"]
+        )
+        self._verdicts.pop(peer, None)
+        self._verdicts[peer] = verdict
+        if len(self._verdicts) > REMEMBER_MAX:
+            del self._verdicts[next(iter(self._verdicts))]
+        for flow in flows:
+            if flow.state in (READING, AUTHORIZING):
+                flow.judged(verdict)
+
+    def _forget(self, payload: dict[str, Any]) -> None:
+        address, subscriber = payload.get("address"), payload.get("subscriber")
+        for peer, verdict in list(self._verdicts.items()):
+            if peer[1] == address or (subscriber and verdict.subscriber == subscriber):
+                del self._verdicts[peer]
+
+    # The worker's hooks ---------------------------------------------------------------------------------------------
+
+    def counters(self) -> dict[str, int]:
+        """See :class:`Worker`."""
+        return {**super().counters(), "waiting": sum(self.waiting.values()), "verdicts": len(self._verdicts)}
+
+    def on_frame(self, kind: str, payload: Any) -> None:
+        """Settings, or the answer to a question."""
+        if kind == AUTHORIZED:
+            self._judged(payload)
+        elif kind == FORGET:
+            self._forget(payload)
+        elif kind == SETTINGS:
+            self._configure(payload)
+
+    def on_stop(self) -> None:
+        """Joins to running connections are refused from here on too, but these end as well."""
+        for listener in self._listeners.values():
+            listener.close()
+
+    def _configure(self, settings: dict[str, Any]) -> None:
+        self.message_timeout_s = float(settings["message_timeout_s"])
+        self.connect_timeout_s = float(settings["connect_timeout_s"])
+        self.pool_idle_s = float(settings["pool_idle_s"])
+        self.pool_max = int(settings["pool_max"])
+        self.half_open_max = int(settings["half_open_max"])
+        self.server_mptcp = bool(settings["server_mptcp"])
+        self.hairpin = bool(settings["hairpin"])
+        self.destinations = DestinationTable(settings["destinations"])
+        self._congestion_control = settings["congestion_control"]
+        wanted = {
+            (row["name"], address, row["port"], row["device"])
+            for row in settings["listeners"]
+            for address in row["addresses"]
+        }
+        for key in [key for key in self._listeners if key not in wanted]:
+            self.loop.forget_level(self._listeners[key].fileno())
+            self._listeners.pop(key).close()
+        for key in wanted - self._listeners.keys():
+            self._listen(*key)
+
+    def _listen(self, name: str, address: str, port: int, device: str) -> None:
+        try:
+            listener = listen_mptcp(address, port, device)
+        except OSError as error:
+            print(f"listener {name}: {address} port {port}: {error.strerror}", file=sys.stderr)
+            self.count("listen_failed")
+            return
+        set_congestion_control(listener, self._congestion_control)
+        self._listeners[name, address, port, device] = listener
+        self.loop.add_level(listener.fileno(), partial(self._accept, listener, name))
+
+    def _accept(self, listener: Socket, name: str) -> None:
+        half_open = sum(flow.is_half_open() for flow in self.unsettled)  # type: ignore[attr-defined]
+        for sock, peer in self.accepted(listener, _socket.AF_INET6):
+            if half_open >= self.half_open_max:
+                self.count("refused_half_open")
+                reset_on_close(sock)
+                sock.close()
+                continue
+            half_open += 1
+            ConcentratorFlow(self, sock, name, peer).start()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``mcp-concentrator-relay [--run-dir DIR] [--index N]``"""
+
+    def make(values: dict[str, str]) -> Worker:
+        return ConcentratorWorker(values["run-dir"], int(values["index"]))
+
+    defaults = {"run-dir": "/run/mcp-concentrator", "index": "0"}
+    return run_worker("mcp-concentrator-relay", defaults, make, sys.argv[1:] if argv is None else argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

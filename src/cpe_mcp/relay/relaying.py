@@ -1,0 +1,209 @@
+"""What the two kinds of flow have in common: two ends, two directions between them, one record when it is over."""
+
+from __future__ import annotations
+
+import _socket
+from typing import TYPE_CHECKING
+
+from cpe_mcp.policy.reasons import Reason
+from cpe_mcp.relay.flow import NEW, Table, step
+from cpe_mcp.relay.loop import End, Loop
+from cpe_mcp.relay.pump import AGAIN, BLOCKED, FINISHED, SOURCE_BROKEN, Direction, Pipes, pump
+from cpe_mcp.relay.records import FlowRecord
+from cpe_mcp.relay.sockets import reset_on_close
+
+if TYPE_CHECKING:
+    from cpe_mcp.relay.sockets import Socket
+    from cpe_mcp.relay.worker import Worker
+
+NEAR = "near"
+"""The end that was accepted broke."""
+FAR = "far"
+"""The end that was opened broke."""
+DONE = "done"
+"""Both FINs went through."""
+
+
+class Relaying:
+    """Two directions between the accepted (near) and the opened (far) end."""
+
+    __slots__ = ("_loop", "_pipes", "down", "up")
+
+    def __init__(self, loop: Loop, pipes: Pipes, near: End, far: End) -> None:
+        self._loop = loop
+        self._pipes = pipes
+        self.up = Direction(near, far)
+        self.down = Direction(far, near)
+
+    def move(self, owner: Flow) -> str | None:
+        """Pump both ways. Returns DONE, or which end broke, or None: call again on the next edge."""
+        up, down = self.up, self.down
+        again = False
+        for direction in (up, down):
+            if direction.finished:
+                continue
+            outcome = pump(direction, self._pipes)
+            if outcome == BLOCKED:
+                continue
+            if outcome == AGAIN:
+                again = True
+            elif outcome == FINISHED:
+                direction.finished = True
+                if up.finished and down.finished:
+                    return DONE  # close sends the FIN itself
+                try:
+                    direction.sink.sock.shutdown(_socket.SHUT_WR)
+                except OSError:
+                    return FAR if direction is up else NEAR
+            else:
+                return NEAR if (outcome == SOURCE_BROKEN) is (direction is up) else FAR
+        if again:
+            self._loop.again(owner)
+        return None
+
+    def release(self) -> None:
+        """Give the pipes back; the flow is over."""
+        self.up.release(self._pipes)
+        self.down.release(self._pipes)
+
+
+class Flow:
+    """One accepted connection and the one opened for it. Subclasses bring the states before RELAYING."""
+
+    __slots__ = (
+        "accepted",
+        "action",
+        "client",
+        "deadline",
+        "far",
+        "first_byte",
+        "id",
+        "near",
+        "pooled",
+        "reason",
+        "relaying",
+        "server",
+        "server_family",
+        "state",
+        "table",
+        "worker",
+    )
+
+    def __init__(self, worker: Worker, table: Table, state: str, sock: Socket, client: tuple[str, int]) -> None:
+        self.worker = worker
+        self.table = table
+        self.state = state
+        self.id = worker.next_id()
+        self.client = client
+        self.server: tuple[str, int] = ("", 0)
+        self.server_family = _socket.AF_INET
+        self.accepted = worker.loop.now
+        self.first_byte = -1.0
+        self.deadline = 0.0
+        """When :meth:`on_deadline` is due, as long as the flow is in ``worker.unsettled``."""
+        self.action = "proxy" if state != NEW else "direct"
+        self.reason: str = Reason.PROXIED
+        self.pooled = False
+        self.near = End(sock, self)
+        self.near.readable = self.near.writable = True  # worth a try before the first edge
+        self.far: End | None = None
+        self.relaying: Relaying | None = None
+        worker.live[self.id] = self
+        worker.unsettled.add(self)
+
+    def on_events(self, end: End, mask: int) -> None:
+        """An edge; ``end`` holds what it said."""
+        raise NotImplementedError
+
+    def on_deadline(self) -> None:
+        """The state has lasted too long."""
+        raise NotImplementedError
+
+    def on_again(self) -> None:
+        """Move bytes."""
+        relaying = self.relaying
+        if relaying is None:
+            return
+        outcome = relaying.move(self)
+        if self.first_byte < 0 and relaying.down.moved:
+            self.first_byte = self.worker.loop.now
+        if outcome is None:
+            return
+        if outcome == DONE:
+            self.close(Reason.CLOSED)
+        else:
+            self.close(self.end_reason(outcome), reset=True)
+
+    def end_reason(self, broken: str) -> str:
+        """Why the flow ended when NEAR or FAR broke."""
+        raise NotImplementedError
+
+    def peer_names(self) -> tuple[str, str]:
+        """``(concentrator, wan)`` for the record."""
+        raise NotImplementedError
+
+    def relay(self, up: bytes, down: bytes, *, moved_up: int, moved_down: int) -> None:
+        """Begin to relay. ``up`` and ``down`` were read already and go first; ``moved_*`` counts all that was read so far."""
+        assert self.far is not None
+        self.worker.unsettled.discard(self)
+        self.relaying = Relaying(self.worker.loop, self.worker.pipes, self.near, self.far)
+        self.relaying.up.rest = up
+        self.relaying.up.moved = moved_up
+        self.relaying.down.rest = down
+        self.relaying.down.moved = moved_down
+        self.on_again()
+
+    def is_reset(self) -> bool:
+        """Whether the client has sent RST (a mere FIN is read by the pump, in its place)."""
+        return self.near.hangup and self.near.sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR) != 0
+
+    def drop_far(self) -> None:
+        """Reset and forget the opened end."""
+        if self.far is not None:
+            reset_on_close(self.far.sock)
+            self.worker.loop.close(self.far)
+            self.far = None
+
+    def close(self, end: str, *, reset: bool = False) -> None:
+        """The flow is over; ``reset`` both ends, or let the kernel send what it holds and then FIN."""
+        self.state = step(self.table, self.state, "close")
+        worker = self.worker
+        if self.relaying is not None:
+            self.relaying.release()
+        for side in (self.near, self.far):
+            if side is not None:
+                if reset:
+                    reset_on_close(side.sock)
+                worker.loop.close(side)
+        worker.unsettled.discard(self)
+        worker.live.pop(self.id, None)
+        worker.ended(self.record(end))
+        self.relaying = None
+
+    def stop(self) -> None:
+        """The worker ends: reset both sides, since a FIN would pass a cut transfer off as a complete one."""
+        self.close(Reason.WORKER_STOPPED, reset=True)
+
+    def record(self, end: str) -> FlowRecord:
+        """The flow as a record; ``end`` is "" while it lives."""
+        relaying, now = self.relaying, self.worker.loop.now
+        concentrator, wan = self.peer_names()
+        return FlowRecord(
+            id=self.id,
+            started=round(self.accepted + self.worker.unix_offset, 3),
+            client=self.client[0],
+            client_port=self.client[1],
+            server=self.server[0],
+            server_port=self.server[1],
+            family=6 if self.server_family == _socket.AF_INET6 else 4,
+            concentrator=concentrator,
+            wan=wan,
+            action=self.action,
+            reason=self.reason,
+            pooled=self.pooled,
+            first_byte_ms=round((self.first_byte - self.accepted) * 1000, 1) if self.first_byte >= 0 else -1.0,
+            bytes_up=relaying.up.moved if relaying is not None else 0,
+            bytes_down=relaying.down.moved if relaying is not None else 0,
+            duration_s=round(now - self.accepted, 3),
+            end=end,
+        )

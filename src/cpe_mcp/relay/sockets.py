@@ -1,0 +1,200 @@
+"""Sockets as the relay needs them: the C type only, non-blocking, with the options that MPTCP sockets accept.
+
+``_socket.socket`` is ``socket.socket`` without its Python layer, which costs 12 us per connection (measured): the layer adds
+nothing that a worker uses.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import struct
+
+from cpe_mcp.kernel.numbers import IPPROTO_MPTCP
+
+Socket = _socket.socket
+
+SO_REUSEPORT = 15
+SO_BINDTODEVICE = 25
+IP_TRANSPARENT = 19
+IPV6_TRANSPARENT = 75
+TCP_CONGESTION = 13
+TCP_IS_MPTCP = 43
+TCP_INFO_BYTES = 104
+"""As much of struct tcp_info as is read here."""
+TCP_INFO_OPTIONS = 5
+TCP_INFO_SND_MSS = 16
+TCPI_OPT_SACK = 2
+TCP_KEEPIDLE_S = 60
+"""With the two below: dead peers are gone after 90 s, and the NAT state of every line stays alive (it expires after 124 s at
+the earliest by RFC 5382 for established flows of some gateways, 300 s on most)."""
+TCP_KEEPINTVL_S = 10
+TCP_KEEPCNT = 3
+BACKLOG = 4096
+"""Asked for; the kernel caps it at net.core.somaxconn."""
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+"""SO_LINGER with time 0: close sends RST, on MPTCP MP_FASTCLOSE."""
+V4_MAPPED = bytes(10) + b"\xff\xff"
+
+PENDING = (errno.EINPROGRESS, errno.EAGAIN, errno.EALREADY)
+DESCRIPTORS_OUT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def listen_transparent(family: int, port: int) -> Socket:
+    """A plain TCP listener for intercepted connections: accepts whatever destination. Needs CAP_NET_ADMIN."""
+    sock = Socket(family, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
+    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+    sock.setsockopt(_socket.SOL_SOCKET, SO_REUSEPORT, 1)
+    if family == _socket.AF_INET6:
+        sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(_socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+        sock.bind(("::", port))
+    else:
+        sock.setsockopt(_socket.SOL_IP, IP_TRANSPARENT, 1)
+        sock.bind(("0.0.0.0", port))
+    keep_alive(sock)  # inherited by what is accepted, so that it costs nothing per connection
+    sock.listen(BACKLOG)
+    return sock
+
+
+def listen_mptcp(address: str, port: int, device: str) -> Socket:
+    """A Multipath TCP listener on one address, IPv4 text included; ``::`` takes both families."""
+    sock = Socket(_socket.AF_INET6, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK, IPPROTO_MPTCP)
+    sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 0)
+    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+    sock.setsockopt(_socket.SOL_SOCKET, SO_REUSEPORT, 1)
+    if device:
+        sock.setsockopt(_socket.SOL_SOCKET, SO_BINDTODEVICE, device.encode())
+    keep_alive(sock)
+    sock.bind((mapped(address), port))
+    sock.listen(BACKLOG)
+    return sock
+
+
+def connect_concentrator(address: str, port: int, *, device: str, source: str, congestion_control: str) -> Socket:
+    """Start a Multipath TCP connection whose first subflow leaves by ``device`` from ``source``.
+
+    AF_INET6 even for an IPv4 address: an AF_INET socket never gains IPv6 subflows (design D7). Raises OSError.
+    """
+    sock = Socket(_socket.AF_INET6, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK, IPPROTO_MPTCP)
+    try:
+        if device:
+            sock.setsockopt(_socket.SOL_SOCKET, SO_BINDTODEVICE, device.encode())
+        if source:
+            sock.bind((mapped(source), 0))
+        if congestion_control:
+            sock.setsockopt(_socket.IPPROTO_TCP, TCP_CONGESTION, congestion_control.encode())
+        keep_alive(sock)
+        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        _start(sock, (mapped(address), port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def connect_tcp(family: int, address: str, port: int, *, device: str = "", mptcp: bool = False) -> Socket:
+    """Start a connection to a server. ``mptcp`` only offers it: a server that refuses gets plain TCP. Raises OSError."""
+    sock = Socket(family, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK, IPPROTO_MPTCP if mptcp else 0)
+    try:
+        if device:
+            sock.setsockopt(_socket.SOL_SOCKET, SO_BINDTODEVICE, device.encode())
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        _start(sock, (address, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _start(sock: Socket, address: tuple[str, int]) -> None:
+    result = sock.connect_ex(address)
+    if result and result not in PENDING:
+        raise OSError(result, os.strerror(result))
+
+
+def keep_alive(sock: Socket) -> None:
+    """Probe idle peers; on an MPTCP socket every subflow is probed (measured), TCP_USER_TIMEOUT being refused there."""
+    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_KEEPIDLE, TCP_KEEPIDLE_S)
+    sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_KEEPINTVL, TCP_KEEPINTVL_S)
+    sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, TCP_KEEPCNT)
+
+
+def reset_on_close(sock: Socket) -> None:
+    """The next close sends a reset."""
+    try:
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, RESET_ON_CLOSE)
+    except OSError:
+        pass  # already dead: there is nobody to reset
+
+
+def accept(listener: Socket, family: int, protocol: int) -> tuple[Socket, tuple[str, int]]:
+    """One accepted connection, non-blocking, and its peer. Raises BlockingIOError when there is none."""
+    fd, peer = listener._accept()  # type: ignore[attr-defined]
+    sock = Socket(family, _socket.SOCK_STREAM, protocol, fd)
+    sock.setblocking(False)
+    return sock, (peer[0], peer[1])
+
+
+def socket_error(sock: Socket) -> int:
+    """SO_ERROR: 0, or why a non-blocking connect failed."""
+    return sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+
+
+def mapped(address: str) -> str:
+    """IPv6 text of an address: IPv4 as ``::ffff:a.b.c.d``."""
+    return address if ":" in address else f"::ffff:{address}"
+
+
+def unmapped(address: str) -> str:
+    """The reverse: what a dual-stack listener shows for an IPv4 peer, as IPv4 text."""
+    return address[7:] if address.startswith("::ffff:") and "." in address else address
+
+
+def pack16(family: int, address: str) -> bytes:
+    """16 octets as the Connect TLV carries them (RFC 8803 section 4.2.5)."""
+    if family == _socket.AF_INET:
+        return V4_MAPPED + _socket.inet_aton(address)
+    return _socket.inet_pton(_socket.AF_INET6, address)
+
+
+def unpack16(address: bytes) -> tuple[int, str]:
+    """Family and text of 16 octets."""
+    if address.startswith(V4_MAPPED):
+        return _socket.AF_INET, _socket.inet_ntoa(address[12:])
+    return _socket.AF_INET6, _socket.inet_ntop(_socket.AF_INET6, address)
+
+
+def set_congestion_control(sock: Socket, name: str) -> None:
+    """On a listener: what it accepts inherits it. An algorithm that the kernel lacks leaves its default."""
+    if name:
+        try:
+            sock.setsockopt(_socket.IPPROTO_TCP, TCP_CONGESTION, name.encode())
+        except OSError:
+            pass
+
+
+def is_mptcp(sock: Socket) -> bool:
+    """Whether a connected socket speaks Multipath TCP now. Kernel 6.10; older ones cannot tell and answer no."""
+    try:
+        return sock.getsockopt(_socket.IPPROTO_TCP, TCP_IS_MPTCP) == 1
+    except OSError:
+        return False
+
+
+def synack_options(sock: Socket, *, mptcp: bool) -> bytes:
+    """The TCP options of the server's SYN+ACK as far as TCP_INFO tells, padded to whole words with end-of-list.
+
+    A socket cannot see the SYN+ACK itself; RFC 8803 section 4.2.5 wants a copy, and this is what a user-space converter has.
+    """
+    info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, TCP_INFO_BYTES)
+    flags, (send_mss,) = info[TCP_INFO_OPTIONS], struct.unpack_from("=I", info, TCP_INFO_SND_MSS)
+    options = struct.pack("!BBH", 2, 4, min(send_mss, 0xFFFF))
+    if flags & TCPI_OPT_SACK:
+        options += bytes([4, 2])
+    if mptcp:
+        options += bytes([30, 2])
+    return options + bytes(-len(options) % 4)

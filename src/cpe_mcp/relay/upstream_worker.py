@@ -1,0 +1,415 @@
+"""``cpe-mcp-relay``: the upstream MCP's data plane. Takes intercepted LAN connections and carries them to a concentrator.
+
+One connection's way: accept, original destination, one try to read, ``decide``, a warm connection or a new one, Connect TLV
+with what the client already said, Convert reply stripped, bytes both ways, record. When the concentrator fails before a
+client byte is lost the same LAN socket is served directly (design D4).
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import sys
+from functools import partial
+from typing import Any
+
+from cpe_mcp.control.frames import ANSWERED, SNAPSHOT, TROUBLE
+from cpe_mcp.control.frames import DIRECT as DIRECT_FRAME
+from cpe_mcp.convert import Client, ConvertError, Established, Refused
+from cpe_mcp.paths.snapshot import EMPTY, Snapshot, from_wire
+from cpe_mcp.policy.decide import decide
+from cpe_mcp.policy.reasons import Reason
+from cpe_mcp.relay.flow import CLOSED, CONNECTING, DIRECT, NEW, RELAYING, UPSTREAM, WAITING, step
+from cpe_mcp.relay.loop import End
+from cpe_mcp.relay.pool import Pool, Route, judge_refusal
+from cpe_mcp.relay.pump import read_once
+from cpe_mcp.relay.relaying import NEAR, Flow
+from cpe_mcp.relay.sockets import (
+    Socket,
+    connect_tcp,
+    listen_transparent,
+    pack16,
+    socket_error,
+)
+from cpe_mcp.relay.worker import Worker, run_worker
+
+EARLY_BYTES = 8192
+"""Client bytes that ride with the Connect TLV and are kept until the reply, in case they must be said again. Below the 16
+KiB that a fresh socket takes at once; a TLS ClientHello has at most 2 KiB."""
+DIRECT_TIMEOUT_S = 30.0
+"""For a direct handshake: four SYNs of Linux (1 + 2 + 4 + 8 s) and a margin, as a browser would wait itself."""
+TROUBLE_S = 1.0
+"""The same trouble is reported at most this often."""
+
+
+class UpstreamFlow(Flow):
+    """One intercepted connection."""
+
+    __slots__ = ("_convert", "_early", "_rest", "_retried", "_route", "_sent_early", "_upstream")
+
+    def __init__(self, worker: UpstreamWorker, sock: Socket, family: int, peer: tuple[str, int]) -> None:
+        super().__init__(worker, UPSTREAM, NEW, sock, peer)
+        self._upstream = worker
+        self.server = sock.getsockname()[:2]
+        self.server_family = family
+        self.deadline = self.accepted + DIRECT_TIMEOUT_S
+        self._route: Route | None = None
+        self._convert: Client | None = None
+        self._early = b""
+        self._sent_early = False
+        self._rest = b""
+        self._retried = False
+
+    # Opening --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Decide and open. The client has usually spoken by the time of accept, a server-first one never will (D17)."""
+        worker = self._upstream
+        try:
+            self._early = read_once(self.near, EARLY_BYTES) or b""
+        except OSError:
+            self.close(Reason.CLIENT_RESET, reset=True)
+            return
+        worker.loop.add(self.near)
+        if worker.is_own(self.server_family, self.server):
+            self.close(Reason.BLOCKED, reset=True)
+            return
+        family = 6 if self.server_family == _socket.AF_INET6 else 4
+        decision = decide(family, self.server[0], self.server[1], worker.snapshot)
+        self.action, self.reason = decision.action, decision.reasons[0]
+        if decision.action == "proxy":
+            assert decision.concentrator is not None
+            assert decision.wan is not None
+            self._proxy(worker.route(decision.concentrator, decision.wan))
+        elif decision.action == "direct":
+            self._go_direct(self.reason)
+        else:
+            self.close(Reason.BLOCKED, reset=True)
+
+    def _proxy(self, route: Route) -> None:
+        member = self._upstream.pool.take(route)
+        self._route = route
+        if member is None:
+            self._open(route)
+            return
+        self.state = step(UPSTREAM, self.state, "take")
+        self.pooled, self.reason = True, Reason.POOLED
+        self._convert = member.convert
+        self.far = member.end
+        self.far.owner = self
+        self._connect_tlv()
+
+    def _open(self, route: Route) -> None:
+        self.drop_far()
+        self.state = step(UPSTREAM, self.state, "open")
+        self.pooled, self.reason = False, Reason.PROXIED
+        self._route = route
+        self._convert = Client(route.concentrator.cookie)
+        self.deadline = self._upstream.loop.now + self._upstream.snapshot.connect_timeout_s
+        try:
+            self.far = End(route.open(), self)
+        except OSError as error:
+            self._unreachable(error.strerror or str(error))
+            return
+        self._upstream.loop.add(self.far)
+
+    def _connect_tlv(self) -> None:
+        """Send the Connect TLV and what the client has said so far."""
+        assert self._convert is not None
+        assert self.far is not None
+        self.deadline = self._upstream.loop.now + self._upstream.snapshot.reply_timeout_s
+        self._rest = self._convert.connect(pack16(self.server_family, self.server[0]), self.server[1]) + self._early
+        self._send_rest()
+
+    def _send_rest(self) -> None:
+        assert self.far is not None
+        try:
+            sent = self.far.sock.send(self._rest)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._broken_before_reply()
+            return
+        self._sent_early = bool(self._early)
+        self._rest = self._rest[sent:]
+
+    # Events ---------------------------------------------------------------------------------------------------------
+
+    def on_events(self, end: End, mask: int) -> None:
+        """An edge. While the far end is not ready the near end's edges are only remembered, in the End itself."""
+        if self.state == RELAYING:
+            self.on_again()
+        elif end is self.far:
+            if self.state == WAITING:
+                if self._rest and end.writable:
+                    self._send_rest()
+                if self.state == WAITING and end is self.far and end.readable:
+                    self._read_reply()
+            elif end.writable or end.hangup:
+                self._connected()
+        elif self.state != CLOSED and self.is_reset():
+            self.close(Reason.CLIENT_RESET, reset=True)
+
+    def on_deadline(self) -> None:
+        """A handshake or a reply is late."""
+        if self.state == CONNECTING:
+            self._unreachable("no answer to the handshake")
+        elif self.state == WAITING:
+            self._trouble(Reason.CONCENTRATOR_TIMEOUT, 0.0, "no Convert reply")
+            self._not_served(Reason.CONCENTRATOR_TIMEOUT, said_no=False)
+        elif self.state == DIRECT:
+            self.close(Reason.SERVER_UNREACHABLE, reset=True)
+
+    def _connected(self) -> None:
+        assert self.far is not None
+        error = socket_error(self.far.sock)
+        if self.state == CONNECTING:
+            if error:
+                self._unreachable(os.strerror(error))
+                return
+            self.state = step(UPSTREAM, self.state, "connected")
+            self._connect_tlv()
+            return
+        if error:
+            self.close(Reason.SERVER_REFUSED, reset=True)
+            return
+        self.state = step(UPSTREAM, self.state, "connected")
+        self._relay(self._early, b"")
+
+    def _read_reply(self) -> None:
+        assert self.far is not None
+        assert self._convert is not None
+        try:
+            data = read_once(self.far)
+        except OSError:
+            data = b""
+        if data is None:
+            return
+        if not data:
+            self._broken_before_reply()
+            return
+        try:
+            answer = self._convert.receive_data(data)
+        except ConvertError as error:
+            self._trouble(Reason.CONCENTRATOR_NONSENSE, 0.0, str(error))
+            self._not_served(Reason.CONCENTRATOR_NONSENSE, said_no=False)
+            return
+        if isinstance(answer, Established):
+            assert self._route is not None
+            self._upstream.answered(self._route)
+            self.state = step(UPSTREAM, self.state, "established")
+            self._relay(self._rest, answer.trailing)
+        elif isinstance(answer, Refused):
+            self._refused(answer)
+
+    def _refused(self, refused: Refused) -> None:
+        reason, wait_s, detail = judge_refusal(refused)
+        if reason in (Reason.SERVER_REFUSED, Reason.SERVER_UNREACHABLE):
+            # The LAN's handshake is over, so refusal can only be a reset now; the next try goes direct (design D14).
+            self._upstream.control.send(
+                DIRECT_FRAME, {"address": self.server[0], "port": self.server[1], "reason": reason}
+            )
+            self.close(reason, reset=True)
+            return
+        self._trouble(reason, wait_s, detail)
+        self._not_served(reason, said_no=True)
+
+    # When the concentrator does not serve it ------------------------------------------------------------------------
+
+    def _unreachable(self, detail: str) -> None:
+        """No connection to the concentrator, nothing said yet: one more try over the next WAN, then direct."""
+        self._trouble(Reason.CONCENTRATOR_UNREACHABLE, 0.0, detail)
+        assert self._route is not None
+        other = self._upstream.other_route(self._route)
+        if other is not None and not self._retried:
+            self._retried = True
+            self._open(other)
+        else:
+            self._not_served(Reason.CONCENTRATOR_UNREACHABLE, said_no=False)
+
+    def _broken_before_reply(self) -> None:
+        """The connection died under the Connect TLV. A warm one may just have been old: open one, if nothing is lost."""
+        assert self._route is not None
+        if self.pooled and not self._retried and not self._sent_early:
+            self._retried = True
+            self._open(self._route)
+            return
+        self._trouble(Reason.CONCENTRATOR_UNREACHABLE, 0.0, "connection closed before the Convert reply")
+        self._not_served(Reason.CONCENTRATOR_UNREACHABLE, said_no=False)
+
+    def _not_served(self, reason: str, *, said_no: bool) -> None:
+        """Direct if the settings allow and no client byte can arrive twice; ``said_no``: an Error TLV proves it cannot."""
+        if self._upstream.snapshot.fallback == "direct" and (said_no or not self._sent_early):
+            self._go_direct(reason)
+        else:
+            self.close(reason, reset=True)
+
+    def _go_direct(self, reason: str) -> None:
+        self.drop_far()
+        self.state = step(UPSTREAM, self.state, "go_direct")
+        self.action, self.reason, self.pooled, self._route = "direct", reason, False, None
+        self.deadline = self._upstream.loop.now + DIRECT_TIMEOUT_S
+        try:
+            sock = connect_tcp(self.server_family, *self.server, device=self._upstream.best_device(self.server_family))
+        except OSError:
+            self.close(Reason.SERVER_UNREACHABLE, reset=True)
+            return
+        self.far = End(sock, self)
+        self._upstream.loop.add(self.far)
+
+    # The end --------------------------------------------------------------------------------------------------------
+
+    def end_reason(self, broken: str) -> str:
+        """See :class:`Flow`."""
+        if broken == NEAR:
+            return Reason.CLIENT_RESET
+        return Reason.MPTCP_RESET if self.action == "proxy" else Reason.SERVER_RESET
+
+    def peer_names(self) -> tuple[str, str]:
+        """See :class:`Flow`."""
+        route = self._route
+        return (route.concentrator.name, route.wan.name) if route is not None else ("", "")
+
+    def _relay(self, up: bytes, down: bytes) -> None:
+        early, self._early, self._convert = self._early, b"", None
+        self.relay(up, down, moved_up=len(early), moved_down=len(down))
+
+    def _trouble(self, reason: str, wait_s: float, detail: str) -> None:
+        self._upstream.trouble(*self.peer_names(), reason, wait_s, detail)
+
+
+class UpstreamWorker(Worker):
+    """The worker: listeners, the pool, and the flows."""
+
+    role = "upstream"
+
+    def __init__(self, run_dir: str, index: int, port: int) -> None:
+        super().__init__(run_dir, index)
+        self.snapshot: Snapshot = EMPTY
+        self.pool = Pool(self.loop, self.trouble)
+        self._port = port
+        self._routes: dict[tuple[str, str], Route] = {}
+        self._reported: dict[tuple[str, str, str], float] = {}
+        self._listeners: list[Socket] = []
+        for family in (_socket.AF_INET, _socket.AF_INET6):
+            listener = listen_transparent(family, port)
+            self._listeners.append(listener)
+            self.loop.add_level(listener.fileno(), partial(self._accept, listener, family))
+
+    # For flows ------------------------------------------------------------------------------------------------------
+
+    def route(self, concentrator: Any, wan: Any) -> Route:
+        """The route object of this pair, made once per snapshot."""
+        key = (concentrator.name, wan.name)
+        route = self._routes.get(key)
+        if route is None:
+            route = self._routes[key] = Route(concentrator, wan, self.snapshot.congestion_control)
+        return route
+
+    def other_route(self, route: Route) -> Route | None:
+        """The same concentrator over another WAN of today's snapshot."""
+        for concentrator in self.snapshot.concentrators:
+            if concentrator.name == route.concentrator.name:
+                for wan in self.snapshot.wans:
+                    if wan.name != route.wan.name:
+                        other = self.route(concentrator, wan)
+                        if other.address:
+                            return other
+        return None
+
+    def best_device(self, family: int) -> str:
+        """Device of the best WAN that has an address of this family; "" leaves the choice to the routing table."""
+        for wan in self.snapshot.wans:
+            if wan.address6 if family == _socket.AF_INET6 else wan.address4:
+                return wan.device
+        return ""
+
+    def trouble(self, concentrator: str, wan: str, reason: str, wait_s: float, detail: str) -> None:
+        """Tell the control daemon, not more often than it can use."""
+        key = (concentrator, wan, reason)
+        if self._reported.get(key, -TROUBLE_S) + TROUBLE_S > self.loop.now:
+            return
+        self._reported[key] = self.loop.now
+        payload = {"concentrator": concentrator, "wan": wan, "reason": reason, "wait_s": wait_s, "detail": detail}
+        self.control.send(TROUBLE, payload)
+
+    def answered(self, route: Route) -> None:
+        """A concentrator served a flow; worth a word only after trouble with it."""
+        if not self._reported:
+            return
+        pair = (route.concentrator.name, route.wan.name)
+        troubled = [key for key in self._reported if key[:2] == pair]
+        if troubled:
+            for key in troubled:
+                del self._reported[key]
+            self.control.send(ANSWERED, {"concentrator": pair[0], "wan": pair[1]})
+
+    def is_own(self, family: int, server: tuple[str, int]) -> bool:
+        """Somebody connected to our own listener, not through tproxy: serving that would loop for ever."""
+        if server[1] != self._port:
+            return False
+        probe = Socket(family, _socket.SOCK_STREAM)
+        try:
+            probe.bind((server[0], 0))
+        except OSError:
+            return False
+        finally:
+            probe.close()
+        return True
+
+    # The worker's hooks ---------------------------------------------------------------------------------------------
+
+    def counters(self) -> dict[str, int]:
+        """See :class:`Worker`."""
+        pool = self.pool
+        return {
+            **super().counters(),
+            "pool_ready": pool.ready(),
+            "pool_taken": pool.taken,
+            "pool_missed": pool.missed,
+            "pool_died": pool.died,
+        }
+
+    def on_frame(self, kind: str, payload: Any) -> None:
+        """A new snapshot."""
+        if kind != SNAPSHOT:
+            return
+        self.snapshot = from_wire(payload)
+        self._routes.clear()
+        decision = decide(4, "", 0, self.snapshot)
+        best = None
+        if decision.action == "proxy" and decision.concentrator is not None and decision.wan is not None:
+            best = self.route(decision.concentrator, decision.wan)
+        self.pool.configure(best, self.snapshot)
+
+    def on_turn(self) -> None:
+        """Fill the pool after the flows of this turn were served."""
+        self.pool.refill()
+
+    def on_tick(self) -> bool:
+        """The pool's handshakes are timed too."""
+        return self.pool.tick()
+
+    def on_stop(self) -> None:
+        """From here on new connections are forwarded: tproxy without a listener does not match."""
+        for listener in self._listeners:
+            listener.close()
+        self.pool.close()
+
+    def _accept(self, listener: Socket, family: int) -> None:
+        for sock, peer in self.accepted(listener, family):
+            UpstreamFlow(self, sock, family, peer).start()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``cpe-mcp-relay [--run-dir DIR] [--index N] [--port N]``"""
+    defaults = {"run-dir": "/var/run/cpe-mcp", "index": "0", "port": "5125"}
+
+    def make(values: dict[str, str]) -> Worker:
+        return UpstreamWorker(values["run-dir"], int(values["index"]), int(values["port"]))
+
+    return run_worker("cpe-mcp-relay", defaults, make, sys.argv[1:] if argv is None else argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""What both kinds of relay worker share: the control channel, accepting, the records, the tick, start and stop."""
+
+from __future__ import annotations
+
+import errno
+import getopt
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from cpe_mcp.control.frames import CONTROL_SOCKET, COUNTERS, FLOWS, HELLO, LIST, RECORDS, push_frame
+from cpe_mcp.control.worker_end import WorkerEnd
+from cpe_mcp.relay.loop import Loop
+from cpe_mcp.relay.pump import Pipes
+from cpe_mcp.relay.records import FlowRecord
+from cpe_mcp.relay.sockets import DESCRIPTORS_OUT, accept, reset_on_close
+
+if TYPE_CHECKING:
+    from cpe_mcp.relay.relaying import Flow
+    from cpe_mcp.relay.sockets import Socket
+
+RECORDS_PER_FRAME = 128
+"""About 40 KiB of msgpack, well within a frame."""
+ACCEPT_BATCH = 64
+"""Connections accepted in one go (measured: one at a time costs 16 us each, more than 16 gains nothing)."""
+COUNTERS_S = 1.0
+
+
+class Worker:
+    """Base of the two workers."""
+
+    role = ""
+
+    def __init__(self, run_dir: str, index: int) -> None:
+        hello = push_frame(HELLO, {"role": self.role, "index": index, "pid": os.getpid()})
+        self.loop = Loop(on_turn=self.on_turn, on_tick=self._tick)
+        self.pipes = Pipes()
+        self.control = WorkerEnd(os.path.join(run_dir, CONTROL_SOCKET), hello)
+        self.unix_offset = time.time() - time.monotonic()
+        self.live: dict[int, Flow] = {}
+        self.unsettled: set[Flow] = set()
+        """Flows whose deadline counts."""
+        self.totals: dict[str, int] = {}
+        """Counters since start."""
+        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._control_fd = -1
+        self._records: list[dict[str, Any]] = []
+        self._sent_counters: dict[str, int] = {}
+        self._next_counters = 0.0
+        self._ids = 0
+
+    def next_id(self) -> int:
+        """A number for a new flow."""
+        self._ids += 1
+        return self._ids
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Add to a counter."""
+        self.totals[name] = self.totals.get(name, 0) + by
+
+    def ended(self, record: FlowRecord) -> None:
+        """Count and report a flow that is over."""
+        self.count("flows")
+        self.count("bytes_up", record.bytes_up)
+        self.count("bytes_down", record.bytes_down)
+        self.count(f"action_{record.action}")
+        self._records.append(record._asdict())
+        if len(self._records) >= RECORDS_PER_FRAME:
+            self._send_records()
+
+    def accepted(self, listener: Socket, family: int) -> Iterator[tuple[Socket, tuple[str, int]]]:
+        """A batch of new connections. When descriptors run out a reserved one is spent on refusing, else epoll would spin."""
+        for _ in range(ACCEPT_BATCH):
+            try:
+                yield accept(listener, family, 0)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno not in DESCRIPTORS_OUT:
+                    continue  # the peer has gone before we came
+                self.count("refused_no_descriptors")
+                os.close(self._reserve)
+                try:
+                    sock, _ = accept(listener, family, 0)
+                    reset_on_close(sock)
+                    sock.close()
+                except OSError:
+                    pass
+                self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+                return
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.loop.stop())
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        _raise_descriptor_limit()
+        self._tick()
+        self.loop.run()
+        self.on_stop()
+        for flow in list(self.live.values()):
+            flow.stop()
+        self._send_records()
+        self.control.close()
+        self.loop.finish()
+
+    # What a subclass does -------------------------------------------------------------------------------------------
+
+    def counters(self) -> dict[str, int]:
+        """Counters since start and gauges, by name."""
+        return {**self.totals, "live": len(self.live)}
+
+    def on_frame(self, kind: str, payload: Any) -> None:
+        """A frame other than ``list`` from the control daemon."""
+        raise NotImplementedError
+
+    def on_turn(self) -> None:
+        """The end of a loop turn."""
+
+    def on_tick(self) -> bool:
+        """Time passed. True: something is timed, tick soon again."""
+        return False
+
+    def on_stop(self) -> None:
+        """Before the flows end: close the listeners."""
+        raise NotImplementedError
+
+    # The tick and the control channel -------------------------------------------------------------------------------
+
+    def _tick(self) -> bool:
+        now = self.loop.now
+        for flow in [flow for flow in self.unsettled if flow.deadline <= now]:
+            flow.on_deadline()
+        if self.control.tick(now):
+            self._control_fd = self.control.fileno()
+            self.loop.add_level(self._control_fd, self._read_control)
+        if self._records:
+            self._send_records()
+        if now >= self._next_counters:
+            self._next_counters = now + COUNTERS_S
+            counters = self.counters()
+            if counters != self._sent_counters:
+                self._sent_counters = counters
+                self.control.send(COUNTERS, counters)
+        return self.on_tick() or bool(self.unsettled) or self.control.fileno() < 0
+
+    def _read_control(self) -> None:
+        for kind, payload in self.control.receive():
+            if kind == LIST:
+                self._send_flows(payload["id"], min(int(payload["limit"]), RECORDS_PER_FRAME))
+            else:
+                self.on_frame(kind, payload)
+        if self.control.fileno() < 0:
+            self.loop.forget_level(self._control_fd)
+            self._sent_counters = {}
+
+    def _send_flows(self, request: Any, limit: int) -> None:
+        """The newest live flows, answer to ``list``."""
+        newest = list(self.live.values())[-limit:] if limit > 0 else []
+        self.control.send(FLOWS, {"id": request, "flows": [flow.record("")._asdict() for flow in reversed(newest)]})
+
+    def _send_records(self) -> None:
+        for start in range(0, len(self._records), RECORDS_PER_FRAME):
+            self.control.send(RECORDS, self._records[start : start + RECORDS_PER_FRAME], keep=True)
+        self._records.clear()
+
+
+def _raise_descriptor_limit() -> None:
+    """Two descriptors per flow: take what the hard limit gives."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def run_worker(program: str, options: dict[str, str], make: Callable[[dict[str, str]], Worker], argv: list[str]) -> int:
+    """Parse ``--name VALUE`` options over the given defaults, make the worker, run it. Returns the exit code.
+
+    getopt and not argparse: the latter alone would be a tenth of a worker's memory.
+    """
+    usage = f"usage: {program} " + " ".join(f"[--{name} {value or 'VALUE'}]" for name, value in options.items())
+    try:
+        given, rest = getopt.getopt(argv, "h", ["help", *(f"{name}=" for name in options)])
+    except getopt.GetoptError as error:
+        print(f"{program}: {error}\n{usage}", file=sys.stderr)
+        return 2
+    if rest or any(name in ("-h", "--help") for name, _ in given):
+        print(usage, file=sys.stderr if rest else sys.stdout)
+        return 2 if rest else 0
+    values = {**options, **{name[2:]: value for name, value in given}}
+    try:
+        worker = make(values)
+    except ValueError as error:
+        print(f"{program}: {error}\n{usage}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{program}: cannot start: {os.strerror(error.errno or errno.EIO)}", file=sys.stderr)
+        return 1
+    worker.run()
+    return 0
