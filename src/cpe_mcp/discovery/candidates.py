@@ -1,0 +1,257 @@
+"""Which concentrators are candidates now: a table of what each source said, and one ordered list made of it.
+
+Sources are static configuration, RADIUS, and the DHCP answers of each WAN. The best source that names anybody gives
+the whole list; a lesser one is never a spare for it, because traffic that the user or the operator directed to one
+party must not move to another when that party is down (it goes direct then, design D4). Nothing is asked and no
+packet is read in here; time is an argument, in seconds of time.monotonic().
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from cpe_mcp.discovery.dhcp_options import OptionError
+from cpe_mcp.discovery.lease import Lease, mcps_of_lease4, mcps_of_lease6
+from cpe_mcp.settings.router import ConcentratorSettings, DiscoverySettings
+
+STATIC = "static"
+RADIUS = "radius"
+DHCP4 = "dhcp4"
+DHCP6 = "dhcp6"
+
+_PRECEDENCE = ((STATIC,), (RADIUS,), (DHCP4, DHCP6))
+"""Static wins by default; what AAA says of a subscriber beats what DHCP says to everybody (as RFC 9445 has it)."""
+_PRECEDENCE_DHCP_OVERRIDE = ((RADIUS,), (DHCP4, DHCP6), (STATIC,))
+
+
+class Candidate(NamedTuple):
+    """One concentrator (MCP)."""
+
+    name: str
+    """The section's name, ``radius#1``, or ``dhcp4:wan#1``: source, interface, place in its list."""
+    addresses: tuple[str, ...]
+    """Its addresses in the order they are to be tried."""
+    port: int
+    source: str
+    interface: str
+    """netifd's name of the interface whose DHCP answer named it first; "" for the other sources."""
+    subscriber: str
+    """Whom the Convert Cookie names; "" for no cookie."""
+    key: str
+    foreign: bool = False
+    """Another make of converter (setting of a static concentrator)."""
+
+    def __repr__(self) -> str:
+        return f"Candidate({self.name!r}, {self.addresses!r}, {self.port})"  # the key is a secret
+
+
+class Block(NamedTuple):
+    """Why a candidate is left alone, and until when."""
+
+    until: float
+    reason: str
+
+
+class _Row(NamedTuple):
+    """What one source said on one interface."""
+
+    mcps: tuple[tuple[tuple[str, ...], int], ...] = ()
+    """(addresses, port or 0) of each MCP."""
+    until: float | None = None
+    """None: until it is withdrawn."""
+    discarded: str = ""
+    """Why its last word was discarded and the one before is still here; "" when it was not."""
+
+
+class CandidateTable:
+    """Collects what the sources say; gives the list. ``interfaces`` are those whose DHCP answers are trusted, best first."""
+
+    def __init__(
+        self,
+        settings: DiscoverySettings,
+        *,
+        interfaces: Sequence[str] = (),
+        concentrators: Sequence[ConcentratorSettings] = (),
+    ) -> None:
+        self._rows: dict[tuple[str, str], _Row] = {}  # (source, interface) -> row
+        self._down: set[str] = set()
+        self._blocks: dict[str, Block] = {}  # name of a candidate -> its block
+        self._static: tuple[Candidate, ...] = ()
+        self.configure(settings, interfaces=interfaces, concentrators=concentrators)
+
+    # what is said
+
+    def configure(
+        self, settings: DiscoverySettings, *, interfaces: Sequence[str], concentrators: Sequence[ConcentratorSettings]
+    ) -> None:
+        """Take new settings; what the other sources said stays."""
+        self._settings = settings
+        self._interfaces = tuple(interfaces)
+        old = set(self._static)
+        self._static = tuple(
+            Candidate(c.name, c.address, c.port, STATIC, "", c.subscriber, c.key, c.foreign)
+            for c in concentrators
+            if c.enabled and c.address
+        )
+        for candidate in old.difference(self._static):
+            self.unblock(candidate.name)
+
+    def learn_radius(self, mcps: Sequence[tuple[tuple[str, ...], int]], until: float | None) -> None:
+        """The concentrators of an Access-Accept, (addresses, port or 0) each; none withdraws those of the last one."""
+        self._learn(RADIUS, "", _Row(tuple(mcps), until))
+
+    def learn_dhcp(
+        self, interface: str, family: int, lease: Lease | None, now: float, *, own: Collection[str] = ()
+    ) -> None:
+        """A DHCP answer on ``interface``, ``family`` 4 or 6; None withdraws the last one, as does one without the option.
+
+        A malformed option leaves the last value, to the end of its own lease, and the reason for :meth:`status`.
+        """
+        source = DHCP4 if family == 4 else DHCP6
+        if lease is None:
+            self._learn(source, interface, None)
+            return
+        try:
+            if family == 4:
+                mcps = mcps_of_lease4(lease, self._settings.dhcp4_code, own=own)
+            else:
+                mcps = mcps_of_lease6(lease, self._settings.dhcp6_code, own=own)
+        except OptionError as error:
+            row = self._rows.get((source, interface), _Row())._replace(discarded=str(error))
+        else:
+            row = _Row(tuple((mcp, 0) for mcp in mcps), lease.end(now))
+        self._learn(source, interface, row)
+
+    def interface_changed(self, interface: str, *, up: bool) -> None:
+        """While an interface is down, what its DHCP answers said does not count."""
+        (self._down.discard if up else self._down.add)(interface)
+
+    def blocked(self, name: str, until: float, reason: str) -> None:
+        """Leave a candidate alone until then: it answered nonsense, or asked to wait. A longer wait stays as it is."""
+        old = self._blocks.get(name)
+        if old is None or old.until <= until:
+            self._blocks[name] = Block(until, reason)
+
+    def unblock(self, name: str) -> None:
+        """It answers as it should, or its name means another concentrator now."""
+        self._blocks.pop(name, None)
+
+    def _learn(self, source: str, interface: str, row: _Row | None) -> None:
+        old = self._rows.pop((source, interface), _Row())
+        if row is not None:
+            self._rows[source, interface] = row
+        if row is None or row.mcps != old.mcps:
+            for number in range(1, len(old.mcps) + 1):
+                self.unblock(_name(source, interface, number))
+
+    # what follows from it
+
+    def candidates(self, now: float) -> tuple[Candidate, ...]:
+        """Every candidate, best first, blocked ones too."""
+        return tuple(self._listed(now))
+
+    def usable(self, now: float) -> tuple[Candidate, ...]:
+        """The candidates that may be connected to, best first."""
+        return tuple(candidate for candidate in self._listed(now) if self.block_of(candidate.name, now) is None)
+
+    def block_of(self, name: str, now: float) -> Block | None:
+        """Why this candidate is left alone now; None when it is not."""
+        block = self._blocks.get(name)
+        return block if block and now < block.until else None
+
+    def next_change(self, now: float) -> float | None:
+        """When time alone will change the answers: the next end of a lease or a block. None: never."""
+        ends = [row.until for row in self._rows.values()] + [block.until for block in self._blocks.values()]
+        return min((end for end in ends if end is not None and end > now), default=None)
+
+    def status(self, now: float) -> dict[str, Any]:
+        """Both halves for people, ready for JSON, without keys: ``concentrators`` in order, and ``sources``."""
+        listed = self._listed(now)
+        sources = {candidate.source for candidate in listed}
+        concentrators = []
+        for candidate in listed:
+            block = self.block_of(candidate.name, now)
+            shown = candidate._asdict() | {"addresses": list(candidate.addresses), "usable": block is None}
+            del shown["key"]
+            if block is not None:
+                shown |= {"reason": block.reason, "wait_s": round(block.until - now, 1)}
+            concentrators.append(shown)
+        return {
+            "concentrators": concentrators,
+            "sources": [
+                {
+                    "source": source,
+                    "interface": interface,
+                    "concentrators": [list(addresses) for addresses, _ in row.mcps],
+                    "expires_s": None if row.until is None else round(row.until - now, 1),
+                    "used": source in sources and self._counts(source, interface, row, now),
+                    "discarded": row.discarded,
+                }
+                for (source, interface), row in sorted(self._rows.items())
+            ],
+        }
+
+    def _listed(self, now: float) -> list[Candidate]:
+        precedence = _PRECEDENCE_DHCP_OVERRIDE if self._settings.dhcp_override else _PRECEDENCE
+        for sources in precedence:
+            if STATIC in sources:
+                found = list(self._static)
+            elif RADIUS in sources:
+                found = list(self._of_row(RADIUS, "", now))
+            else:
+                found = self._merged(self._of_dhcp(now))
+            if found:
+                return found
+        return []
+
+    def _of_dhcp(self, now: float) -> Iterator[Candidate]:
+        families = (DHCP6, DHCP4) if self._settings.prefer == "ipv6" else (DHCP4, DHCP6)
+        for interface in self._interfaces:
+            for source in families:
+                yield from self._of_row(source, interface, now)
+
+    def _of_row(self, source: str, interface: str, now: float) -> Iterator[Candidate]:
+        row = self._rows.get((source, interface))
+        if row is None or not self._counts(source, interface, row, now):
+            return
+        for number, (addresses, port) in enumerate(row.mcps, 1):
+            yield Candidate(
+                _name(source, interface, number),
+                self._by_family(addresses),
+                port or self._settings.service_port,
+                source,
+                interface,
+                subscriber="",
+                key="",
+            )
+
+    def _counts(self, source: str, interface: str, row: _Row, now: float) -> bool:
+        """Whether a row may be used; :data:`_PRECEDENCE` decides whether it is."""
+        if not row.mcps or (row.until is not None and now >= row.until):
+            return False
+        if source == RADIUS:
+            return True
+        return self._settings.dhcp and interface in self._interfaces and interface not in self._down
+
+    def _merged(self, candidates: Iterable[Candidate]) -> list[Candidate]:
+        """One candidate for one MCP: those that share an address are it, and it keeps the name it had first."""
+        merged: list[Candidate] = []
+        for candidate in candidates:
+            same = [other for other in merged if not set(other.addresses).isdisjoint(candidate.addresses)]
+            if not same:
+                merged.append(candidate)
+                continue
+            addresses = dict.fromkeys(a for part in [*same, candidate] for a in part.addresses)
+            merged[merged.index(same[0])] = same[0]._replace(addresses=self._by_family(addresses))
+            for other in same[1:]:
+                merged.remove(other)
+        return merged
+
+    def _by_family(self, addresses: Iterable[str]) -> tuple[str, ...]:
+        """The preferred family first; within a family the order that was given."""
+        return tuple(sorted(addresses, key=lambda address: (":" in address) != (self._settings.prefer == "ipv6")))
+
+
+def _name(source: str, interface: str, number: int) -> str:
+    return f"{source}:{interface}#{number}" if interface else f"{source}#{number}"
