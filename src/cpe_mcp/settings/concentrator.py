@@ -1,5 +1,4 @@
-"""Settings of a concentrator: ``/etc/config/mcp-concentrator``. One dataclass per section type, one field per option.
-"""
+"""Settings of a concentrator: ``/etc/config/mcp-concentrator``. One dataclass per section type, one field per option."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from cpe_mcp.settings.router import DEFAULT_ENTERPRISE, DEFAULT_SERVICE_PORT
 
 @dataclass(frozen=True, slots=True)
 class GlobalSettings:
-    """``config global 'global'``"""
+    """``config global 'global'``: the concentrator as a whole."""
 
     workers: int = option("integer", 1, "Relay worker processes.", low=1, high=64)
     connect_timeout_s: float = option("number", 8.0, "For the server's handshake.", low=0.5, high=120, unit="s")

@@ -228,6 +228,9 @@ def _values(section: Section, settings: type, file: str) -> dict[str, Any]:
         if before is not entry and "option" in (entry.keyword, before.keyword):
             more = f": write list {entry.name} for each value" if option.many else ""
             raise SettingsError(f"{where}: is set already on line {before.line}{more}")
+        if option.many and not entry.value:
+            values.setdefault(entry.name, ())  # uci's way to set a list to nothing
+            continue
         try:
             value = _value(option, entry.value)
         except ValueError:
@@ -255,8 +258,6 @@ def _value(option: Option, text: str) -> Any:
         return str(ipaddress.ip_network(text))
     if option.kind == "host":
         split_host(text, default_port=1)
-    elif option.many and not text:
-        raise ValueError("an empty list element")
     return text
 
 

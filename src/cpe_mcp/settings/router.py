@@ -20,7 +20,7 @@ DEFAULT_ENTERPRISE = 32473
 
 @dataclass(frozen=True, slots=True)
 class GlobalSettings:
-    """``config global 'global'``"""
+    """``config global 'global'``: the package as a whole."""
 
     enabled: bool = option("flag", True, "Switches the whole package on or off; off leaves plain forwarding.")
     workers: int = option("integer", 1, "Relay worker processes.", low=1, high=16)
@@ -119,7 +119,7 @@ class PathsSettings:
 
 @dataclass(frozen=True, slots=True)
 class DiscoverySettings:
-    """``config discovery 'discovery'``"""
+    """``config discovery 'discovery'``: where concentrators are learnt from."""
 
     dhcp: bool = option("flag", True, "Take concentrators from DHCP options.")
     dhcp_override: bool = option("flag", False, "Let DHCP win over static concentrators.")
