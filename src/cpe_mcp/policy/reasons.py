@@ -30,6 +30,8 @@ class Reason:
     SERVER_REFUSED = "server-refused"
     SERVER_UNREACHABLE = "server-unreachable"
     BLOCKED = "blocked"
+    NO_IPV6 = "no-ipv6"
+    NO_COMMON_FAMILY = "no-common-family"
     # one flow, at the concentrator
     MALFORMED = "malformed"
     POOL_FULL = "pool-full"
@@ -72,6 +74,8 @@ TEXTS: dict[str, str] = {
     Reason.SERVER_REFUSED: "the server refused the connection (Convert Error 96)",
     Reason.SERVER_UNREACHABLE: "the server cannot be reached from the concentrator (Convert Error 97)",
     Reason.BLOCKED: "no concentrator serves this flow and the settings forbid a direct connection",
+    Reason.NO_IPV6: "the concentrator has shown that it does not reach IPv6 servers",
+    Reason.NO_COMMON_FAMILY: "no usable WAN has an address of the concentrator's family",
     Reason.MALFORMED: "the peer's Convert message was malformed",
     Reason.POOL_FULL: "the subscriber has as many warm connections as it may have",
     Reason.TCP_OPTION_UNSUPPORTED: "a TCP option was asked for that this concentrator cannot send",
