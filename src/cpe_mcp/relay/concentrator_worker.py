@@ -11,7 +11,7 @@ import _socket
 import errno
 import sys
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from cpe_mcp.control.frames import AUTHORIZE, AUTHORIZED, FORGET, SETTINGS
 from cpe_mcp.convert import Converter, ErrorCode, PeerError, PrefixReceived, RequestReceived
@@ -62,6 +62,8 @@ class Verdict(NamedTuple):
     reason: str
 
 
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 Peer = tuple[str, str, bytes]
 """``(listener, source address, cookie)``: what authorization depends on."""
 
@@ -82,6 +84,7 @@ class ConcentratorFlow(Flow):
         self._waits = False
         """Counted as a warm connection of its subscriber."""
         self.deadline = self.accepted + worker.message_timeout_s
+        worker.half_open.add(self)
 
     # The Convert message --------------------------------------------------------------------------------------------
 
@@ -139,6 +142,7 @@ class ConcentratorFlow(Flow):
     def judged(self, verdict: Verdict) -> None:
         """The verdict came, at once or later."""
         self._verdict = verdict
+        self._concentrator.half_open.discard(self)
         if self.state == AUTHORIZING:
             self._proceed(verdict)
         elif self.state == READING:
@@ -164,10 +168,6 @@ class ConcentratorFlow(Flow):
             waiting[subscriber] -= 1
             if not waiting[subscriber]:
                 del waiting[subscriber]
-
-    def is_half_open(self) -> bool:
-        """Its peer is not authenticated, so it may not hold a place for long."""
-        return self.state in (READING, AUTHORIZING) and self._verdict is None
 
     def _refuse_peer(self, verdict: Verdict) -> None:
         self._concentrator.count("refused")
@@ -323,6 +323,7 @@ class ConcentratorFlow(Flow):
     def close(self, end: str, *, reset: bool = False) -> None:
         """See :class:`Flow`."""
         self._stop_waiting()
+        self._concentrator.half_open.discard(self)
         super().close(end, reset=reset)
 
     def end_reason(self, broken: str) -> str:
@@ -351,7 +352,11 @@ class ConcentratorWorker(Worker):
         self.destinations: DestinationTable = ()
         self.waiting: dict[str, int] = {}
         """Warm connections by subscriber."""
+        self.half_open: set[ConcentratorFlow] = set()
+        """Flows whose peer is not authenticated, so they may not hold a place for long."""
         self._verdicts: dict[Peer, Verdict] = {}
+        self._served: dict[str, float] = {}
+        """Source address -> until when it counts as a subscriber's."""
         self._asked: dict[int, tuple[Peer, list[ConcentratorFlow]]] = {}
         self._asking: dict[Peer, int] = {}
         self._asks = 0
@@ -379,11 +384,7 @@ class ConcentratorWorker(Worker):
 
     def is_subscriber_address(self, address: str) -> bool:
         """Whether somebody was served from this address lately: connecting to it would be hairpin."""
-        now = self.loop.now
-        return any(
-            peer[1] == address and verdict.kind == "accept" and verdict.expires > now
-            for peer, verdict in self._verdicts.items()
-        )
+        return self._served.get(address, 0.0) > self.loop.now
 
     def _judged(self, payload: dict[str, Any]) -> None:
         peer, flows = self._asked.pop(payload["id"], (None, []))
@@ -394,10 +395,9 @@ class ConcentratorWorker(Worker):
         verdict = Verdict(
             payload["verdict"], payload["subscriber"], self.loop.now + ttl_s, payload["cookie"], payload["reason"]
         )
-        self._verdicts.pop(peer, None)
-        self._verdicts[peer] = verdict
-        if len(self._verdicts) > REMEMBER_MAX:
-            del self._verdicts[next(iter(self._verdicts))]
+        _remember(self._verdicts, peer, verdict)
+        if verdict.kind == "accept":
+            _remember(self._served, peer[1], verdict.expires)
         for flow in flows:
             if flow.state in (READING, AUTHORIZING):
                 flow.judged(verdict)
@@ -461,15 +461,21 @@ class ConcentratorWorker(Worker):
         self.loop.add_level(listener.fileno(), partial(self._accept, listener, name))
 
     def _accept(self, listener: Socket, name: str) -> None:
-        half_open = sum(flow.is_half_open() for flow in self.unsettled)  # type: ignore[attr-defined]
         for sock, peer in self.accepted(listener, _socket.AF_INET6):
-            if half_open >= self.half_open_max:
+            if len(self.half_open) >= self.half_open_max:
                 self.count("refused_half_open")
                 reset_on_close(sock)
                 sock.close()
                 continue
-            half_open += 1
             ConcentratorFlow(self, sock, name, peer).start()
+
+
+def _remember(table: dict[Key, Value], key: Key, value: Value) -> None:
+    """Put it last; the oldest goes when there are too many."""
+    table.pop(key, None)
+    table[key] = value
+    if len(table) > REMEMBER_MAX:
+        del table[next(iter(table))]
 
 
 def main(argv: list[str] | None = None) -> int:
