@@ -1,4 +1,5 @@
-"""The question socket of the daemons: one JSON object per line in, one out. The CLI asks here; ubus forwards here.
+"""The question socket of the daemons: one JSON object per line in, one out. The CLI asks here (:mod:`.ask`);
+ubus forwards here.
 
 ``{"method": "status", "args": {}}`` is answered by ``{"result": ...}`` or ``{"error": "..."}``.
 """
@@ -8,21 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
-import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+
+from cpe_mcp.control.ask import MAX_LINE_BYTES, ApiError
+
+__all__ = ["ApiError", "ApiServer", "Method"]
+
+log = logging.getLogger(__name__)
 
 Method = Callable[[Mapping[str, Any]], Awaitable[Any]]
 
 SOCKET_MODE = 0o600
-MAX_LINE_BYTES = 4 * 1024 * 1024
-"""A list of 10,000 flows takes about 3 MB."""
-ASK_TIMEOUT_S = 10.0
-
-
-class ApiError(Exception):
-    """What a method raises to answer with a plain sentence instead of a result."""
 
 
 class ApiServer:
@@ -54,14 +54,19 @@ class ApiServer:
             request = json.loads(line)
             name, args = request["method"], request.get("args") or {}
             method = self._methods[name]
-        except KeyError as error:
-            return {"error": f"no method {error}; there are {', '.join(sorted(self._methods))}"}
+        except KeyError:
+            return {"error": f"no such method; there are {', '.join(sorted(self._methods))}"}
         except (ValueError, TypeError, AttributeError):
             return {"error": 'a request is one line {"method": NAME, "args": {...}}'}
+        if not isinstance(args, dict):
+            return {"error": "args of a request is an object"}
         try:
             return {"result": await method(args)}
         except ApiError as error:
             return {"error": str(error)}
+        except Exception:
+            log.exception("method %s failed", name)
+            return {"error": f"method {name} failed: a fault in the daemon, its log has the details"}
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.LimitOverrunError, ValueError):
@@ -69,16 +74,3 @@ class ApiServer:
                 writer.write(json.dumps(await self.answer(line)).encode() + b"\n")
                 await writer.drain()
         writer.close()
-
-
-def ask(path: str, method: str, args: Mapping[str, Any] | None = None, *, timeout_s: float = ASK_TIMEOUT_S) -> Any:
-    """Ask a running daemon and wait. Raises ApiError with its sentence, OSError when it does not run."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(timeout_s)
-        connection.connect(path)
-        connection.sendall(json.dumps({"method": method, "args": dict(args or {})}).encode() + b"\n")
-        with connection.makefile("rb") as lines:
-            answer = json.loads(lines.readline(MAX_LINE_BYTES) or b'{"error": "the daemon closed the connection"}')
-    if "error" in answer:
-        raise ApiError(answer["error"])
-    return answer["result"]

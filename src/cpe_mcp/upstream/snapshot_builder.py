@@ -1,0 +1,106 @@
+"""The snapshot as a function of settings and of what is known now. Pure: observing and sending are elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from cpe_mcp.aaa.cookie import make_cookie
+from cpe_mcp.discovery.candidates import Candidate
+from cpe_mcp.paths.snapshot import ConcentratorView, Snapshot, WanView
+from cpe_mcp.policy.decide import first_wan
+from cpe_mcp.policy.reasons import Reason
+from cpe_mcp.settings.router import RouterSettings
+
+AUTO_CONGESTION_CONTROL = "auto"
+PREFERRED_CONGESTION_CONTROL = "bbr"
+"""Keeps a bundle fast when one line loses packets (design D19)."""
+
+
+def build(
+    settings: RouterSettings,
+    *,
+    generation: int,
+    wans: Sequence[WanView],
+    usable: Sequence[Candidate],
+    left_alone: str,
+    authorization: str,
+    reaches_ipv6: Callable[[str], bool],
+    congestion_controls: Sequence[str],
+) -> Snapshot:
+    """The snapshot of this moment.
+
+    ``usable`` are the concentrators worth connecting to, best first; ``left_alone`` is the reason why the best known one
+    is not among them when there is none, "" when none is known. ``authorization`` is "" while RADIUS has accepted or is
+    not asked, else the reason why not. ``congestion_controls`` are those of the running kernel.
+    """
+    general = settings.general
+    concentrators = tuple(
+        ConcentratorView(
+            name=candidate.name,
+            addresses=candidate.addresses,
+            port=candidate.port,
+            cookie=make_cookie(candidate.subscriber, candidate.key) if candidate.subscriber else b"",
+            reaches_ipv6=reaches_ipv6(candidate.name),
+            foreign=candidate.foreign,
+        )
+        for candidate in usable
+    )
+    reason = _reason(general.enabled, tuple(wans), concentrators, left_alone, authorization)
+    return Snapshot(
+        generation=generation,
+        proxy=reason == Reason.READY,
+        reason=reason,
+        wans=tuple(wans),
+        concentrators=concentrators,
+        fallback=general.fallback,
+        pool_size=general.pool_size,
+        pool_idle_s=general.pool_idle_s,
+        connect_timeout_s=general.connect_timeout_s,
+        reply_timeout_s=general.reply_timeout_s,
+        congestion_control=choose_congestion_control(general.congestion_control, congestion_controls),
+    )
+
+
+def choose_congestion_control(wanted: str, available: Sequence[str]) -> str:
+    """The name to set on connections, "" for the kernel's default."""
+    if wanted != AUTO_CONGESTION_CONTROL:
+        return wanted
+    return PREFERRED_CONGESTION_CONTROL if PREFERRED_CONGESTION_CONTROL in available else ""
+
+
+def interception(snapshot: Snapshot, *, workers: int) -> tuple[bool, bool]:
+    """Whether new connections are taken at all, and IPv6 ones too.
+
+    Taken only while somebody serves them; with ``fallback block`` also while nothing can be proxied, because what must
+    not go direct has to be taken to be refused (design D4).
+    """
+    if not workers or snapshot.reason == Reason.DISABLED:
+        return False, False
+    if snapshot.fallback == "block":
+        return True, True
+    if not snapshot.proxy:
+        return False, False
+    return True, any(
+        concentrator.reaches_ipv6 and first_wan(concentrator, snapshot.wans) for concentrator in snapshot.concentrators
+    )
+
+
+def _reason(
+    enabled: bool,
+    wans: tuple[WanView, ...],
+    concentrators: tuple[ConcentratorView, ...],
+    left_alone: str,
+    authorization: str,
+) -> str:
+    """Why flows are proxied or not; what has to be mended first comes first."""
+    if not enabled:
+        return Reason.DISABLED
+    if not wans:
+        return Reason.NO_WAN
+    if authorization:
+        return authorization
+    if not concentrators:
+        return left_alone or Reason.NO_CONCENTRATOR
+    if not any(first_wan(concentrator, wans) for concentrator in concentrators):
+        return Reason.NO_COMMON_FAMILY
+    return Reason.READY
