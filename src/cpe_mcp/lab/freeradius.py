@@ -1,0 +1,157 @@
+"""A configuration directory for FreeRADIUS 3: subscribers, source addresses, and nothing else of a real site.
+
+Only files are written in here; who starts the server, and in which namespace, is the caller's business. Modules and
+standard dictionaries are those of the installed package; its own configuration is neither read nor changed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from cpe_mcp.aaa.attributes import Concentrator, push_concentrator, vendor_dictionary_text
+
+PROGRAM = "freeradius"
+MODULE_DIR = "/usr/lib/freeradius"
+DICTIONARY_DIR = "/usr/share/freeradius"
+DEFAULT_PORT = 1812
+LISTEN_ALL = (("0.0.0.0", DEFAULT_PORT), ("::", DEFAULT_PORT))
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class RadiusUser(NamedTuple):
+    """One entry of the users file: a subscriber by name, or a source address by its text."""
+
+    name: str
+    password: str
+    accept: bool = True
+    message: str = ""
+    """Reply-Message."""
+    session_timeout_s: int | None = None
+    concentrators: tuple[Concentrator, ...] = ()
+    """(addresses, port or 0) of each, one CPE-MCP-Concentrator attribute each."""
+    user: str = ""
+    """User-Name in the Accept: whose source address this is."""
+
+
+def write_config(
+    directory: str,
+    *,
+    secret: str,
+    clients: Sequence[str],
+    users: Sequence[RadiusUser] = (),
+    address_users: Sequence[RadiusUser] = (),
+    enterprise: int,
+    listen: Sequence[tuple[str, int]] = LISTEN_ALL,
+    sign_replies: bool = True,
+    client_secrets: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Write the configuration into ``directory`` and return the command that runs the server in the foreground.
+
+    ``clients`` are the addresses or prefixes that may ask; every request must carry a Message-Authenticator. ``users``
+    are subscribers, ``address_users`` source addresses (``name`` is the address, ``password`` the concentrators'
+    common one). ``sign_replies=False`` leaves Message-Authenticator out of the answers, as servers did before
+    CVE-2024-3596. ``client_secrets`` gives some clients another secret. The server prints "Ready to process requests"
+    on standard output when it is. Raises OSError.
+    """
+    secrets = dict.fromkeys(clients, secret) | dict(client_secrets or {})
+    files = {
+        "dictionary": vendor_dictionary_text(enterprise),
+        "users": "\n".join(_user(user) for user in (*users, *address_users)),
+        "radiusd.conf": _radiusd(directory, secrets, listen, sign_replies),
+    }
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    for name, text in files.items():
+        with open(os.path.join(directory, name), "w", encoding="utf-8") as file:
+            file.write(text)
+    return [PROGRAM, "-f", "-l", "stdout", "-n", "radiusd", "-d", directory, "-D", DICTIONARY_DIR]
+
+
+def _user(user: RadiusUser) -> str:
+    check = f'Cleartext-Password := {_quoted(user.password)}' if user.accept else "Auth-Type := Reject"
+    reply = []
+    if user.message:
+        reply.append(f'Reply-Message = {_quoted(user.message)}')
+    if user.accept:
+        if user.user:
+            reply.append(f'User-Name = {_quoted(user.user)}')
+        if user.session_timeout_s is not None:
+            reply.append(f"Session-Timeout = {user.session_timeout_s}")
+        for concentrator in user.concentrators:
+            reply.append(f"CPE-MCP-Concentrator += 0x{push_concentrator(concentrator).hex()}")
+    return f'{_quoted(user.name)} {check}\n' + ",\n".join(f"\t{line}" for line in reply) + "\n"
+
+
+def _radiusd(directory: str, secrets: Mapping[str, str], listen: Sequence[tuple[str, int]], sign_replies: bool) -> str:
+    sign = "update reply {\n Message-Authenticator := 0x00\n }" if sign_replies else ""
+    listeners = "".join(
+        f"listen {{\n type = auth\n {'ipv6addr' if ':' in address else 'ipaddr'} = {address}\n port = {port}\n}}\n"
+        for address, port in listen
+    )
+    clients = "".join(
+        f"client c{number} {{\n {'ipv6addr' if ':' in address else 'ipaddr'} = {address}\n"
+        f' secret = {_quoted(secret)}\n require_message_authenticator = yes\n}}\n'
+        for number, (address, secret) in enumerate(secrets.items())
+    )
+    return f"""\
+libdir = {MODULE_DIR}
+raddbdir = {directory}
+run_dir = {directory}
+logdir = {directory}
+max_requests = 1024
+hostname_lookups = no
+log {{
+ destination = stdout
+ auth = yes
+ auth_badpass = no
+ auth_goodpass = no
+}}
+security {{
+ max_attributes = 200
+ reject_delay = 0
+ status_server = no
+ allow_vulnerable_openssl = yes
+}}
+thread pool {{
+ start_servers = 1
+ max_servers = 4
+ min_spare_servers = 1
+ max_spare_servers = 2
+}}
+modules {{
+ files {{
+  filename = {directory}/users
+ }}
+ pap {{
+ }}
+}}
+{clients}
+server default {{
+{listeners}
+authorize {{
+ files
+ pap
+}}
+authenticate {{
+ Auth-Type PAP {{
+  pap
+ }}
+}}
+post-auth {{
+ {sign}
+ Post-Auth-Type REJECT {{
+  {sign}
+ }}
+}}
+}}
+"""
+
+
+def _quoted(text: str) -> str:
+    """Text in single quotes, where nothing is expanded. Raises ValueError for control characters: the file has lines."""
+    if _CONTROL.search(text):
+        raise ValueError(f"{text!r} cannot be written into FreeRADIUS's configuration: it has control characters")
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
