@@ -1,0 +1,55 @@
+# make demo   the network in a box: one download over two access networks, and a report; writes build/demo.json
+# make test   the whole suite: style, types, tests
+# make lint   style and types only
+# make bench  figures against others, side by side
+#
+# Each installs what is missing on a Debian machine (as root) and asks for nothing that is there.
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+# What the lab and the tests run. Python is added only where the machine's own cannot make a virtual environment.
+PACKAGES := iproute2 nftables dnsmasq-base udhcpc busybox isc-dhcp-client freeradius nginx-light curl iperf3 openssh-server
+PYTHON_PACKAGES := $(shell python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3 python3-venv)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint generate clean venv packages
+.NOTPARALLEL:
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+demo: packages venv
+	@mkdir -p build
+	$(BIN)/cpe-mcp-lab run demo --json build/demo.json
+
+test: packages lint
+	$(BIN)/pytest -m "not bench"
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: packages venv
+	@mkdir -p build
+	$(BIN)/pytest -m bench
+
+# The files that are made from the settings' declarations; tests hold the committed ones to it.
+generate: venv
+	$(BIN)/python -m cpe_mcp.settings.sample router > files/etc/config/cpe-mcp
+	$(BIN)/python -m cpe_mcp.settings.sample concentrator > files/concentrator/etc/config/mcp-concentrator
+	for side in router concentrator; do \
+	    sed -i '/^## `config/,$$d' docs/manual/settings-$$side.md && \
+	    $(BIN)/python -m cpe_mcp.settings.sample $$side --table >> docs/manual/settings-$$side.md || exit 1; \
+	done
+
+clean:
+	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+packages:
+	@tools/debian-packages $(PACKAGES) $(PYTHON_PACKAGES)
+
+venv:
+	@tools/debian-packages $(PYTHON_PACKAGES)
+	@tools/venv $(VENV)
