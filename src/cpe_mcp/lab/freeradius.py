@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from cpe_mcp.aaa.attributes import Concentrator, push_concentrator, vendor_dictionary_text
@@ -47,21 +47,19 @@ def write_config(
     enterprise: int,
     listen: Sequence[tuple[str, int]] = LISTEN_ALL,
     sign_replies: bool = True,
-    client_secrets: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Write the configuration into ``directory`` and return the command that runs the server in the foreground.
 
     ``clients`` are the addresses or prefixes that may ask; every request must carry a Message-Authenticator. ``users``
     are subscribers, ``address_users`` source addresses (``name`` is the address, ``password`` the concentrators'
     common one). ``sign_replies=False`` leaves Message-Authenticator out of the answers, as servers did before
-    CVE-2024-3596. ``client_secrets`` gives some clients another secret. The server prints "Ready to process requests"
+    CVE-2024-3596. The server prints "Ready to process requests"
     on standard output when it is. Raises OSError.
     """
-    secrets = dict.fromkeys(clients, secret) | dict(client_secrets or {})
     files = {
         "dictionary": vendor_dictionary_text(enterprise),
         "users": "\n".join(_user(user) for user in (*users, *address_users)),
-        "radiusd.conf": _radiusd(directory, secrets, listen, sign_replies),
+        "radiusd.conf": _radiusd(directory, secret, clients, listen, sign_replies),
     }
     os.makedirs(directory, mode=0o700, exist_ok=True)
     for name, text in files.items():
@@ -71,21 +69,23 @@ def write_config(
 
 
 def _user(user: RadiusUser) -> str:
-    check = f'Cleartext-Password := {_quoted(user.password)}' if user.accept else "Auth-Type := Reject"
+    check = f"Cleartext-Password := {_quoted(user.password)}" if user.accept else "Auth-Type := Reject"
     reply = []
     if user.message:
-        reply.append(f'Reply-Message = {_quoted(user.message)}')
+        reply.append(f"Reply-Message = {_quoted(user.message)}")
     if user.accept:
         if user.user:
-            reply.append(f'User-Name = {_quoted(user.user)}')
+            reply.append(f"User-Name = {_quoted(user.user)}")
         if user.session_timeout_s is not None:
             reply.append(f"Session-Timeout = {user.session_timeout_s}")
         for concentrator in user.concentrators:
             reply.append(f"CPE-MCP-Concentrator += 0x{push_concentrator(concentrator).hex()}")
-    return f'{_quoted(user.name)} {check}\n' + ",\n".join(f"\t{line}" for line in reply) + "\n"
+    return f"{_quoted(user.name)} {check}\n" + ",\n".join(f"\t{line}" for line in reply) + "\n"
 
 
-def _radiusd(directory: str, secrets: Mapping[str, str], listen: Sequence[tuple[str, int]], sign_replies: bool) -> str:
+def _radiusd(
+    directory: str, secret: str, addresses: Sequence[str], listen: Sequence[tuple[str, int]], sign_replies: bool
+) -> str:
     sign = "update reply {\n Message-Authenticator := 0x00\n }" if sign_replies else ""
     listeners = "".join(
         f"listen {{\n type = auth\n {'ipv6addr' if ':' in address else 'ipaddr'} = {address}\n port = {port}\n}}\n"
@@ -93,8 +93,8 @@ def _radiusd(directory: str, secrets: Mapping[str, str], listen: Sequence[tuple[
     )
     clients = "".join(
         f"client c{number} {{\n {'ipv6addr' if ':' in address else 'ipaddr'} = {address}\n"
-        f' secret = {_quoted(secret)}\n require_message_authenticator = yes\n}}\n'
-        for number, (address, secret) in enumerate(secrets.items())
+        f" secret = {_quoted(secret)}\n require_message_authenticator = yes\n}}\n"
+        for number, address in enumerate(addresses)
     )
     return f"""\
 libdir = {MODULE_DIR}
