@@ -18,13 +18,12 @@ from pyrad.packet import AccessAccept, AccessChallenge, AccessReject, AuthPacket
 
 from cpe_mcp.aaa.attributes import (
     AttributeValueError,
-    dictionary_text,
     pull_address,
     pull_concentrator,
     pull_concentrators,
     push_concentrator,
-    vendor_dictionary_text,
 )
+from cpe_mcp.aaa.dictionary import dictionary_text, vendor_dictionary_text
 from cpe_mcp.aaa.radius import RadiusAnswer, RadiusClient, RadiusError
 
 pytestmark = pytest.mark.unit

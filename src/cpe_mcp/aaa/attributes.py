@@ -1,4 +1,4 @@
-"""What our vendor-specific RADIUS attributes say: octets to concentrators and back, and the dictionary that names them.
+"""What our vendor-specific RADIUS attributes say: octets to concentrators and back.
 
 No attribute was ever assigned for this; the enterprise number is a setting (design D12). One octets attribute per
 concentrator and not a TLV with sub-attributes: RADIUS libraries merge several TLVs of one type into one when they
@@ -7,11 +7,8 @@ decode, and which address belongs to which concentrator would be lost. Packets a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
-
-from cpe_mcp.settings.router import DEFAULT_ENTERPRISE
 
 Concentrator = tuple[tuple[str, ...], int]
 """Addresses of one concentrator, best first, and its port; port 0 means the service port of the settings."""
@@ -21,7 +18,6 @@ CONCENTRATOR_IPV6 = 2
 CONCENTRATOR = 3
 """Vendor types, as in the dictionary file."""
 
-DICTIONARY_FILE = os.path.join(os.path.dirname(__file__), "cpe_mcp.dictionary")
 _MAX_OCTETS = 247
 """What one vendor-specific attribute can hold (RFC 2865 section 5.26)."""
 _ADDRESS_OCTETS = {4: 4, 6: 16}
@@ -84,24 +80,6 @@ def pull_concentrators(
             except AttributeValueError as error:
                 errors.append(str(error))
     return list(dict.fromkeys(found)), errors
-
-
-def dictionary_text(enterprise: int) -> str:
-    """Our whole dictionary under this enterprise number, in FreeRADIUS syntax."""
-    with open(DICTIONARY_FILE, encoding="ascii") as file:
-        text = file.read()
-    lines = text.splitlines(keepends=True)
-    return "".join(_renumbered(line, enterprise) if line.startswith("VENDOR") else line for line in lines)
-
-
-def vendor_dictionary_text(enterprise: int) -> str:
-    """Only the part that a RADIUS server lacks: our vendor and its attributes."""
-    text = dictionary_text(enterprise)
-    return text[text.index("VENDOR\t") :]
-
-
-def _renumbered(line: str, enterprise: int) -> str:
-    return line.replace(str(DEFAULT_ENTERPRISE), str(enterprise))
 
 
 def _text(octets: bytes) -> str:

@@ -17,25 +17,18 @@ import socket
 from collections import Counter
 from collections.abc import Sequence
 from ipaddress import ip_address
-from typing import Any, NamedTuple
+from typing import Any
 
 from pyrad.dictionary import Dictionary
 from pyrad.packet import AccessAccept, AccessChallenge, AccessReject, AuthPacket, Packet, PacketError
 
-from cpe_mcp.aaa.attributes import (
-    CONCENTRATOR,
-    CONCENTRATOR_IPV4,
-    CONCENTRATOR_IPV6,
-    Concentrator,
-    dictionary_text,
-    pull_concentrators,
-)
+from cpe_mcp.aaa.answer import ACCEPT, REJECT, TIMEOUT, RadiusAnswer
+from cpe_mcp.aaa.attributes import CONCENTRATOR, CONCENTRATOR_IPV4, CONCENTRATOR_IPV6, pull_concentrators
+from cpe_mcp.aaa.dictionary import dictionary_text
+
+__all__ = ["RadiusAnswer", "RadiusClient", "RadiusError"]
 
 log = logging.getLogger(__name__)
-
-ACCEPT = "accept"
-REJECT = "reject"
-TIMEOUT = "timeout"
 
 MAX_PACKET_BYTES = 4096
 """RFC 2865 section 3."""
@@ -55,23 +48,6 @@ _IP_RECVERR, _IPV6_RECVERR = 11, 25
 
 class RadiusError(ValueError):
     """These settings make no RADIUS request; names the option."""
-
-
-class RadiusAnswer(NamedTuple):
-    """What came of one question."""
-
-    verdict: str
-    """``accept``, ``reject``, or ``timeout`` when no server gave a valid answer."""
-    reason: str
-    """Reply-Message of the server, or what went wrong; for people."""
-    concentrators: tuple[Concentrator, ...] = ()
-    """(addresses, port or 0) of each concentrator an Accept names, best first."""
-    session_timeout_s: float | None = None
-    """How long an Accept holds; None when it does not say."""
-    server: str = ""
-    """The server that answered."""
-    user: str = ""
-    """User-Name in the answer: what AAA calls this subscriber; "" when it does not say."""
 
 
 class _Unreachable(Exception):

@@ -11,7 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cpe_mcp.aaa.attributes import Concentrator, push_concentrator, vendor_dictionary_text
+from cpe_mcp.aaa.attributes import Concentrator, push_concentrator
+from cpe_mcp.aaa.dictionary import vendor_dictionary_text
 
 PROGRAM = "freeradius"
 MODULE_DIR = "/usr/lib/freeradius"

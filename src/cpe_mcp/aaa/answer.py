@@ -1,0 +1,28 @@
+"""What came of one RADIUS question: the vocabulary between the client that asks and the code that acts on the answer."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cpe_mcp.aaa.attributes import Concentrator
+
+ACCEPT = "accept"
+REJECT = "reject"
+TIMEOUT = "timeout"
+
+
+class RadiusAnswer(NamedTuple):
+    """What came of one question."""
+
+    verdict: str
+    """``accept``, ``reject``, or ``timeout`` when no server gave a valid answer."""
+    reason: str
+    """Reply-Message of the server, or what went wrong; for people."""
+    concentrators: tuple[Concentrator, ...] = ()
+    """(addresses, port or 0) of each concentrator an Accept names, best first."""
+    session_timeout_s: float | None = None
+    """How long an Accept holds; None when it does not say."""
+    server: str = ""
+    """The server that answered."""
+    user: str = ""
+    """User-Name in the answer: what AAA calls this subscriber; "" when it does not say."""
