@@ -12,16 +12,10 @@ DICTIONARY_FILE = os.path.join(os.path.dirname(__file__), "cpe_mcp.dictionary")
 def dictionary_text(enterprise: int) -> str:
     """Our whole dictionary under this enterprise number, in FreeRADIUS syntax."""
     with open(DICTIONARY_FILE, encoding="ascii") as file:
-        text = file.read()
-    lines = text.splitlines(keepends=True)
-    return "".join(_renumbered(line, enterprise) if line.startswith("VENDOR") else line for line in lines)
+        return file.read().replace(f"\t{DEFAULT_ENTERPRISE}\n", f"\t{enterprise}\n")
 
 
 def vendor_dictionary_text(enterprise: int) -> str:
     """Only the part that a RADIUS server lacks: our vendor and its attributes."""
     text = dictionary_text(enterprise)
     return text[text.index("VENDOR\t") :]
-
-
-def _renumbered(line: str, enterprise: int) -> str:
-    return line.replace(str(DEFAULT_ENTERPRISE), str(enterprise))
