@@ -27,6 +27,7 @@ SERVER4, SERVER6 = "10.9.1.1", "2001:db8:c1::1"
 SERVICE_PORT = 5124
 INTERCEPT_PORT = 5125
 COOKIE = make_cookie("alice", "wonderland")
+POOL_MAX, HALF_OPEN_MAX = 12, 24
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -65,6 +66,8 @@ class Control:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.frames: list[tuple[str, Any]] = []
+        self.counters: dict[str, int] = {}
+        """The worker's last ones; it repeats them only when they change."""
         self.answers: Callable[[Control, str, Any], None] = lambda control, kind, payload: None
         self._on_hello = on_hello
         self._listener: socket.socket | None = None
@@ -101,6 +104,12 @@ class Control:
             time.sleep(0.01)
         raise AssertionError(f"no {kind} frame; got {self.frames}")
 
+    def wait_counter(self, name: str, value: int, timeout: float = 6.0) -> None:
+        end = time.monotonic() + timeout
+        while self.counters.get(name) != value:
+            assert time.monotonic() < end, f"{name} did not become {value}: {self.counters}"
+            time.sleep(0.02)
+
     def records(self) -> list[dict[str, Any]]:
         return [record for kind, rows in list(self.frames) if kind == "records" for record in rows]
 
@@ -129,6 +138,8 @@ class Control:
                     break
                 kind, payload = pull_frame(data)
                 self.frames.append((kind, payload))
+                if kind == "counters":
+                    self.counters = payload
                 if kind == HELLO:
                     self._on_hello(self)
                 else:
@@ -156,8 +167,8 @@ def accept_cookie(control: Control, kind: str, payload: Any) -> None:
 class World:
     """Namespaces, workers and their controls. ``close`` removes everything."""
 
-    def __init__(self, directory: Path) -> None:
-        tag = f"cpemcp-rly{os.getpid()}"
+    def __init__(self, directory: Path, name: str = "relay") -> None:
+        tag = f"cpemcp-{name}{os.getpid()}"
         self.client, self.router, self.far = (f"{tag}-{name}" for name in ("client", "router", "far"))
         self.directory = directory
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -182,8 +193,8 @@ class World:
             "connect_timeout_s": 2.0,
             "message_timeout_s": 1.0,
             "pool_idle_s": 60.0,
-            "pool_max": 16,
-            "half_open_max": 16,
+            "pool_max": POOL_MAX,
+            "half_open_max": HALF_OPEN_MAX,
             "server_mptcp": False,
             "congestion_control": "",
             "destinations": {"allow": [[bytes(16), 0]], "deny": []},

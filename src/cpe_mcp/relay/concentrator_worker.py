@@ -115,10 +115,10 @@ class ConcentratorFlow(Flow):
                 return
             for event in events:
                 if isinstance(event, PrefixReceived):
-                    self.pooled = True
                     self._authorize(event.cookie)
                 elif self.state == READING:
                     self._requested(event)
+            self.pooled = self.pooled or self.state == READING
 
     def _requested(self, request: RequestReceived) -> None:
         self.state = step(CONCENTRATOR, self.state, "request")
@@ -203,6 +203,7 @@ class ConcentratorFlow(Flow):
             self._unreachable(ICMP4_PROHIBITED, ICMP6_PROHIBITED, Reason.DESTINATION_REFUSED)
             return
         self.state = step(CONCENTRATOR, self.state, "open")
+        self.action, self.reason = "proxy", Reason.POOLED if self.pooled else Reason.PROXIED
         self.deadline = worker.loop.now + worker.connect_timeout_s
         mptcp = worker.server_mptcp or 30 in connect.option_kinds()
         try:
@@ -349,7 +350,7 @@ class ConcentratorWorker(Worker):
         self.half_open_max = 0
         self.server_mptcp = False
         self.hairpin = False
-        self.destinations: DestinationTable = ()
+        self.destinations: Any = ()
         self.waiting: dict[str, int] = {}
         """Warm connections by subscriber."""
         self.half_open: set[ConcentratorFlow] = set()
@@ -412,7 +413,13 @@ class ConcentratorWorker(Worker):
 
     def counters(self) -> dict[str, int]:
         """See :class:`Worker`."""
-        return {**super().counters(), "waiting": sum(self.waiting.values()), "verdicts": len(self._verdicts)}
+        waiting = sum(self.waiting.values())
+        return {
+            **super().counters(),
+            "waiting": waiting,
+            "half_open": len(self.half_open),
+            "verdicts": len(self._verdicts),
+        }
 
     def on_frame(self, kind: str, payload: Any) -> None:
         """Settings, or the answer to a question."""

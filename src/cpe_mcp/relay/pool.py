@@ -119,6 +119,8 @@ class Pool:
             self.close()
             self._not_before = 0.0
         self._route = route
+        while len(self._ready) > self._size:
+            self._loop.close(self._ready.popleft().end)
 
     def ready(self) -> int:
         """Members that a flow can have now."""

@@ -24,7 +24,7 @@ class FlowRecord(NamedTuple):
     wan: str
     """WAN of the first subflow, "" where the routing table chose."""
     action: str
-    """``proxy``, ``direct`` or ``block``."""
+    """``proxy``, ``direct`` or ``block``; "" for a connection that ended before it had asked for anything."""
     reason: str
     """Why: a value of :class:`cpe_mcp.policy.reasons.Reason`."""
     pooled: bool

@@ -6,7 +6,7 @@ import _socket
 from typing import TYPE_CHECKING
 
 from cpe_mcp.policy.reasons import Reason
-from cpe_mcp.relay.flow import NEW, Table, step
+from cpe_mcp.relay.flow import Table, step
 from cpe_mcp.relay.loop import End, Loop
 from cpe_mcp.relay.pump import AGAIN, BLOCKED, FINISHED, SOURCE_BROKEN, Direction, Pipes, pump
 from cpe_mcp.relay.records import FlowRecord
@@ -101,8 +101,9 @@ class Flow:
         self.first_byte = -1.0
         self.deadline = 0.0
         """When :meth:`on_deadline` is due, as long as the flow is in ``worker.unsettled``."""
-        self.action = "proxy" if state != NEW else "direct"
-        self.reason: str = Reason.PROXIED
+        self.action = ""
+        """What the record says; "" until something was decided."""
+        self.reason = ""
         self.pooled = False
         self.near = End(sock, self)
         self.near.readable = self.near.writable = True  # worth a try before the first edge

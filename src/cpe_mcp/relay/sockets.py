@@ -53,7 +53,7 @@ def listen_transparent(family: int, port: int) -> Socket:
     else:
         sock.setsockopt(_socket.SOL_IP, IP_TRANSPARENT, 1)
         sock.bind(("0.0.0.0", port))
-    keep_alive(sock)  # inherited by what is accepted, so that it costs nothing per connection
+    prepare(sock)
     sock.listen(BACKLOG)
     return sock
 
@@ -66,7 +66,7 @@ def listen_mptcp(address: str, port: int, device: str) -> Socket:
     sock.setsockopt(_socket.SOL_SOCKET, SO_REUSEPORT, 1)
     if device:
         sock.setsockopt(_socket.SOL_SOCKET, SO_BINDTODEVICE, device.encode())
-    keep_alive(sock)
+    prepare(sock)
     sock.bind((mapped(address), port))
     sock.listen(BACKLOG)
     return sock
@@ -85,8 +85,7 @@ def connect_concentrator(address: str, port: int, *, device: str, source: str, c
             sock.bind((mapped(source), 0))
         if congestion_control:
             sock.setsockopt(_socket.IPPROTO_TCP, TCP_CONGESTION, congestion_control.encode())
-        keep_alive(sock)
-        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        prepare(sock)
         _start(sock, (mapped(address), port))
     except OSError:
         sock.close()
@@ -100,8 +99,7 @@ def connect_tcp(family: int, address: str, port: int, *, device: str = "", mptcp
     try:
         if device:
             sock.setsockopt(_socket.SOL_SOCKET, SO_BINDTODEVICE, device.encode())
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        prepare(sock)
         _start(sock, (address, port))
     except OSError:
         sock.close()
@@ -115,8 +113,13 @@ def _start(sock: Socket, address: tuple[str, int]) -> None:
         raise OSError(result, os.strerror(result))
 
 
-def keep_alive(sock: Socket) -> None:
-    """Probe idle peers; on an MPTCP socket every subflow is probed (measured), TCP_USER_TIMEOUT being refused there."""
+def prepare(sock: Socket) -> None:
+    """Options of every relayed connection; what a listener has, the accepted ones inherit, MPTCP too (seen on 6.18).
+
+    Nothing waits for more bytes to come (a relay adds no delay of its own), and idle peers are probed: on an MPTCP socket
+    every subflow is, and TCP_USER_TIMEOUT is refused there.
+    """
+    sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
     sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
     sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_KEEPIDLE, TCP_KEEPIDLE_S)
     sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_KEEPINTVL, TCP_KEEPINTVL_S)

@@ -67,7 +67,7 @@ class Worker:
         self.count("flows")
         self.count("bytes_up", record.bytes_up)
         self.count("bytes_down", record.bytes_down)
-        self.count(f"action_{record.action}")
+        self.count(f"action_{record.action or 'none'}")
         self._records.append(record._asdict())
         if len(self._records) >= RECORDS_PER_FRAME:
             self._send_records()
