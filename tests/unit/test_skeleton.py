@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import cpe_mcp
+from cpe_mcp.lab.network import PROGRAMS
 
 pytestmark = pytest.mark.unit
 
@@ -87,3 +88,8 @@ def test_a_relay_worker_imports_nothing_heavy(name: str) -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == []
+
+
+def test_make_installs_every_program_of_the_lab() -> None:
+    (listed,) = re.findall(r"^PACKAGES := (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    assert set(PROGRAMS.values()) <= set(listed.split())
