@@ -15,7 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from cpe_mcp.control.frames import AUTHORIZE, AUTHORIZED, FORGET, SETTINGS
 from cpe_mcp.convert import Converter, ErrorCode, PeerError, PrefixReceived, RequestReceived
-from cpe_mcp.policy.destinations import DestinationTable, is_reachable
+from cpe_mcp.convert.tlv import TCP_OPTION_MPTCP
+from cpe_mcp.policy.destinations import DestinationTable
 from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.relay.flow import AUTHORIZING, CLOSED, CONCENTRATOR, CONNECTING, DRAINING, READING, RELAYING, step
 from cpe_mcp.relay.loop import End
@@ -192,20 +193,20 @@ class ConcentratorFlow(Flow):
             return
         family, address = unpack16(connect.address)
         self.server, self.server_family = (address, connect.port), family
-        unsupported = bytes(kind for kind in connect.option_kinds() if kind not in EXTENSIONS)
+        unsupported = bytes(kind for kind in self._request.option_kinds if kind not in EXTENSIONS)
         if unsupported:
             self._refuse(ErrorCode.UNSUPPORTED_TCP_OPTION, unsupported, Reason.TCP_OPTION_UNSUPPORTED)
             return
         if not worker.hairpin and worker.is_subscriber_address(address):
             self._refuse(ErrorCode.NOT_AUTHORIZED, b"", Reason.DESTINATION_REFUSED)
             return
-        if not is_reachable(connect.address, worker.destinations):
+        if not worker.destinations.is_reachable(connect.address):
             self._unreachable(ICMP4_PROHIBITED, ICMP6_PROHIBITED, Reason.DESTINATION_REFUSED)
             return
         self.state = step(CONCENTRATOR, self.state, "open")
         self.action, self.reason = "proxy", Reason.POOLED if self.pooled else Reason.PROXIED
         self.deadline = worker.loop.now + worker.connect_timeout_s
-        mptcp = worker.server_mptcp or 30 in connect.option_kinds()
+        mptcp = worker.server_mptcp or TCP_OPTION_MPTCP in self._request.option_kinds
         try:
             sock = connect_tcp(family, address, connect.port, mptcp=mptcp)
         except OSError as error:
@@ -350,7 +351,7 @@ class ConcentratorWorker(Worker):
         self.half_open_max = 0
         self.server_mptcp = False
         self.hairpin = False
-        self.destinations: Any = ()
+        self.destinations = DestinationTable({"allow": [], "deny": []})
         self.waiting: dict[str, int] = {}
         """Warm connections by subscriber."""
         self.half_open: set[ConcentratorFlow] = set()
