@@ -38,6 +38,8 @@ turns a second."""
 READS_PER_TURN = 128
 """Frames taken from one device per turn: 128 of 1500 bytes in 0.5 ms are 3 Gbit/s."""
 FRAME_MAX_BYTES = 2048
+NICENESS = -15
+"""A line does not get slower because the machines at its ends are busy."""
 CONTROL_MAX_BYTES = 65536
 
 TUNSETIFF = 0x400454CA
@@ -138,6 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     """CONFIG: ``{"control": socket path, "lines": {NAME: {"subscriber": [namespace, device], "provider": [namespace,
     device], "down": arguments of Direction, "up": the same}}}``."""
     (config_path,) = sys.argv[1:] if argv is None else argv
+    os.nice(NICENESS)
     with open(config_path, encoding="utf-8") as file:
         config = json.load(file)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))

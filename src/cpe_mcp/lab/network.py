@@ -218,7 +218,11 @@ class Lab:
     def run(
         self, host: str, argv: Sequence[str], *, timeout: float | None = None, check: bool = True, **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program on a host and wait. Raises CalledProcessError (with its stderr as a note), TimeoutExpired."""
+        """Run a program on a host and wait. Raises CalledProcessError (with its stderr as a note), TimeoutExpired.
+
+        Output is text, with U+FFFD for bytes that are none.
+        """
+        options.setdefault("errors", "replace")
         options.setdefault("capture_output", "stdout" not in options and "stderr" not in options)
         try:
             return subprocess.run(self._on(host, argv), timeout=timeout, check=check, text=True, **options)
