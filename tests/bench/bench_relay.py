@@ -23,7 +23,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "netns"))
 
-from relay_world import CONCENTRATOR, INTERCEPT_PORT, SERVER4, World, inside  # noqa: E402
+from relay_world import CONCENTRATOR, INTERCEPT_PORT, SERVER4, World, inside
+
+from cpe_mcp.lab import state
 
 ROUNDS = 3
 REQUESTS = 3000
@@ -250,8 +252,13 @@ def main() -> int:
             f"bench needs root and these programs: {', '.join(missing) or 'all there, but not root'}", file=sys.stderr
         )
         return 2
-    with tempfile.TemporaryDirectory(prefix="cpe-mcp-bench-") as directory:
-        rows = compare(measure(Path(directory), options.rounds))
+    name = f"bench{os.getpid()}"
+    state.claim(name, "cubic")  # bbr, a common default, is erratic at the microsecond round trips of a bare veth
+    try:
+        with tempfile.TemporaryDirectory(prefix="cpe-mcp-bench-") as directory:
+            rows = compare(measure(Path(directory), options.rounds))
+    finally:
+        state.release(name)
     print(f"\n{'metric':<58} {'ours':>10} {'peer':>10} {'unit':<7} {'ratio':>6}  peer")
     for row in rows:
         print(

@@ -1,0 +1,91 @@
+"""How the subflows towards the concentrators do, as the kernel tells: one sock_diag dump with TCP_INFO for all of them.
+
+An MPTCP subflow is an ordinary TCP socket to sock_diag, so no descriptor of a relay worker is needed.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Collection
+
+from cpe_mcp.kernel.netlink import Netlink, pull_attributes
+from cpe_mcp.paths.observed import Subflow
+
+NETLINK_SOCK_DIAG = 4
+SOCK_DIAG_BY_FAMILY = 20
+INET_DIAG_INFO = 2
+TCP_ESTABLISHED, TCP_SYN_SENT, TCP_FIN_WAIT1, TCP_CLOSE_WAIT, TCP_LAST_ACK = 1, 2, 4, 8, 9
+STATES = 1 << TCP_ESTABLISHED | 1 << TCP_FIN_WAIT1 | 1 << TCP_CLOSE_WAIT
+"""States in which a subflow may carry data."""
+ID = struct.Struct("!HH16s16s")
+"""Source port, destination port, source, destination: in network byte order."""
+MESSAGE_BYTES = 72
+"""struct inet_diag_msg: 4 octets, the 48 of the socket id, 20 more."""
+# struct tcp_info, offsets since 4.6
+RETRANSMITS, BACKOFF = 2, 4
+UNACKED, LAST_DATA_SENT, LAST_DATA_RECV, LAST_ACK_RECV = 24, 44, 52, 56
+RTT, RTTVAR = 68, 72
+BYTES_ACKED, BYTES_RECEIVED, SEGS_IN = 120, 128, 140
+INFO_BYTES = 144
+
+
+class SubflowDump:
+    """Asks the kernel. One object per namespace, used again and again."""
+
+    def __init__(self) -> None:
+        self._netlink = Netlink(NETLINK_SOCK_DIAG)
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._netlink.close()
+
+    def read(self, remotes: Collection[tuple[str, int]]) -> list[Subflow]:
+        """Subflows towards these addresses and ports."""
+        found: list[Subflow] = []
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for port in {port for _, port in remotes}:
+                header = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), 0, STATES)
+                identity = ID.pack(0, port, bytes(16), bytes(16)) + struct.pack("=I8s", 0, b"\xff" * 8)
+                for answer in self._netlink.request(SOCK_DIAG_BY_FAMILY, header + identity, dump=True):
+                    subflow = _pull(family, answer)
+                    if subflow is not None and (subflow.remote, subflow.remote_port) in remotes:
+                        found.append(subflow)
+        return found
+
+
+def _pull(family: int, message: bytes) -> Subflow | None:
+    info = pull_attributes(message[MESSAGE_BYTES:]).get(INET_DIAG_INFO, b"")
+    if len(info) < INFO_BYTES:
+        return None
+    local_port, remote_port, local, remote = ID.unpack_from(message, 4)
+    (unacked,) = struct.unpack_from("=I", info, UNACKED)
+    (last_sent,) = struct.unpack_from("=I", info, LAST_DATA_SENT)
+    (last_ack,) = struct.unpack_from("=I", info, LAST_ACK_RECV)
+    rtt, rttvar = struct.unpack_from("=II", info, RTT)
+    acked, received = struct.unpack_from("=QQ", info, BYTES_ACKED)
+    (segments_in,) = struct.unpack_from("=I", info, SEGS_IN)
+    return Subflow(
+        local=_text(family, local),
+        local_port=local_port,
+        remote=_text(family, remote),
+        remote_port=remote_port,
+        state=message[1],
+        retransmits=info[RETRANSMITS],
+        unacked=unacked,
+        last_data_sent_ms=last_sent,
+        last_ack_ms=last_ack,
+        rtt_ms=rtt / 1000,
+        rttvar_ms=rttvar / 1000,
+        bytes_acked=acked,
+        bytes_received=received,
+        segments_in=segments_in,
+    )
+
+
+def _text(family: int, packed: bytes) -> str:
+    if family == socket.AF_INET:
+        return socket.inet_ntoa(packed[:4])
+    if packed.startswith(bytes(10) + b"\xff\xff"):
+        return socket.inet_ntoa(packed[12:])
+    return socket.inet_ntop(socket.AF_INET6, packed)

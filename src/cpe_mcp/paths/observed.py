@@ -1,0 +1,115 @@
+"""What the kernel shows of links, addresses, routes and rules, and what we want there: plain values, compared as sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Route(NamedTuple):
+    """One route in a table of ours."""
+
+    table: int
+    family: int
+    """4 or 6."""
+    destination: str
+    """Prefix, or ``default``."""
+    gateway: str
+    """"" for a directly connected network or a point-to-point line."""
+    device: str
+    source: str
+    """Preferred source address, "" where the kernel may choose."""
+
+
+class Rule(NamedTuple):
+    """One routing rule of ours."""
+
+    family: int
+    preference: int
+    table: int
+    source: str
+    """``from`` this address, "" for any."""
+    device: str
+    """``oif`` this device, "" for any."""
+    mark: int
+    """0 for none; compared under :data:`cpe_mcp.kernel.numbers.MARK_MASK`."""
+
+
+FLAG_SUBFLOW, FLAG_BACKUP = 2, 4
+"""MPTCP_PM_ADDR_FLAG_*: join from this address; use it only when no other subflow is left."""
+
+
+class Endpoint(NamedTuple):
+    """One address the kernel's MPTCP path manager may use."""
+
+    id: int
+    """1 to 255; the kernel keeps at most eight endpoints per namespace."""
+    address: str
+    device_index: int
+    flags: int
+
+
+class DeviceView(NamedTuple):
+    """One network device as the kernel shows it."""
+
+    name: str
+    ifindex: int
+    is_up: bool
+    """Administratively up and with carrier."""
+    address4: str = ""
+    address6: str = ""
+    """A global one that is neither tentative nor deprecated nor temporary."""
+    networks: tuple[str, ...] = ()
+    """Directly connected prefixes of both families."""
+    gateway4: str | None = None
+    """Of the default route in the main table, "" for one without a gateway, None without a default route."""
+    gateway6: str | None = None
+
+    def address(self, family: int) -> str:
+        """By family, 4 or 6."""
+        return self.address4 if family == 4 else self.address6
+
+    def gateway(self, family: int) -> str | None:
+        """By family, 4 or 6."""
+        return self.gateway4 if family == 4 else self.gateway6
+
+
+class Subflow(NamedTuple):
+    """One subflow now."""
+
+    local: str
+    """Local address, IPv4 as such even on an IPv6 socket."""
+    local_port: int
+    remote: str
+    remote_port: int
+    state: int
+    """TCP state number."""
+    retransmits: int
+    """Timeouts in a row, 0 when the last segment was acknowledged."""
+    unacked: int
+    """Segments under way."""
+    last_data_sent_ms: int
+    last_ack_ms: int
+    """Since the last acknowledgement."""
+    rtt_ms: float
+    """Smoothed, the queue of the line included."""
+    rttvar_ms: float
+    bytes_acked: int
+    bytes_received: int
+    segments_in: int
+
+    @property
+    def key(self) -> tuple[str, int, str, int]:
+        """What names the subflow."""
+        return (self.local, self.local_port, self.remote, self.remote_port)
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One look at the kernel."""
+
+    devices: dict[str, DeviceView]
+    routes: frozenset[Route]
+    """Those in tables of ours."""
+    rules: frozenset[Rule]
+    """Those with preferences of ours."""

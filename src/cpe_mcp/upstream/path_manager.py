@@ -1,0 +1,493 @@
+"""The WANs as they are kept: watches the kernel, judges each WAN, and makes endpoints, routes, rules and nft follow.
+
+Wiring only. What is wanted is decided in :mod:`cpe_mcp.paths` (pure); what is done, in :mod:`cpe_mcp.kernel`. The one thing
+that happens outside the reconciler is urgent: a dead WAN's endpoint is deleted in the handler that learnt of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from cpe_mcp.kernel.events import KernelEvents
+from cpe_mcp.kernel.mptcp import MptcpNetlink
+from cpe_mcp.kernel.nft import Interception, Nft
+from cpe_mcp.kernel.probe import Prober
+from cpe_mcp.kernel.routes import RouteKernel
+from cpe_mcp.kernel.subflows import SubflowDump
+from cpe_mcp.kernel.sysctl import tune
+from cpe_mcp.paths.adaptive import Adaptive, RateMeter
+from cpe_mcp.paths.health import Sampler, WanHealth
+from cpe_mcp.paths.observed import FLAG_BACKUP, DeviceView, Observed
+from cpe_mcp.paths.reconcile import (
+    RETURN_PAUSE_S,
+    EndpointPlan,
+    plan_endpoints,
+    plan_routes,
+    wanted_endpoints,
+    wanted_routes,
+    wanted_rules,
+)
+from cpe_mcp.paths.snapshot import WanView
+from cpe_mcp.policy.reasons import TEXTS, Reason
+from cpe_mcp.settings import RouterSettings
+from cpe_mcp.upstream.tuning import ROUTER
+
+log = logging.getLogger(__name__)
+
+BUSY_SAMPLE_S = 0.03
+"""Between two looks at the subflows while traffic runs: half of it is added to every detection."""
+IDLE_SAMPLE_S = 0.25
+"""Between two looks at the byte counters otherwise: how late the first traffic is noticed."""
+IDLE_DUMP_S = 1.0
+"""And at the subflows."""
+SAMPLE_SHARE = 0.1
+"""With many flows a look takes longer; never spend more of the time on it than this."""
+TRAFFIC_MBIT = 0.1
+"""Below this on every WAN nothing worth watching closely runs."""
+SLOW_S = 5.0
+"""Everything is compared again this often, whatever events said."""
+MPTCP_SUBFLOWS = 8
+"""Limit of additional subflows: the kernel's maximum; the endpoints decide how many there are."""
+
+
+class Wan:
+    """One managed WAN."""
+
+    def __init__(self, name: str, device: str, health: WanHealth, meter: RateMeter) -> None:
+        self.name = name
+        self.device = device
+        self.health = health
+        self.meter = meter
+        self.view: DeviceView | None = None
+        self.received = 0
+        self.sent = 0
+        self.counted_from: tuple[int, int] | None = None
+
+
+class PathManager:
+    """See the module. ``on_change`` is called when :meth:`wans` may say something new."""
+
+    def __init__(self, settings: RouterSettings, *, on_change: Callable[[], None]) -> None:
+        self._settings = settings
+        self._on_change = on_change
+        self._wans: dict[str, Wan] = {}
+        self._adaptive = self._new_adaptive()
+        self._sampler = Sampler()
+        self._concentrators: tuple[tuple[str, int], ...] = ()
+        self._interception = (False, False)
+        self._verify_nft = False
+        self._backup: set[str] = set()
+        self._deleted: dict[str, float] = {}
+        self._told: tuple[WanView, ...] = ()
+        self._dirty = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="routes")
+        self._problems: set[str] = set()
+        self._make_wans()
+
+    # For the daemon ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take hold of the kernel. Raises OSError where it has no MPTCP or we lack the rights."""
+        if self._settings.paths.tune_kernel:
+            changes, problems = tune(ROUTER)
+            for line in changes:
+                log.info("kernel: %s", line)
+            for line in problems:
+                log.warning("kernel: %s", line)
+        self._mptcp = MptcpNetlink()
+        self._mptcp.set_limits(subflows=MPTCP_SUBFLOWS, add_addr_accepted=0)
+        self._subflows = SubflowDump()
+        self._prober = Prober(self._probe_answered)
+        self._nft = Nft()
+        self._routes = await self._in_thread(RouteKernel)
+        self._events = KernelEvents(on_lost=self._lost, on_change=self._dirty.set, on_nft=self._nft_touched)
+        self._events.start()
+        await self._reconcile()
+        self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._keep())]
+
+    async def stop(self) -> None:
+        """Remove every trace but the kernel tuning, which harms nobody and which others may have come to rely on."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._events.close()
+        self._prober.close()
+        for name in self._wans:
+            self._delete_endpoints(name)
+        with contextlib.suppress(RuntimeError):
+            self._nft.remove()
+        observed = await self._in_thread(self._routes.observe, [])
+        await self._in_thread(self._routes.apply, plan_routes(frozenset(), frozenset(), observed))
+        await self._in_thread(self._routes.close)
+        self._thread.shutdown()
+        self._subflows.close()
+        self._mptcp.close()
+
+    async def configure(self, settings: RouterSettings) -> None:
+        """Other settings. WANs that are still there keep their state."""
+        gone = {wan.name for wan in self._settings.wans if wan.enabled} - {w.name for w in settings.wans if w.enabled}
+        for name in gone:
+            self._delete_endpoints(name)
+        self._settings = settings
+        self._adaptive = self._new_adaptive()
+        self._make_wans()
+        await self._reconcile()
+        self._on_change()
+
+    def wans(self) -> tuple[WanView, ...]:
+        """Usable WANs, best first."""
+        views = []
+        for name in self._order():
+            view = self._wans[name].view
+            if view is not None:
+                views.append(
+                    WanView(
+                        name,
+                        view.name,
+                        view.address4 if view.gateway4 is not None else "",
+                        view.address6 if view.gateway6 is not None else "",
+                    )
+                )
+        return tuple(views)
+
+    def report(self) -> list[dict[str, Any]]:
+        """One row per WAN, for people."""
+        now = time.monotonic()
+        rows = []
+        for wan in self._wans.values():
+            view, health = wan.view, wan.health
+            rows.append(
+                {
+                    "name": wan.name,
+                    "device": wan.device,
+                    "state": health.state,
+                    "reason": health.reason,
+                    "detail": health.detail,
+                    "since_s": round(now - health.since, 1),
+                    "rtt_ms": round(health.rtt_s * 1000, 1),
+                    "down_mbit": round(wan.meter.rate.down, 2),
+                    "up_mbit": round(wan.meter.rate.up, 2),
+                    "capacity_down_mbit": round(wan.meter.capacity().down, 1),
+                    "capacity_up_mbit": round(wan.meter.capacity().up, 1),
+                    "backup": wan.name in self._backup,
+                    "address4": view.address4 if view else "",
+                    "address6": view.address6 if view else "",
+                }
+            )
+        return rows
+
+    def bytes_by_wan(self) -> dict[str, tuple[int, int]]:
+        """``name -> (up, down)``: all bytes of each WAN's device since the daemon started."""
+        return {wan.name: (wan.sent, wan.received) for wan in self._wans.values()}
+
+    def set_concentrators(self, concentrators: Sequence[tuple[str, int]]) -> None:
+        """All known ones, best first: probes go to the first, the LAN is kept away from all."""
+        self._concentrators = tuple(concentrators)
+        self._dirty.set()
+
+    def set_interception(self, on: bool, ipv6: bool) -> None:
+        """Take new connections, IPv6 ones too, or leave them to plain forwarding. In force when this returns."""
+        self._interception = (on, on and ipv6)
+        self._apply_nft()
+
+    def add_direct(self, address: str, port: int) -> None:
+        """New connections to this server go direct for a while."""
+        try:
+            self._nft.add_direct(address, port, self._settings.general.direct_s)
+        except RuntimeError as error:
+            log.warning("%s port %d cannot be left to plain forwarding: %s", address, port, error)
+
+    def trouble(self, wan: str, reason: str) -> None:
+        """A worker could not reach the concentrator over this WAN."""
+        if wan in self._wans:
+            self._wans[wan].health.doubt(time.monotonic(), TEXTS.get(reason, reason))
+            self._turn()
+
+    # Judging ----------------------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Look at the subflows often enough, probe what is due, act on what changed."""
+        next_dump = 0.0
+        while True:
+            started = time.monotonic()
+            self._count_bytes(started)
+            if self._concentrators and (self._is_busy() or started >= next_dump):
+                next_dump = started + IDLE_DUMP_S
+                self._look_at_subflows(started)
+            self._turn()
+            spent = time.monotonic() - started
+            wait = BUSY_SAMPLE_S if self._is_busy() else IDLE_SAMPLE_S
+            wakes = [wan.health.next_wake(time.monotonic()) for wan in self._wans.values()]
+            wait = min([wait, *wakes])
+            await asyncio.sleep(max(wait, spent / SAMPLE_SHARE, 0.005))
+
+    def _look_at_subflows(self, now: float) -> None:
+        samples = self._sampler.take(now, self._subflows.read(self._concentrators))
+        for wan in self._wans.values():
+            for family in (4, 6):
+                sample = samples.get(wan.view.address(family)) if wan.view is not None else None
+                if sample is not None:
+                    wan.health.observe(now, sample)
+
+    def _turn(self) -> None:
+        """Probes that are due, verdicts that are ripe, and what follows from them."""
+        now = time.monotonic()
+        for wan in self._wans.values():
+            before, was_usable = wan.health.state, wan.health.is_usable()
+            wan.health.tick(now)
+            if wan.health.probe_due(now):
+                self._probe(wan)
+            self._judged(wan, before, was_usable)
+        backup = self._adaptive.update(
+            now, self._order(), self._last_resort(), {n: w.meter for n, w in self._wans.items()}
+        )
+        if backup != self._backup:
+            joined = ", ".join(sorted(self._backup - backup)) or "none"
+            log.info("backup: %s; joined: %s", ", ".join(sorted(backup)) or "none", joined)
+            self._backup = backup
+            self._apply_endpoints()
+        if self.wans() != self._told:
+            self._told = self.wans()
+            self._on_change()
+
+    def _judged(self, wan: Wan, before: str, was_usable: bool) -> None:
+        health = wan.health
+        if was_usable and not health.is_usable():
+            self._delete_endpoints(wan.name)  # first of all: the kernel moves the flows within 0.15 s of this
+            log.warning("wan %s is %s: %s (%s)", wan.name, health.state, TEXTS[health.reason], health.detail)
+            self._dirty.set()
+        elif health.is_usable() and not was_usable:
+            log.info("wan %s is up: %s", wan.name, health.detail)
+            self._dirty.set()
+        elif before != health.state:
+            log.debug("wan %s: %s -> %s (%s)", wan.name, before, health.state, health.detail)
+
+    def _probe(self, wan: Wan) -> None:
+        target = next(
+            ((a, p) for a, p in self._concentrators if wan.view and wan.view.address(6 if ":" in a else 4)), None
+        )
+        if target is None or wan.view is None:
+            wan.health.answered(time.monotonic(), wan.health.rtt_s)  # nothing to ask: the benefit of the doubt
+            return
+        address, port = target
+        source = wan.view.address(6 if ":" in address else 4)
+        self._prober.send(wan.name, device=wan.device, source=source, address=address, port=port)
+
+    def _probe_answered(self, name: str, rtt_s: float) -> None:
+        wan = self._wans.get(name)
+        if wan is None:
+            return
+        before, was_usable = wan.health.state, wan.health.is_usable()
+        self._prober.drop(name)
+        wan.health.answered(time.monotonic(), rtt_s)
+        self._judged(wan, before, was_usable)
+        self._turn()
+
+    def _lost(self, index: int, address: str) -> None:
+        """Netlink says that a link or an address has gone: no time for a round of reconciling."""
+        for wan in self._wans.values():
+            view = wan.view
+            if view is not None and view.ifindex == index and address in ("", view.address4, view.address6):
+                was_usable = wan.health.is_usable()
+                before = wan.health.state
+                wan.health.absent(time.monotonic(), Reason.WAN_NO_ADDRESS if address else Reason.WAN_LINK_DOWN)
+                self._prober.drop(wan.name)
+                self._judged(wan, before, was_usable)
+        self._dirty.set()
+        self._turn()
+
+    def _is_busy(self) -> bool:
+        return any(max(wan.meter.rate) > TRAFFIC_MBIT for wan in self._wans.values())
+
+    def _count_bytes(self, now: float) -> None:
+        """Byte counters of the devices, from the namespace this process is in."""
+        counters = device_bytes()
+        for wan in self._wans.values():
+            now_counted = counters.get(wan.device)
+            if now_counted is None:
+                continue
+            before = wan.counted_from
+            if before is not None and now_counted[0] >= before[0] and now_counted[1] >= before[1]:
+                wan.received += now_counted[0] - before[0]
+                wan.sent += now_counted[1] - before[1]
+            wan.counted_from = now_counted
+            wan.meter.observe(now, wan.received, wan.sent)
+
+    # Reconciling ------------------------------------------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        """Reconcile whenever something changed, and every few seconds whatever happens."""
+        while True:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._dirty.wait(), SLOW_S)
+            self._dirty.clear()
+            try:
+                await self._reconcile()
+            except OSError as error:
+                self._complain(f"the kernel cannot be read: {error}")
+            now = time.monotonic()
+            waiting = [at + RETURN_PAUSE_S - now for at in self._deleted.values() if at + RETURN_PAUSE_S > now]
+            if waiting:
+                await asyncio.sleep(max(waiting) + 0.01)
+                self._dirty.set()
+
+    async def _reconcile(self) -> None:
+        names = [wan.device for wan in self._wans.values()]
+        observed = await self._in_thread(self._routes.observe, names)
+        self._see(observed)
+        order = list(self._wans)
+        views = {name: wan.view for name, wan in self._wans.items() if wan.view is not None}
+        plan = plan_routes(wanted_routes(order, views), wanted_rules(order, views), observed)
+        if not plan.is_empty():
+            for line in await self._in_thread(self._routes.apply, plan):
+                self._complain(f"route not set: {line}")
+        self._apply_nft()
+        self._turn()
+        self._apply_endpoints()
+
+    def _see(self, observed: Observed) -> None:
+        """What the kernel shows becomes presence or absence of each WAN."""
+        now = time.monotonic()
+        for wan in self._wans.values():
+            wan.view = view = observed.devices.get(wan.device)
+            before, was_usable = wan.health.state, wan.health.is_usable()
+            if view is None or not view.is_up:
+                wan.health.absent(now, Reason.WAN_LINK_DOWN)
+            elif not (view.address4 or view.address6):
+                wan.health.absent(now, Reason.WAN_NO_ADDRESS)
+            elif not any(view.address(family) and view.gateway(family) is not None for family in (4, 6)):
+                wan.health.absent(now, Reason.WAN_NO_ROUTE)
+            else:
+                wan.health.present(now, can_probe=bool(self._concentrators))
+            self._judged(wan, before, was_usable)
+
+    def _apply_endpoints(self) -> None:
+        usable = {name for name, wan in self._wans.items() if wan.health.is_usable()}
+        views = {name: wan.view for name, wan in self._wans.items() if wan.view is not None}
+        wanted = wanted_endpoints(list(self._wans), views, usable, self._backup)
+        ours = {view.ifindex for view in views.values()}
+        try:
+            plan = plan_endpoints(wanted, self._mptcp.endpoints(), ours, self._deleted, time.monotonic())
+            self._carry_out(plan)
+        except OSError as error:
+            self._complain(f"MPTCP endpoints: {error.strerror or error}")
+
+    def _carry_out(self, plan: EndpointPlan) -> None:
+        for endpoint in plan.delete:
+            self._mptcp.delete(endpoint.id)
+            self._deleted[endpoint.address] = time.monotonic()
+            log.info("endpoint %s removed", endpoint.address)
+        for endpoint in plan.change:
+            self._mptcp.set_flags(endpoint.id, endpoint.flags & FLAG_BACKUP)
+        for endpoint in plan.add:
+            self._mptcp.add(endpoint)
+            self._deleted.pop(endpoint.address, None)
+            log.info("endpoint %s added%s", endpoint.address, " as backup" if endpoint.flags & FLAG_BACKUP else "")
+
+    def _delete_endpoints(self, name: str) -> None:
+        """All endpoints of one WAN, now."""
+        view = self._wans[name].view if name in self._wans else None
+        if view is None:
+            return
+        now = time.monotonic()
+        try:
+            for endpoint in self._mptcp.endpoints():
+                if endpoint.device_index == view.ifindex:
+                    self._mptcp.delete(endpoint.id)
+                    self._deleted[endpoint.address] = now
+        except OSError as error:
+            self._complain(f"MPTCP endpoints of wan {name}: {error.strerror or error}")
+
+    def _nft_touched(self) -> None:
+        """Somebody, maybe we ourselves, changed something in nftables."""
+        self._verify_nft = True
+        self._dirty.set()
+
+    def _apply_nft(self) -> None:
+        general = self._settings.general
+        on, ipv6 = self._interception
+        on = on and general.intercept != "none"
+        networks = sorted({net for wan in self._wans.values() if wan.view is not None for net in wan.view.networks})
+        plan = Interception(
+            lan=general.lan,
+            wans=tuple(wan.device for wan in self._wans.values()),
+            wan_networks=tuple(networks),
+            concentrators=self._concentrators,
+            port=general.intercept_port,
+            active4=on,
+            active6=on and ipv6,
+            any_destination=general.intercept == "any",
+            pass_mptcp=general.mptcp_syn == "pass",
+        )
+        try:
+            if self._nft.apply(plan, verify=self._verify_nft):
+                log.debug("nft table loaded")
+            self._verify_nft = False
+        except (RuntimeError, OSError) as error:
+            self._complain(str(error))
+
+    # Small things -----------------------------------------------------------------------------------------------------
+
+    def _order(self) -> list[str]:
+        """Usable WANs, best first: role, preference, round-trip time."""
+        settings = {wan.name: wan for wan in self._settings.wans}
+        usable = [wan for wan in self._wans.values() if wan.health.is_usable()]
+        usable.sort(key=lambda w: (settings[w.name].role == "backup", settings[w.name].preference, w.health.base_rtt_s))
+        return [wan.name for wan in usable]
+
+    def _last_resort(self) -> set[str]:
+        return {wan.name for wan in self._settings.wans if wan.role == "backup"}
+
+    def _make_wans(self) -> None:
+        now = time.monotonic()
+        paths = self._settings.paths
+        old, self._wans = self._wans, {}
+        for wan in self._settings.wans:
+            if not wan.enabled:
+                continue
+            kept = old.get(wan.name)
+            if kept is not None and kept.device == wan.device:
+                self._wans[wan.name] = kept
+                continue
+            health = WanHealth(silent_s=paths.silent_ms / 1000, return_s=paths.return_s, now=now)
+            meter = RateMeter(known_down_mbit=wan.rate_down_mbit, known_up_mbit=wan.rate_up_mbit)
+            self._wans[wan.name] = Wan(wan.name, wan.device, health, meter)
+
+    def _new_adaptive(self) -> Adaptive:
+        paths = self._settings.paths
+        return Adaptive(
+            busy_share=paths.busy_percent / 100,
+            busy_s=paths.busy_s,
+            idle_share=paths.idle_percent / 100,
+            idle_s=paths.idle_s,
+        )
+
+    def _complain(self, line: str) -> None:
+        """Each problem once, not with every round."""
+        if line not in self._problems:
+            self._problems.add(line)
+            log.warning("%s", line)
+
+    async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+
+def device_bytes() -> dict[str, tuple[int, int]]:
+    """``device -> (received, sent)`` of this process's network namespace."""
+    counters = {}
+    with open("/proc/self/net/dev", encoding="ascii") as file:
+        for line in file:
+            name, colon, numbers = line.partition(":")
+            if colon:
+                fields = numbers.split()
+                counters[name.strip()] = (int(fields[0]), int(fields[8]))
+    return counters
