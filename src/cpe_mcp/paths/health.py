@@ -243,8 +243,8 @@ class Totals(NamedTuple):
     segments_in: int
     received: int
     acked: int
-    waiting_from: float
-    """Since when sent bytes wait without any acknowledgement; the moment of the sample when none wait."""
+    waiting_from: float | None
+    """Since when sent bytes wait without any acknowledgement; None when none wait."""
 
 
 class Sampler:
@@ -259,8 +259,11 @@ class Sampler:
         samples: dict[str, Sample] = {}
         for subflow in subflows:
             before = self._known.get(subflow.key)
-            acked = before is None or subflow.bytes_acked != before.acked
-            waiting_from = before.waiting_from if before is not None and subflow.unacked and not acked else now
+            waiting_from = None
+            if subflow.unacked:
+                # Sent somewhere between two samples: counted from the later one, so that no idle time is blamed on the line.
+                going_on = before is not None and before.waiting_from is not None and subflow.bytes_acked == before.acked
+                waiting_from = before.waiting_from if before is not None and going_on else now
             known[subflow.key] = Totals(subflow.segments_in, subflow.bytes_received, subflow.bytes_acked, waiting_from)
             segments = subflow.segments_in - (before.segments_in if before is not None else 0)
             received = subflow.bytes_received - (before.received if before is not None else 0)
@@ -269,7 +272,7 @@ class Sampler:
                 sample.open + 1,
                 sample.segments_in + segments,
                 sample.received + received,
-                max(sample.waiting_s, now - waiting_from),
+                max(sample.waiting_s, now - waiting_from if waiting_from is not None else 0.0),
                 max(sample.timeouts, subflow.retransmits),
                 max(sample.rtt_s, subflow.rtt_ms / 1000 if segments else 0.0),
             )
