@@ -99,7 +99,10 @@ def test_servers_that_are_gone_at_renewal_cost_nothing_until_the_end() -> None:
     s.answered(TIMEOUT, 80)
     assert s.view(99) == (True, "ready", TIMEOUT.reason)
     assert s.ask_at(99) == 110
+    assert s.accept is ACCEPT, "its concentrators are still the ones to use"
+    assert s.answer is TIMEOUT
     assert s.view(100) == (False, "auth-timeout", TIMEOUT.reason)
+    assert s.accept is None
     s.asked()
     s.answered(ACCEPT, 110)
     assert s.view(110).may_proxy
@@ -119,6 +122,7 @@ def test_a_reject_at_renewal_ends_it_at_once() -> None:
     s.answered(REJECT, 80)
     assert s.view(80) == (False, "not-authorized", "no contract")
     assert s.until is None
+    assert s.accept is None
     assert s.view(100).reason == "not-authorized", "the old end means nothing any more"
 
 

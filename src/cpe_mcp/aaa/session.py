@@ -67,7 +67,9 @@ class AuthSession:
         self._until: float | None = None
         self._is_asking = False
         self.answer: RadiusAnswer | None = None
-        """The last answer, whatever its verdict."""
+        """The last answer, whatever its verdict: for people."""
+        self.accept: RadiusAnswer | None = None
+        """The Accept in force, also while servers are silent at its renewal: its concentrators are the ones to use."""
 
     def ask_at(self, now: float) -> float | None:
         """When the next question is due (it is when this is <= now); None: while one is open, or never."""
@@ -86,12 +88,13 @@ class AuthSession:
         self._state = TRANSITIONS[self._state, answer.verdict]
         self._ask_at = now + self._retry_s
         if answer.verdict == ACCEPT:
+            self.accept = answer
             self._until, self._ask_at = None, float("inf")
             if answer.session_timeout_s is not None:
                 session_s = max(answer.session_timeout_s, MIN_SESSION_S)
                 self._until, self._ask_at = now + session_s, now + RENEW_SHARE * session_s
         elif answer.verdict == REJECT:
-            self._until = None
+            self.accept = self._until = None
 
     def hurry(self, now: float) -> None:
         """Something changed that may change the answer (a WAN came up, new credentials): ask at once."""
@@ -110,4 +113,4 @@ class AuthSession:
     def _expire(self, now: float) -> None:
         if self._until is not None and now >= self._until:
             self._state = TRANSITIONS[self._state, EXPIRE]
-            self._until = None
+            self.accept = self._until = None
