@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 from cpe_mcp.lab.plan import ACCESS_DEVICE, ADDRESSES, LAN_DEVICE, LINK_NAMES, WAN_METRICS
 
@@ -43,6 +44,76 @@ def _uci_value(value: object) -> str:
     if "'" in text or "\n" in text:
         raise ValueError(f"{text!r} cannot be written as a UCI value")
     return text
+
+
+def router_settings(
+    *,
+    run_dir: str,
+    congestion_control: str,
+    codes: tuple[int, int],
+    radius_secret: str,
+    subscriber: str,
+    password: str,
+    given: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """``/etc/config/cpe-mcp`` of the cpe: the lab's own values, and over them those given.
+
+    ``given``: section type (``global``, ``paths``, ``discovery``, ``radius``) -> options, and ``wan`` and
+    ``concentrator`` -> section name -> options. The lab's addresses are not global, so any destination is taken.
+    """
+    wans: dict[str, dict[str, object]] = {
+        name: {"device": name, "preference": metric} for name, metric in WAN_METRICS.items()
+    }
+    for name, options in given.get("wan", {}).items():
+        wans[name] = {**wans.get(name, {}), **options}
+    own: dict[str, dict[str, object]] = {
+        "global": {"intercept": "any", "run_dir": run_dir, "congestion_control": congestion_control},
+        "paths": {},
+        "discovery": {"dhcp4_code": codes[0], "dhcp6_code": codes[1]},
+        "radius": {
+            "enabled": True,
+            "server": [ADDRESSES.radius.v4],
+            "secret": radius_secret,
+            "username": subscriber,
+            "password": password,
+        },
+    }
+    return uci_text(
+        [(kind, kind, {**options, **given.get(kind, {})}) for kind, options in own.items()]
+        + [("wan", name, options) for name, options in wans.items()]
+        + [("concentrator", name, options) for name, options in given.get("concentrator", {}).items()]
+    )
+
+
+def concentrator_settings(
+    *,
+    run_dir: str,
+    congestion_control: str,
+    radius_secret: str,
+    address_password: str,
+    given: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """``/etc/config/mcp-concentrator``: it faces customers, asks RADIUS about source addresses, and may reach the core
+    network, whose addresses are not global.
+
+    ``given``: section type (``global``, ``listener``, ``destinations``, ``radius``) -> options, and ``subscriber`` ->
+    section name -> options.
+    """
+    own: dict[str, dict[str, object]] = {
+        "global": {"run_dir": run_dir, "congestion_control": congestion_control},
+        "listener": {"facing": "customer"},
+        "destinations": {"allow": list(ADDRESSES.core)},
+        "radius": {
+            "enabled": True,
+            "server": [ADDRESSES.radius.v4],
+            "secret": radius_secret,
+            "password": address_password,
+        },
+    }
+    return uci_text(
+        [(kind, kind, {**options, **given.get(kind, {})}) for kind, options in own.items()]
+        + [("subscriber", name, options) for name, options in given.get("subscriber", {}).items()]
+    )
 
 
 def dhcp4_option_hex(mcps: Sequence[Sequence[str]]) -> str:

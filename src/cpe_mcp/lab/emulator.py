@@ -4,7 +4,11 @@ A line is one TAP device in each of two network namespaces, and two :class:`~cpe
 The kernel hands over single packets (no vnet header, so no segmentation offload), and loss and queue act per packet as
 on a real line.
 
-What costs is waking up, not Python: a turn of the loop begins at most every QUANTUM_S and then moves all that is due.
+What costs is waking up, not Python: under load a turn of the loop begins every QUANTUM_S and then moves all that is due.
+Measured in a whole lab on Linux 6.18 (one core, CPU time of this process): 142 Mbit/s down over both default lines 34 %,
+62 Mbit/s up 25 %, 780 Mbit/s down over one line 73 %, UDP with 215 Mbit/s each way at once 46 %. Four fifths of it are the
+kernel's: its receive path, with forwarding, NAT and the client's bridge, runs inside write(). A ping over a line of
+20 ms takes 20.7 ms.
 
 The control socket takes one JSON datagram ``{"change": {LINE: {"down": {...}, "up": {...}}}, "carrier": {LINE: bool}}``
 (the arguments of :meth:`Direction.change`; whether the subscriber's device has a carrier; all may be left out) and
@@ -33,8 +37,10 @@ from cpe_mcp.lab.line import Direction
 from cpe_mcp.lab.namespaces import enter
 
 QUANTUM_S = 0.0005
-"""Shortest time between two turns. Half a millisecond keeps the error of an RTT below 1 ms and the load below 2,000
-turns a second."""
+"""Shortest time between two turns under load. Half a millisecond keeps the error of an RTT below 1 ms and the load below
+2,000 turns a second."""
+BURST_TURNS = 4
+"""Turns that may follow at once after an idle time: the answer to a single packet does not wait for a quantum."""
 READS_PER_TURN = 128
 """Frames taken from one device per turn: 128 of 1500 bytes in 0.5 ms are 3 Gbit/s."""
 FRAME_MAX_BYTES = 2048
@@ -78,6 +84,7 @@ class Emulator:
         exits = [(direction, target) for _, direction, target in self._ways]
         watched = [self._control.fileno(), *ways]
         read, monotonic = os.read, time.monotonic
+        next_turn = 0.0
         while True:
             due = min(direction.next_arrival() for direction, _ in exits)
             started = monotonic()
@@ -97,7 +104,8 @@ class Emulator:
             for direction, target in exits:
                 if direction.next_arrival() <= started:
                     deliver(target, direction.pull_arrived(started))
-            pause = started + QUANTUM_S - monotonic()
+            next_turn = max(next_turn, started - BURST_TURNS * QUANTUM_S) + QUANTUM_S
+            pause = next_turn - monotonic()
             if pause > 0:
                 time.sleep(pause)
 

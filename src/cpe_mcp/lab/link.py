@@ -7,9 +7,9 @@ import itertools
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from cpe_mcp.lab.line import default_queue_ms
 from cpe_mcp.lab.namespaces import LabError
@@ -66,26 +66,25 @@ def ask_emulator(directory: str, **question: Mapping[str, Any]) -> dict[str, Any
     return answer
 
 
-class Link:
-    """One line. ``take_down(kind)`` and ``bring_up(kind)`` do what happens on the cpe in a cut other than a silent one."""
+class WanEnd(Protocol):
+    """What happens on the cpe in a cut other than a silent one."""
 
-    def __init__(
-        self,
-        name: str,
-        spec: LinkSpec,
-        directory: str,
-        *,
-        take_down: Callable[[str, str], None],
-        bring_up: Callable[[str, str], None],
-    ) -> None:
+    def take_down(self, kind: str) -> None: ...
+
+    def bring_up(self, kind: str) -> None: ...
+
+
+class Link:
+    """One line. ``directory`` has the emulator's control socket."""
+
+    def __init__(self, name: str, spec: LinkSpec, directory: str, wan: WanEnd) -> None:
         self.name = name
         self.device = name
         """On the cpe."""
         self.spec = spec
         """What it was when the lab came up."""
         self._directory = directory
-        self._take_down = take_down
-        self._bring_up = bring_up
+        self._wan = wan
         self._cut = ""
 
     def cut(self, kind: str) -> None:
@@ -104,7 +103,7 @@ class Link:
         if kind == "silent":
             self._change({"down": {"blackhole": True}, "up": {"blackhole": True}})
         else:
-            self._take_down(self.name, kind)
+            self._wan.take_down(kind)
 
     def restore(self) -> None:
         """Undo the cut, if there is one; after any but a silent one the DHCP clients start again and get the routes back."""
@@ -112,7 +111,7 @@ class Link:
         if kind == "silent":
             self._change({"down": {"blackhole": False}, "up": {"blackhole": False}})
         elif kind:
-            self._bring_up(self.name, kind)
+            self._wan.bring_up(kind)
 
     def set(
         self,

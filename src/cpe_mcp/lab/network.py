@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -34,7 +33,6 @@ from cpe_mcp.lab.plan import (
     CORE_HOSTS,
     HOSTS,
     LINK_NAMES,
-    WAN_METRICS,
     Addresses,
     cable_lines,
     host_lines,
@@ -42,6 +40,8 @@ from cpe_mcp.lab.plan import (
     netns_names,
     switch_lines,
 )
+from cpe_mcp.lab.processes import Processes, argv_inside
+from cpe_mcp.lab.wan import Wan
 from cpe_mcp.settings.router import (
     DEFAULT_DHCP4_CODE,
     DEFAULT_DHCP6_CODE,
@@ -61,16 +61,10 @@ PROGRAMS = {
     "iperf3": "iperf3",
 }
 """What the lab runs, and the Debian package that has it."""
-HOOK_DIRECTORY = Path(__file__).parents[3] / "files/etc/udhcpc.user.d"
-"""The DHCP hooks that the package installs on a router."""
-READY_TIMEOUT_S = 15.0
-"""For a program to say that it is ready; all together take about 2 s on an idle machine."""
-STOP_TIMEOUT_S = 5.0
-"""Between SIGTERM and SIGKILL."""
-POLL_S = 0.02
-
 CPE_DAEMONS = ("cpe-mcpd", "cpe-mcp-relay")
-BOTH_FAMILIES_TCP = ("tcp", "tcp6")
+LOG = "log"
+DHCP_SERVER_PORT = 67
+HTTP_PORT = 80
 
 
 class RadiusOptions(NamedTuple):
@@ -127,18 +121,22 @@ class Lab:
         unknown = set(links) - set(LINK_NAMES)
         if unknown:
             raise LabError(f"link {', '.join(sorted(unknown))}: there are {', '.join(LINK_NAMES)}")
-        self._links = {
-            link: Link(
+        self._processes = Processes(self.directory / LOG)
+        self._wans = {
+            link: Wan(
                 link,
-                links.get(link, DEFAULT_LINKS[link]),
-                str(self.directory),
-                take_down=self._take_wan_down,
-                bring_up=self._bring_wan_up,
+                namespace=self.namespace("cpe"),
+                directory=self.directory,
+                run_dir=self.cpe_run_dir,
+                codes=(dhcp4_code, dhcp6_code),
+                processes=self._processes,
             )
             for link in LINK_NAMES
         }
-        self._processes: list[subprocess.Popen[Any]] = []
-        self._daemons: dict[str, subprocess.Popen[Any]] = {}
+        self._links = {
+            link: Link(link, links.get(link, DEFAULT_LINKS[link]), str(self.directory), self._wans[link])
+            for link in LINK_NAMES
+        }
         self._handlers: dict[int, Any] = {}
         self._claimed = False
 
@@ -150,14 +148,15 @@ class Lab:
         state.claim(self.name, self.congestion_control)
         self._claimed = True
         try:
-            (self.directory / "log").mkdir()
+            for directory in (self.directory / LOG, self.cpe_run_dir):
+                directory.mkdir(parents=True)
             self._build()
             self._start_providers()
             self._start_servers()
-            for link in LINK_NAMES:
-                self._start_dhcp(link)
-            for link in LINK_NAMES:
-                self._await_wan(link)
+            for wan in self._wans.values():
+                wan.start()
+            for wan in self._wans.values():
+                wan.wait()
         except BaseException:
             self.down()
             raise
@@ -167,15 +166,11 @@ class Lab:
         if not self._claimed:
             return
         with _signals_ignored():
-            for process in reversed(self._processes):
-                _end(process, wait_s=0)
+            self._processes.terminate_all()
             if self._logs_to is not None:
-                shutil.copytree(self.directory / "log", self._logs_to, dirs_exist_ok=True)
+                shutil.copytree(self.directory / LOG, self._logs_to, dirs_exist_ok=True)
             state.release(self.name)
-            for process in self._processes:
-                process.wait()
-            self._processes.clear()
-            self._daemons.clear()
+            self._processes.reap_all()
             self._claimed = False
 
     def __enter__(self) -> Lab:
@@ -225,22 +220,20 @@ class Lab:
         options.setdefault("errors", "replace")
         options.setdefault("capture_output", "stdout" not in options and "stderr" not in options)
         try:
-            return subprocess.run(self._on(host, argv), timeout=timeout, check=check, text=True, **options)
+            return subprocess.run(
+                argv_inside(self.namespace(host), argv), timeout=timeout, check=check, text=True, **options
+            )
         except subprocess.CalledProcessError as error:
             error.add_note((error.stderr or "").strip())
             raise
 
     def popen(self, host: str, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a program on a host; it is stopped at the end. It does not see the terminal's Ctrl-C: we end it."""
-        options.setdefault("start_new_session", True)
-        process = subprocess.Popen(self._on(host, argv), **options)
-        self._processes.append(process)
-        return process
+        return self._processes.popen(self.namespace(host), argv, **options)
 
     def stop(self, process: subprocess.Popen[Any]) -> None:
-        """SIGTERM and wait; SIGKILL to its whole process group when it does not end."""
-        _end(process, wait_s=STOP_TIMEOUT_S)
-        self._forget(process)
+        """End what :meth:`popen` started: SIGTERM and wait; SIGKILL to its whole process group when it does not end."""
+        self._processes.end(process)
 
     def link(self, name: str) -> Link:
         """``dsl`` or ``lte``."""
@@ -254,7 +247,7 @@ class Lab:
 
     def log(self, name: str) -> str:
         """What a program has logged: ``cpe-mcpd``, ``cpe-mcp-relay``, ``mcp-concentrator1``, ``radius``, ``udhcpc-dsl`` ..."""
-        return self._log_path(name).read_text(encoding="utf-8", errors="replace")
+        return self._processes.log(name)
 
     def serve_file(self, name: str, size: int) -> str:
         """Put a file of random content on the web server as ``/NAME``; returns its SHA-256 in hex."""
@@ -307,47 +300,20 @@ class Lab:
     ) -> None:
         """Start ``cpe-mcpd`` and one relay worker on the cpe; returns when the daemon answers. Raises LabError.
 
-        Each argument gives options of one section type, over the lab's own; ``wans`` and ``concentrators`` are by
-        section name. The lab's addresses are not global, so it takes any destination.
+        Each argument gives options of one section type, over the lab's own of :func:`.configs.router_settings`; ``wans``
+        and ``concentrators`` are by section name.
         """
-        lab_wans: dict[str, Mapping[str, Any]] = {
-            name: {"device": name, "preference": WAN_METRICS[name]} for name in LINK_NAMES
-        }
-        sections: list[configs.Section] = [
-            (
-                "global",
-                "global",
-                {
-                    "intercept": "any",
-                    "run_dir": str(self.cpe_run_dir),
-                    "congestion_control": self.congestion_control,
-                    **(general or {}),
-                },
-            ),
-            ("paths", "paths", paths or {}),
-            (
-                "discovery",
-                "discovery",
-                {"dhcp4_code": self.dhcp4_code, "dhcp6_code": self.dhcp6_code, **(discovery or {})},
-            ),
-            (
-                "radius",
-                "radius",
-                {
-                    "enabled": True,
-                    "server": [ADDRESSES.radius.v4],
-                    "secret": self.radius.secret,
-                    "username": self.radius.subscriber,
-                    "password": self.radius.password,
-                    **(radius or {}),
-                },
-            ),
-        ]
-        for name, options in {**lab_wans, **(wans or {})}.items():
-            sections.append(("wan", name, {**lab_wans.get(name, {}), **options}))
-        sections += [("concentrator", name, options) for name, options in (concentrators or {}).items()]
-        config = self._write("cpe/cpe-mcp", configs.uci_text(sections))
-        self.cpe_run_dir.mkdir(exist_ok=True)
+        given = {"global": general, "paths": paths, "discovery": discovery, "radius": radius}
+        text = configs.router_settings(
+            run_dir=str(self.cpe_run_dir),
+            congestion_control=self.congestion_control,
+            codes=(self.dhcp4_code, self.dhcp6_code),
+            radius_secret=self.radius.secret,
+            subscriber=self.radius.subscriber,
+            password=self.radius.password,
+            given=_present({**given, "wan": wans, "concentrator": concentrators}),
+        )
+        config = self._write("cpe/cpe-mcp", text)
         self._start_daemon("cpe-mcpd", "cpe", ["cpe-mcpd", "--config", str(config), "--foreground"])
         self._await_answer("cpe-mcpd", self.cpe_run_dir)
         self.start_cpe_relay()
@@ -359,11 +325,11 @@ class Lab:
 
     def stop_cpe(self, *which: str) -> None:
         """SIGTERM to both daemons of the cpe, or to those named, and wait."""
-        self._stop_daemons(which or CPE_DAEMONS)
+        self._processes.stop(*(which or CPE_DAEMONS))
 
     def kill_cpe(self, *which: str) -> None:
         """SIGKILL to both daemons of the cpe, or to those named."""
-        self._kill_daemons(which or CPE_DAEMONS)
+        self._processes.kill(*(which or CPE_DAEMONS))
 
     def start_concentrator(
         self,
@@ -377,48 +343,30 @@ class Lab:
     ) -> None:
         """Start ``mcp-concentrator`` on concentrator ``number``; returns when it answers. Raises LabError.
 
-        Arguments as for :meth:`start_cpe`. By default it faces customers, asks RADIUS about source addresses, and may
-        reach the core network, whose addresses are not global.
+        Arguments as for :meth:`start_cpe`, over the lab's own of :func:`.configs.concentrator_settings`.
         """
-        sections: list[configs.Section] = [
-            (
-                "global",
-                "global",
-                {
-                    "run_dir": str(self._concentrator_run_dir(number)),
-                    "congestion_control": self.congestion_control,
-                    **(general or {}),
-                },
-            ),
-            ("listener", "default", {"facing": "customer", **(listener or {})}),
-            ("destinations", "destinations", {"allow": list(ADDRESSES.core), **(destinations or {})}),
-            (
-                "radius",
-                "radius",
-                {
-                    "enabled": True,
-                    "server": [ADDRESSES.radius.v4],
-                    "secret": self.radius.secret,
-                    "password": self.radius.address_password,
-                    **(radius or {}),
-                },
-            ),
-        ]
-        sections += [("subscriber", name, options) for name, options in (subscribers or {}).items()]
+        given = {"global": general, "listener": listener, "destinations": destinations, "radius": radius}
+        text = configs.concentrator_settings(
+            run_dir=str(self._concentrator_run_dir(number)),
+            congestion_control=self.congestion_control,
+            radius_secret=self.radius.secret,
+            address_password=self.radius.address_password,
+            given=_present({**given, "subscriber": subscribers}),
+        )
         name = f"mcp-concentrator{number}"
-        config = self._write(f"concentrator{number}/mcp-concentrator", configs.uci_text(sections))
-        self._concentrator_run_dir(number).mkdir(exist_ok=True)
+        self._concentrator_run_dir(number).mkdir(parents=True, exist_ok=True)
+        config = self._write(f"concentrator{number}/mcp-concentrator", text)
         argv = ["mcp-concentrator", "--config", str(config), "--foreground"]
         self._start_daemon(name, f"concentrator{number}", argv)
         self._await_answer(name, self._concentrator_run_dir(number))
 
     def stop_concentrator(self, number: int = 1) -> None:
         """SIGTERM and wait."""
-        self._stop_daemons((f"mcp-concentrator{number}",))
+        self._processes.stop(f"mcp-concentrator{number}")
 
     def kill_concentrator(self, number: int = 1) -> None:
         """SIGKILL to it and its workers."""
-        self._kill_daemons((f"mcp-concentrator{number}",))
+        self._processes.kill(f"mcp-concentrator{number}")
 
     def ask(self, method: str, args: Mapping[str, Any] | None = None) -> Any:
         """Ask the cpe's control daemon. Raises ApiError, OSError."""
@@ -430,35 +378,17 @@ class Lab:
 
     def daemon_pid(self, name: str) -> int:
         """Process id of ``cpe-mcpd``, ``cpe-mcp-relay`` or ``mcp-concentratorN``. Raises LabError when it was not started."""
-        if name not in self._daemons:
-            raise LabError(f"{name} was not started in lab {self.name}")
-        return self._daemons[name].pid
+        return self._processes.pid(name)
 
     def _concentrator_run_dir(self, number: int) -> Path:
         return self.directory / f"concentrator{number}/run"
 
     def _start_daemon(self, name: str, host: str, argv: Sequence[str]) -> None:
-        if name in self._daemons and self._daemons[name].poll() is None:
-            raise LabError(f"{name} runs already")
-        self._daemons[name] = self._start(name, host, [_script(argv[0]), *argv[1:]])
-
-    def _stop_daemons(self, names: Sequence[str]) -> None:
-        for name in names:
-            if name in self._daemons:
-                self.stop(self._daemons.pop(name))
-
-    def _kill_daemons(self, names: Sequence[str]) -> None:
-        for name in names:
-            if name in self._daemons:
-                process = self._daemons.pop(name)
-                _signal_group(process, signal.SIGKILL)
-                process.wait()
-                self._forget(process)
+        self._processes.start(name, self.namespace(host), [_script(argv[0]), *argv[1:]])
 
     def _await_answer(self, name: str, run_dir: Path) -> None:
-        """Until the daemon has its question socket."""
-        process = self._daemons[name]
-        for _ in self._waiting(name, process):
+        """Until the daemon answers at its question socket."""
+        for _ in self._processes.waiting(name):
             with contextlib.suppress(OSError):
                 ask(str(run_dir / API_SOCKET), "status")
                 return
@@ -473,8 +403,8 @@ class Lab:
         ip_batch(None, cable_lines(self.name))
         ip_batch(self.namespace(CORE), switch_lines(CORE_BRIDGE, CORE_HOSTS))
         self._start_emulator()
-        for name in LINK_NAMES:
-            write_sysctls(self.namespace("cpe"), _wan_sysctls(name))
+        for wan in self._wans.values():
+            wan.write_sysctls()
         for host in HOSTS:
             ip_batch(self.namespace(host), host_lines(host))
         self.run("cpe", ["nft", "-f", "-"], input=configs.router_nft())
@@ -507,8 +437,9 @@ class Lab:
             "emulator.json", json.dumps({"control": str(self.directory / "emulator.sock"), "lines": lines})
         )
         # In the core namespace: whoever cleans up after a killed lab finds it by that.
-        process = self._start("emulator", CORE, [sys.executable, "-m", "cpe_mcp.lab.emulator", str(config)])
-        self._await_text("emulator", process, "ready")
+        argv = [sys.executable, "-m", "cpe_mcp.lab.emulator", str(config)]
+        self._processes.start("emulator", self.namespace(CORE), argv)
+        self._processes.await_text("emulator", "ready")
 
     def _start_providers(self) -> None:
         for name in LINK_NAMES:
@@ -520,8 +451,9 @@ class Lab:
                 dhcp6_option=(self.dhcp6_code, self._dhcp6_value) if self._dhcp6_value else None,
             )
             config = self._write(f"{host}/dnsmasq.conf", text)
-            process = self._start(f"dnsmasq-{name}", host, ["dnsmasq", "--keep-in-foreground", f"--conf-file={config}"])
-            self._await_port(f"dnsmasq-{name}", process, "udp", 67)
+            argv = ["dnsmasq", "--keep-in-foreground", f"--conf-file={config}"]
+            self._processes.start(f"dnsmasq-{name}", self.namespace(host), argv)
+            self._processes.await_port(f"dnsmasq-{name}", "udp", DHCP_SERVER_PORT)
 
     def _start_servers(self) -> None:
         radius_directory = self.directory / "radius"
@@ -540,120 +472,23 @@ class Lab:
             ],
             enterprise=DEFAULT_ENTERPRISE,
         )
-        radius = self._start("radius", "radius", argv)
+        self._processes.start("radius", self.namespace("radius"), argv)
         server_directory = self.directory / "server"
         self.uploaded("").mkdir(parents=True)
         config = self._write("server/nginx.conf", configs.nginx_conf(str(server_directory)))
         self.serve_file(configs.SMALL_FILE, configs.SMALL_FILE_BYTES)
-        nginx = self._start(
-            "nginx", "server", ["nginx", "-c", str(config), "-p", str(server_directory), "-e", "stderr"]
-        )
-        self._await_text("radius", radius, "Ready to process requests")
-        for table in BOTH_FAMILIES_TCP:
-            self._await_port("nginx", nginx, table, 80)
+        argv = ["nginx", "-c", str(config), "-p", str(server_directory), "-e", "stderr"]
+        self._processes.start("nginx", self.namespace("server"), argv)
+        self._processes.await_text("radius", "Ready to process requests")
+        for table in ("tcp", "tcp6"):
+            self._processes.await_port("nginx", table, HTTP_PORT)
 
-    # the cpe's WANs: what netifd does on a router
-
-    def _start_dhcp(self, link: str) -> None:
-        (self.directory / "cpe").mkdir(exist_ok=True)
-        self.cpe_run_dir.mkdir(exist_ok=True)
-        environment = {**os.environ, "INTERFACE": link, "CPE_MCP_RUN_DIR": str(self.cpe_run_dir)}
-        script4 = self._write(f"cpe/udhcpc-{link}", configs.udhcpc_script(link, str(HOOK_DIRECTORY)), mode=0o700)
-        # -R: release when it ends, so that it tells its script to take the address away, as netifd has it.
-        argv4 = ["udhcpc", "-f", "-R", "-i", link, "-s", str(script4), "-O", str(self.dhcp4_code)]
-        self._start(f"udhcpc-{link}", "cpe", [*argv4, "-t", "10", "-T", "1", "-A", "1"], env=environment)
-        script6 = self._write(f"cpe/dhclient-{link}", configs.dhclient_script(link, self.dhcp6_code), mode=0o700)
-        config6 = self._write(f"cpe/dhclient-{link}.conf", configs.dhclient_conf(self.dhcp6_code))
-        leases6 = self._write(f"cpe/dhclient-{link}.leases", "")
-        # -D LL: the DUID is made of the MAC address, the same at every start.
-        argv6 = ["dhclient", "-6", "-d", "-D", "LL", "-cf", str(config6), "-lf", str(leases6)]
-        argv6 += ["-pf", str(self.directory / f"cpe/dhclient-{link}.pid"), "-sf", str(script6)]
-        argv6 += ["-e", f"CPE_MCP_RUN_DIR={self.cpe_run_dir}", link]
-        self._start(f"dhclient-{link}", "cpe", argv6, env=environment)
-
-    def _stop_dhcp(self, link: str) -> None:
-        self._stop_daemons((f"udhcpc-{link}", f"dhclient-{link}"))
-        environment = {"CPE_MCP_RUN_DIR": str(self.cpe_run_dir), "PATH": os.environ.get("PATH", os.defpath)}
-        stop6 = {"reason": "STOP6", "interface": link, "old_ip6_address": ADDRESSES.of(f"cpe-{link}").v6}
-        script6 = str(self.directory / f"cpe/dhclient-{link}")
-        self.run("cpe", [script6], check=False, env={**environment, **stop6})
-
-    def _take_wan_down(self, link: str, kind: str) -> None:
-        if kind == "down":
-            ip_batch(self.namespace("cpe"), [f"link set {link} down"])
-        elif kind == "unplugged":
-            ask_emulator(str(self.directory), carrier={link: False})
-        self._stop_dhcp(link)
-        if kind != "down":  # netifd takes all of IPv6 away too
-            write_sysctls(self.namespace("cpe"), {f"ipv6.conf.{link}.disable_ipv6": "1"})
-
-    def _bring_wan_up(self, link: str, kind: str) -> None:
-        if kind == "down":
-            ip_batch(self.namespace("cpe"), [f"link set {link} up"])
-        elif kind == "unplugged":
-            ask_emulator(str(self.directory), carrier={link: True})
-        if kind != "down":
-            write_sysctls(self.namespace("cpe"), {f"ipv6.conf.{link}.disable_ipv6": "0"})
-        self._start_dhcp(link)
-        self._await_wan(link)
-
-    def _await_wan(self, link: str) -> None:
-        """Until the WAN has its addresses and default routes of both families."""
-        with self.enter("cpe"):
-            for _ in self._waiting(f"udhcpc-{link} and dhclient-{link}", None):
-                if _has_default4(link) and _has_default6(link) and _has_global6(link):
-                    return
-
-    # processes and files
-
-    def _on(self, host: str, argv: Sequence[str]) -> list[str]:
-        return ["ip", "netns", "exec", self.namespace(host), *argv]
-
-    def _start(self, name: str, host: str, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
-        """Start a program whose output goes to its log. DHCP clients are kept by name too: cuts stop them."""
-        with open(self._log_path(name), "ab") as log:
-            process = self.popen(host, argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, **options)
-        self._daemons[name] = process
-        return process
-
-    def _forget(self, process: subprocess.Popen[Any]) -> None:
-        with contextlib.suppress(ValueError):
-            self._processes.remove(process)
-
-    def _log_path(self, name: str) -> Path:
-        return self.directory / "log" / f"{name}.log"
-
-    def _write(self, path: str, text: str, *, mode: int = 0o600) -> Path:
+    def _write(self, path: str, text: str) -> Path:
         target = self.directory / path
         target.parent.mkdir(exist_ok=True)
         target.write_text(text, encoding="utf-8")
-        target.chmod(mode)
+        target.chmod(0o600)
         return target
-
-    def _waiting(self, name: str, process: subprocess.Popen[Any] | None) -> Iterator[None]:
-        """Yields until the caller has what it waits for. Raises LabError when time is up or the process has ended."""
-        deadline = time.monotonic() + READY_TIMEOUT_S
-        while True:
-            yield
-            if process is not None and process.poll() is not None:
-                last = self.log(name).strip().splitlines()[-1:]
-                raise LabError(f"{name} ended with {process.returncode}: {''.join(last) or 'no message'}")
-            if time.monotonic() > deadline:
-                raise LabError(f"{name}: not ready after {READY_TIMEOUT_S:g} s")
-            time.sleep(POLL_S)
-
-    def _await_text(self, name: str, process: subprocess.Popen[Any], text: str) -> None:
-        for _ in self._waiting(name, process):
-            if text in self.log(name):
-                return
-
-    def _await_port(self, name: str, process: subprocess.Popen[Any], table: str, port: int) -> None:
-        """``table``: tcp, tcp6, udp or udp6; see proc(5)."""
-        for _ in self._waiting(name, process):
-            with contextlib.suppress(OSError):
-                rows = Path(f"/proc/{process.pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]
-                if any(row.split()[1].endswith(f":{port:04X}") for row in rows):
-                    return
 
 
 def check_machine() -> None:
@@ -667,33 +502,8 @@ def check_machine() -> None:
         raise LabError("the lab needs /dev/net/tun: modprobe tun")
 
 
-def _wan_sysctls(device: str) -> dict[str, str]:
-    """Of a WAN device of the cpe: the default route of IPv6 comes from the provider's router advertisement, although
-    the cpe forwards; the address comes by DHCPv6 only."""
-    prefix = f"ipv6.conf.{device}"
-    return {
-        f"{prefix}.accept_ra": "2",
-        f"{prefix}.autoconf": "0",
-        f"{prefix}.ra_defrtr_metric": str(WAN_METRICS[device]),
-        f"{prefix}.router_solicitation_delay": "0",
-    }
-
-
-def _rows(table: str) -> list[list[str]]:
-    """A table of proc(5) of the calling thread's namespace."""
-    return [line.split() for line in Path(f"/proc/thread-self/net/{table}").read_text(encoding="ascii").splitlines()]
-
-
-def _has_default4(device: str) -> bool:
-    return any(row[0] == device and row[1] == row[7] == "00000000" for row in _rows("route"))
-
-
-def _has_default6(device: str) -> bool:
-    return any(row[9] == device and row[1] == "00" and row[4].strip("0") for row in _rows("ipv6_route"))
-
-
-def _has_global6(device: str) -> bool:
-    return any(row[5] == device and row[3] == "00" for row in _rows("if_inet6"))
+def _present(options: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Mapping[str, Any]]:
+    return {kind: values for kind, values in options.items() if values is not None}
 
 
 def _script(name: str) -> str:
@@ -703,27 +513,6 @@ def _script(name: str) -> str:
     if found is None:
         raise LabError(f"{name} is not installed: pip install . in the source tree")
     return found
-
-
-def _signal_group(process: subprocess.Popen[Any], number: int) -> None:
-    """To the process and the children it has started, all in its own session."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if os.getpgid(process.pid) == process.pid:
-            os.killpg(process.pid, number)
-        else:
-            process.send_signal(number)
-
-
-def _end(process: subprocess.Popen[Any], *, wait_s: float) -> None:
-    """SIGTERM; with a wait, SIGKILL to its group when that was not enough."""
-    if process.poll() is None:
-        process.terminate()
-    if wait_s:
-        try:
-            process.wait(wait_s)
-        except subprocess.TimeoutExpired:
-            _signal_group(process, signal.SIGKILL)
-            process.wait()
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
