@@ -167,7 +167,9 @@ def accept_cookie(control: Control, kind: str, payload: Any) -> None:
 class World:
     """Namespaces, workers and their controls. ``close`` removes everything."""
 
-    def __init__(self, directory: Path, name: str = "relay") -> None:
+    def __init__(self, directory: Path, name: str = "relay", *, bare: bool = False) -> None:
+        """``bare``: without interception, policy routes and endpoints, for tests of what makes those."""
+        self._bare = bare
         tag = f"cpemcp-{name}{os.getpid()}"
         self.client, self.router, self.far = (f"{tag}-{name}" for name in ("client", "router", "far"))
         self.directory = directory
@@ -236,9 +238,11 @@ class World:
             run("ip", family, "-n", self.client, "route", "add", "default", "via", gateway)
             run("ip", family, "-n", self.router, "route", "add", "default", "via", f"{via}{dot}2")
             run("ip", family, "-n", self.far, "route", "add", near, "via", f"{via}{dot}1")
+            if self._bare:
+                continue
             run("ip", family, "-n", self.router, "rule", "add", "fwmark", "1", "lookup", "100")
             run("ip", family, "-n", self.router, "route", "add", "local", "default", "dev", "lo", "table", "100")
-        for index, device in ((1, "w1"), (2, "w2")):
+        for index, device in () if self._bare else ((1, "w1"), (2, "w2")):
             run("ip", "-n", self.router, "rule", "add", "oif", device, "lookup", f"20{index}")
             run("ip", "-n", self.router, "rule", "add", "from", f"10.{index}.0.1", "lookup", f"20{index}")
             run("ip", "-n", self.router, "route", "add", "default", "via", f"10.{index}.0.2", "table", f"20{index}")
@@ -246,7 +250,8 @@ class World:
             run("ip", "-n", self.router, "mptcp", *endpoint)
         for name in ("ipv4.ip_forward=1", "ipv6.conf.all.forwarding=1", "ipv4.conf.all.rp_filter=0"):
             run("ip", "netns", "exec", self.router, "sysctl", "-qw", f"net.{name}")
-        run("ip", "netns", "exec", self.router, "nft", "-f", "-", stdin=NFT)
+        if not self._bare:
+            run("ip", "netns", "exec", self.router, "nft", "-f", "-", stdin=NFT)
 
     def _veth(self, one: str, one_device: str, other: str, other_device: str) -> None:
         run("ip", "-n", one, "link", "add", one_device, "type", "veth", "peer", other_device, "netns", other)

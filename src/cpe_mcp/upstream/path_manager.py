@@ -327,8 +327,10 @@ class PathManager:
     async def _keep(self) -> None:
         """Reconcile whenever something changed, and every few seconds whatever happens."""
         while True:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._dirty.wait(), SLOW_S)
+            # Not wait_for: before Python 3.12 it may swallow the cancellation that ends this task.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SLOW_S):
+                    await self._dirty.wait()
             self._dirty.clear()
             try:
                 await self._reconcile()
