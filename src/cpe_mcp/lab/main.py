@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         done: int = options.command(options)
-    except LabError as error:
+    except (LabError, OSError) as error:
         print(f"cpe-mcp-lab: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -114,8 +114,8 @@ def _keep(options: argparse.Namespace, writing: int) -> None:
                 os.dup2(null, descriptor)
             while True:
                 signal.pause()
-    except LabError as error:
-        code, said = 2, str(error)
+    except Exception as error:
+        code, said = 2, f"{error}" if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
         os.write(writing, said.encode())
     except SystemExit:
         pass  # down: the signal handler of Lab

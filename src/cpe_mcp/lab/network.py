@@ -407,9 +407,9 @@ class Lab:
             wan.write_sysctls()
         for host in HOSTS:
             ip_batch(self.namespace(host), host_lines(host))
-        self.run("cpe", ["nft", "-f", "-"], input=configs.router_nft())
+        self._load_nft("cpe", configs.router_nft())
         for name in LINK_NAMES:
-            self.run(f"isp-{name}", ["nft", "-f", "-"], input=configs.provider_nft(name))
+            self._load_nft(f"isp-{name}", configs.provider_nft(name))
 
     def _sysctls(self, host: str) -> dict[str, str]:
         forwards = host == "cpe" or host.startswith("isp-")
@@ -423,6 +423,11 @@ class Lab:
             "ipv4.ip_forward": str(int(forwards)),
             "ipv6.conf.all.forwarding": str(int(forwards)),
         }
+
+    def _load_nft(self, host: str, rules: str) -> None:
+        done = self.run(host, ["nft", "-f", "-"], input=rules, check=False)
+        if done.returncode:
+            raise LabError(f"nft on {host}: {done.stderr.strip().splitlines()[0]}")
 
     def _start_emulator(self) -> None:
         lines = {

@@ -44,19 +44,9 @@ def claim(name: str, algorithm: str) -> Path:
             if owner:
                 raise LabError(f"lab {name} is up already (process {owner}); cpe-mcp-lab down --name {name}")
             _remove(name)
+        _allow(algorithm)
         directory.mkdir(mode=0o700)
         (directory / OWNER).write_text(f"{os.getpid()} {_start_of(os.getpid())}\n", encoding="ascii")
-        allowed = ALLOWED.read_text(encoding="ascii").split()
-        if algorithm not in allowed:
-            saved = ROOT / SAVED
-            if not saved.exists():
-                saved.write_text(" ".join(allowed), encoding="ascii")
-            try:
-                ALLOWED.write_text(" ".join([*allowed, algorithm]), encoding="ascii")
-            except OSError:
-                directory_of(name)
-                shutil.rmtree(directory)
-                raise LabError(f"this kernel has no congestion control {algorithm}") from None
     return directory
 
 
@@ -64,13 +54,6 @@ def release(name: str) -> None:
     """Remove all that a lab has on this machine, its processes included; with the last lab the sysctl goes back."""
     with _locked():
         _remove(name)
-        if any(path.is_dir() for path in ROOT.iterdir()):
-            return
-        saved = ROOT / SAVED
-        if saved.exists():
-            ALLOWED.write_text(saved.read_text(encoding="ascii"), encoding="ascii")
-            saved.unlink()
-        ROOT.rmdir()
 
 
 def owner_of(name: str) -> int:
@@ -80,6 +63,20 @@ def owner_of(name: str) -> int:
     except (OSError, ValueError):
         return 0
     return int(owner) if _start_of(int(owner)) == start else 0
+
+
+def _allow(algorithm: str) -> None:
+    """Let namespaces select a congestion control. Raises LabError when the kernel has it not."""
+    allowed = ALLOWED.read_text(encoding="ascii").split()
+    if algorithm in allowed:
+        return
+    saved = ROOT / SAVED
+    if not saved.exists():
+        saved.write_text(" ".join(allowed), encoding="ascii")
+    try:
+        ALLOWED.write_text(" ".join([*allowed, algorithm]), encoding="ascii")
+    except OSError:
+        raise LabError(f"this kernel has no congestion control {algorithm}") from None
 
 
 def _remove(name: str) -> None:
@@ -98,7 +95,10 @@ def _start_of(process: int) -> str:
 
 @contextlib.contextmanager
 def _locked() -> Iterator[None]:
-    """One lab at a time claims or releases. The lock is on ROOT itself, which the last lab removes: look again then."""
+    """One lab at a time claims or releases; what is not needed any more when no lab is left goes at the end.
+
+    The lock is on ROOT itself, which goes too: a waiting one looks again then.
+    """
     while True:
         ROOT.mkdir(mode=0o755, exist_ok=True)
         try:
@@ -113,4 +113,10 @@ def _locked() -> Iterator[None]:
     try:
         yield
     finally:
+        if not any(path.is_dir() for path in ROOT.iterdir()):
+            saved = ROOT / SAVED
+            if saved.exists():
+                ALLOWED.write_text(saved.read_text(encoding="ascii"), encoding="ascii")
+                saved.unlink()
+            ROOT.rmdir()
         os.close(descriptor)
