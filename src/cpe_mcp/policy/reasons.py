@@ -32,7 +32,15 @@ class Reason:
     BLOCKED = "blocked"
     NO_IPV6 = "no-ipv6"
     NO_COMMON_FAMILY = "no-common-family"
+    NO_WORKER = "no-worker"
+    NOT_GLOBAL = "not-global"
+    NOT_TAKEN = "not-taken"
+    LEFT_DIRECT = "left-direct"
     # one flow, at the concentrator
+    COOKIE_WANTED = "cookie-wanted"
+    WRONG_COOKIE = "wrong-cookie"
+    UNKNOWN_SUBSCRIBER = "unknown-subscriber"
+    UNKNOWN_ADDRESS = "unknown-address"
     MALFORMED = "malformed"
     POOL_FULL = "pool-full"
     TCP_OPTION_UNSUPPORTED = "tcp-option-unsupported"
@@ -76,6 +84,14 @@ TEXTS: dict[str, str] = {
     Reason.BLOCKED: "no concentrator serves this flow and the settings forbid a direct connection",
     Reason.NO_IPV6: "the concentrator has shown that it does not reach IPv6 servers",
     Reason.NO_COMMON_FAMILY: "no usable WAN has an address of the concentrator's family",
+    Reason.NO_WORKER: "no relay worker is connected, so no connection is taken",
+    Reason.NOT_GLOBAL: "the destination is not a global address, and only those are taken (global.intercept)",
+    Reason.NOT_TAKEN: "the settings say that no connection is taken (global.intercept)",
+    Reason.LEFT_DIRECT: "it failed through the concentrator a short time ago and is left to plain forwarding",
+    Reason.COOKIE_WANTED: "this listener faces the Internet and wants a cookie",
+    Reason.WRONG_COOKIE: "the cookie was not made with the subscriber's key",
+    Reason.UNKNOWN_SUBSCRIBER: "the cookie names no subscriber of the table",
+    Reason.UNKNOWN_ADDRESS: "the source address is in no subscriber's prefixes, and RADIUS is not asked",
     Reason.MALFORMED: "the peer's Convert message was malformed",
     Reason.POOL_FULL: "the subscriber has as many warm connections as it may have",
     Reason.TCP_OPTION_UNSUPPORTED: "a TCP option was asked for that this concentrator cannot send",

@@ -342,8 +342,8 @@ class ConcentratorWorker(Worker):
 
     role = "concentrator"
 
-    def __init__(self, run_dir: str, index: int) -> None:
-        super().__init__(run_dir, index)
+    def __init__(self, run_dir: str, index: int, parent: int) -> None:
+        super().__init__(run_dir, index, parent=parent)
         self.message_timeout_s = 5.0
         self.connect_timeout_s = 8.0
         self.pool_idle_s = 300.0
@@ -407,7 +407,7 @@ class ConcentratorWorker(Worker):
     def _forget(self, payload: dict[str, Any]) -> None:
         address, subscriber = payload.get("address"), payload.get("subscriber")
         for peer, verdict in list(self._verdicts.items()):
-            if peer[1] == address or (subscriber and verdict.subscriber == subscriber):
+            if payload.get("all") or peer[1] == address or (subscriber and verdict.subscriber == subscriber):
                 del self._verdicts[peer]
 
     # The worker's hooks ---------------------------------------------------------------------------------------------
@@ -487,12 +487,12 @@ def _remember(table: dict[Key, Value], key: Key, value: Value) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """``mcp-concentrator-relay [--run-dir DIR] [--index N]``"""
+    """``mcp-concentrator-relay [--run-dir DIR] [--index N] [--parent PID]``"""
 
     def make(values: dict[str, str]) -> Worker:
-        return ConcentratorWorker(values["run-dir"], int(values["index"]))
+        return ConcentratorWorker(values["run-dir"], int(values["index"]), int(values["parent"]))
 
-    defaults = {"run-dir": "/run/mcp-concentrator", "index": "0"}
+    defaults = {"run-dir": "/run/mcp-concentrator", "index": "0", "parent": "0"}
     return run_worker("mcp-concentrator-relay", defaults, make, sys.argv[1:] if argv is None else argv)
 
 

@@ -35,7 +35,8 @@ class Worker:
 
     role = ""
 
-    def __init__(self, run_dir: str, index: int) -> None:
+    def __init__(self, run_dir: str, index: int, *, parent: int = 0) -> None:
+        """``parent``: end when this process is no longer our parent; 0 for a worker that stands alone."""
         hello = push_frame(HELLO, {"role": self.role, "index": index, "pid": os.getpid()})
         self.loop = Loop(on_turn=self.on_turn, on_tick=self._tick)
         self.pipes = Pipes()
@@ -46,6 +47,7 @@ class Worker:
         """Flows whose deadline counts."""
         self.totals: dict[str, int] = {}
         """Counters since start."""
+        self._parent = parent
         self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._control_fd = -1
         self._records: list[dict[str, Any]] = []
@@ -133,6 +135,8 @@ class Worker:
 
     def _tick(self) -> bool:
         now = self.loop.now
+        if self._parent and os.getppid() != self._parent:
+            self.loop.stop()
         for flow in [flow for flow in self.unsettled if flow.deadline <= now]:
             flow.on_deadline()
         if self.control.tick(now):

@@ -1,0 +1,259 @@
+"""The concentrator's control: tells workers what they may do, answers who may use it, keeps count. Wiring only.
+
+Decisions are :mod:`.authorizer`'s and :mod:`cpe_mcp.policy.destination_rules`'; processes, signals and files :mod:`.daemon`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import logging
+import os
+import platform
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import cpe_mcp
+from cpe_mcp.aaa.radius import RadiusClient
+from cpe_mcp.concentrator.authorizer import Authorizer, Verdict
+from cpe_mcp.concentrator.kernel_setup import congestion_control, own_addresses
+from cpe_mcp.control.frames import (
+    AUTHORIZE,
+    AUTHORIZED,
+    CONTROL_SOCKET,
+    COUNTERS,
+    FLOWS,
+    FORGET,
+    LIST,
+    RECORDS,
+    SETTINGS,
+)
+from cpe_mcp.control.server import ControlServer, Worker
+from cpe_mcp.policy.destination_rules import compile_rows
+from cpe_mcp.policy.reasons import TEXTS
+from cpe_mcp.settings import ConcentratorSettings
+from cpe_mcp.settings.load import split_host
+
+log = logging.getLogger(__name__)
+
+RADIUS_PORT = 1812
+"""RFC 2865."""
+RECORDS_KEPT = 1000
+"""Finished flows remembered for ``status``."""
+UPKEEP_S = 10.0
+"""Between two looks at our own addresses and at verdicts that have run out."""
+FLOWS_TIMEOUT_S = 1.0
+
+
+class Control:
+    """One per daemon."""
+
+    def __init__(self, settings: ConcentratorSettings) -> None:
+        self.settings = settings
+        self.started = time.monotonic()
+        self.server = ControlServer(
+            os.path.join(settings.general.run_dir, CONTROL_SOCKET), on_hello=self._hello, on_frame=self._frame
+        )
+        self.records: collections.deque[dict[str, Any]] = collections.deque(maxlen=RECORDS_KEPT)
+        self.subscribers: dict[str, dict[str, int]] = {}
+        self.refusals: collections.Counter[str] = collections.Counter()
+        self._asking: dict[str, list[tuple[Worker, int]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._own: list[str] = []
+        self._flow_queries: dict[int, tuple[set[Worker], list[dict[str, Any]], asyncio.Event]] = {}
+        self._questions = 0
+        self._use(settings)
+
+    def start(self) -> None:
+        """Serve workers. Raises OSError when the socket cannot be made."""
+        self._own = own_addresses()
+        self.server.start()
+        self._run(self._upkeep())
+
+    def stop(self) -> None:
+        """Stop serving."""
+        for task in list(self._tasks):
+            task.cancel()
+        self.server.close()
+
+    def configure(self, settings: ConcentratorSettings) -> None:
+        """Other settings. Running flows go on; a subscriber that is no longer served gets no new ones."""
+        self._use(settings)
+        self.server.broadcast(SETTINGS, self.worker_settings())
+        self.server.broadcast(FORGET, {"all": True})
+
+    def worker_settings(self) -> dict[str, Any]:
+        """The ``settings`` frame."""
+        general, destinations = self.settings.general, self.settings.destinations
+        return {
+            "listeners": [
+                {
+                    "name": row.name,
+                    "addresses": list(row.address),
+                    "port": row.port,
+                    "device": row.device,
+                    "facing": row.facing,
+                }
+                for row in self.settings.listeners
+            ],
+            "connect_timeout_s": general.connect_timeout_s,
+            "message_timeout_s": general.message_timeout_s,
+            "pool_idle_s": general.pool_idle_s,
+            "pool_max": general.pool_max,
+            "half_open_max": general.half_open_max,
+            "server_mptcp": general.server_mptcp,
+            "congestion_control": congestion_control(general.congestion_control),
+            "destinations": compile_rows(allow=destinations.allow, deny=destinations.deny, own=self._own),
+            "hairpin": destinations.hairpin,
+        }
+
+    async def status(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """Everything a person asks first."""
+        now = time.monotonic()
+        counters: collections.Counter[str] = collections.Counter()
+        for worker in self.server.workers:
+            counters.update(worker.counters)
+        return {
+            "version": cpe_mcp.__version__,
+            "kernel": platform.release(),
+            "uptime_s": round(now - self.started, 1),
+            "listeners": [
+                {
+                    "name": row.name,
+                    "addresses": list(row.address),
+                    "port": row.port,
+                    "device": row.device,
+                    "facing": row.facing,
+                }
+                for row in self.settings.listeners
+            ],
+            "workers": [{"index": worker.index, "pid": worker.pid} for worker in self.server.workers if worker.pid],
+            "counters": dict(counters),
+            "subscribers": [{"name": name, **totals} for name, totals in sorted(self.subscribers.items())],
+            "authorizations": self._authorizer.status(now),
+            "refusals": [{"reason": r, "text": TEXTS.get(r, r), "count": n} for r, n in self.refusals.most_common()],
+            "radius": {
+                "enabled": self.settings.radius.enabled,
+                "servers": list(self.settings.radius.server),
+                "asking": len(self._asking),
+                "counters": dict(self._radius.counters) if self._radius is not None else {},
+            },
+        }
+
+    async def flows(self, args: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Live flows of all workers."""
+        self._questions += 1
+        number, workers = self._questions, {worker for worker in self.server.workers if worker.pid}
+        query = self._flow_queries[number] = (workers, [], asyncio.Event())
+        self.server.broadcast(LIST, {"id": number, "limit": int(args.get("limit", 100))})
+        try:
+            async with asyncio.timeout(FLOWS_TIMEOUT_S):
+                if workers:
+                    await query[2].wait()
+        except TimeoutError:
+            pass
+        del self._flow_queries[number]
+        return query[1]
+
+    # Frames -----------------------------------------------------------------------------------------------------------
+
+    def _hello(self, worker: Worker) -> None:
+        log.info("relay worker %d (pid %d) is here", worker.index, worker.pid)
+        worker.send(SETTINGS, self.worker_settings())
+
+    def _frame(self, worker: Worker, kind: str, payload: Any) -> None:
+        if kind == AUTHORIZE:
+            self._authorize(worker, payload)
+        elif kind == RECORDS:
+            for record in payload:
+                self._count(record)
+        elif kind == COUNTERS:
+            worker.counters = payload
+        elif kind == FLOWS and payload["id"] in self._flow_queries:
+            waiting, flows, complete = self._flow_queries[payload["id"]]
+            flows += payload["flows"]
+            waiting.discard(worker)
+            if not waiting:
+                complete.set()
+
+    def _count(self, record: dict[str, Any]) -> None:
+        self.records.append(record)
+        if record["concentrator"]:
+            totals = self.subscribers.setdefault(record["concentrator"], {"flows": 0, "bytes_up": 0, "bytes_down": 0})
+            totals["flows"] += 1
+            totals["bytes_up"] += record["bytes_up"]
+            totals["bytes_down"] += record["bytes_down"]
+        if record["action"] == "block":
+            self.refusals[record["reason"]] += 1
+
+    # Authorization ----------------------------------------------------------------------------------------------------
+
+    def _authorize(self, worker: Worker, question: dict[str, Any]) -> None:
+        facing = {row.name: row.facing for row in self.settings.listeners}.get(question["listener"], "internet")
+        address = question["address"]
+        now = time.monotonic()
+        verdict = self._authorizer.judge(address=address, cookie=question["cookie"], facing=facing, now=now)
+        if verdict is not None:
+            self._answer(worker, question["id"], address, verdict)
+            return
+        waiting = self._asking.setdefault(address, [])
+        waiting.append((worker, question["id"]))
+        if len(waiting) == 1:  # others who ask about the same address get the same answer
+            self._run(self._ask_radius(address))
+
+    async def _ask_radius(self, address: str) -> None:
+        assert self._radius is not None
+        answer = await self._radius.authorize_address(address, password=self.settings.radius.password)
+        verdict = self._authorizer.learn(address, answer, time.monotonic())
+        log.info("RADIUS on %s: %s%s", address, answer.verdict, f" ({answer.reason})" if answer.reason else "")
+        for worker, number in self._asking.pop(address, []):
+            self._answer(worker, number, address, verdict)
+
+    def _answer(self, worker: Worker, number: int, address: str, verdict: Verdict) -> None:
+        if worker in self.server.workers:
+            worker.send(
+                AUTHORIZED,
+                {
+                    "id": number,
+                    "address": address,
+                    "verdict": verdict.kind,
+                    "subscriber": verdict.subscriber,
+                    "ttl_s": verdict.ttl_s,
+                    "cookie": b"",
+                    "reason": verdict.reason,
+                },
+            )
+
+    # Upkeep -----------------------------------------------------------------------------------------------------------
+
+    async def _upkeep(self) -> None:
+        while True:
+            await asyncio.sleep(UPKEEP_S)
+            for address in self._authorizer.expired(time.monotonic()):
+                self.server.broadcast(FORGET, {"address": address})
+            own = own_addresses()
+            if own != self._own:
+                self._own = own
+                self.server.broadcast(SETTINGS, self.worker_settings())
+
+    def _use(self, settings: ConcentratorSettings) -> None:
+        self.settings = settings
+        self._authorizer = Authorizer(settings.subscribers, settings.radius)
+        self._radius: RadiusClient | None = None
+        radius = settings.radius
+        if radius.enabled:
+            self._radius = RadiusClient(
+                [split_host(server, RADIUS_PORT) for server in radius.server],
+                radius.secret.encode(),
+                timeout_s=radius.timeout_s,
+                tries=radius.tries,
+                enterprise=radius.enterprise,
+                nas_identifier=radius.nas_identifier,
+            )
+
+    def _run(self, work: Any) -> None:
+        """A task that is kept from being collected while it runs."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,164 @@
+"""``mcp-concentrator``: the downstream MCP's control daemon. Processes, signals, files; nothing is decided here.
+
+``mcp-concentrator --config FILE`` serves; ``mcp-concentrator status`` asks the one that runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import cpe_mcp
+from cpe_mcp.concentrator.control import Control
+from cpe_mcp.concentrator.kernel_setup import prepare
+from cpe_mcp.concentrator.workers import WorkerProcesses, worker_command
+from cpe_mcp.control.api import ApiServer
+from cpe_mcp.control.ask import ApiError, ask
+from cpe_mcp.control.frames import API_SOCKET
+from cpe_mcp.settings import ConcentratorSettings, SettingsError, load_concentrator
+from cpe_mcp.settings.load import warnings_of
+
+log = logging.getLogger(__name__)
+
+DEFAULT_CONFIG = "/etc/config/mcp-concentrator"
+DEFAULT_RUN_DIR = "/run/mcp-concentrator"
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NOT_RUNNING = 0, 1, 2, 3
+NEEDS_RESTART = ("workers", "run_dir", "max_subflows", "tune_kernel")
+"""Options of section global that only a start applies."""
+
+
+class Daemon:
+    """Everything that runs."""
+
+    def __init__(self, settings: ConcentratorSettings, path: str) -> None:
+        self._settings = settings
+        self._path = path
+        self._control = Control(settings)
+        general = settings.general
+        self._workers = WorkerProcesses(worker_command(general.run_dir), general.workers)
+        methods = {"status": self._control.status, "flows": self._control.flows}
+        self._api = ApiServer(os.path.join(general.run_dir, API_SOCKET), methods)
+
+    async def start(self) -> None:
+        """Raises OSError when the kernel or the file system does not let us."""
+        general = self._settings.general
+        prepare(max_subflows=general.max_subflows, tune_kernel=general.tune_kernel)
+        self._control.start()
+        self._workers.start()
+        await self._api.start()
+
+    async def stop(self) -> None:
+        """End the workers, remove the sockets."""
+        await self._api.close()
+        await self._workers.stop()
+        self._control.stop()
+
+    def reload(self) -> None:
+        """Read the settings again; wrong ones are refused and the old ones stay."""
+        try:
+            new = load_concentrator(self._path)
+        except SettingsError as error:
+            log.error("settings not read again: %s", error)
+            return
+        for name in NEEDS_RESTART:
+            if getattr(new.general, name) != getattr(self._settings.general, name):
+                log.warning("option %s of section global takes effect with the next restart", name)
+        self._settings = new
+        logging.getLogger().setLevel(new.general.log_level.upper())
+        self._control.configure(new)
+        log.info("settings read again")
+
+
+async def serve(settings: ConcentratorSettings, path: str) -> int:
+    """Run until SIGTERM or SIGINT; SIGHUP reads the settings again. Returns the exit code; raises OSError."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    daemon = Daemon(settings, path)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    loop.add_signal_handler(signal.SIGHUP, daemon.reload)
+    log.info("mcp-concentrator %s with %s", cpe_mcp.__version__, path)
+    for warning in warnings_of(settings):
+        log.warning("%s", warning)
+    try:
+        await daemon.start()
+        await stopped.wait()
+    finally:
+        await daemon.stop()
+    log.info("stopped")
+    return EXIT_OK
+
+
+def print_status(result: dict[str, Any]) -> None:
+    """For people."""
+    counters = result["counters"]
+    print(f"mcp-concentrator {result['version']} on Linux {result['kernel']}, up {result['uptime_s']:.0f} s")
+    for row in result["listeners"]:
+        device = f" on {row['device']}" if row["device"] else ""
+        print(
+            f"listener {row['name']}: {', '.join(row['addresses'])} port {row['port']}{device}, faces {row['facing']}"
+        )
+    print(
+        f"workers: {len(result['workers'])}, flows now: {counters.get('live', 0)}, so far: {counters.get('flows', 0)}"
+    )
+    print(f"warm connections: {counters.get('waiting', 0)}, not authenticated yet: {counters.get('half_open', 0)}")
+    for row in result["subscribers"]:
+        print(f"subscriber {row['name']}: {row['flows']} flows, {row['bytes_up']} bytes up, {row['bytes_down']} down")
+    for row in result["authorizations"]:
+        who = f" as {row['subscriber']}" if row["subscriber"] else ""
+        print(f"RADIUS: {row['address']} {row['verdict']}{who}, for another {row['left_s']:.0f} s")
+    for row in result["refusals"]:
+        print(f"refused {row['count']} times: {row['text']}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 well, 1 cannot run, 2 wrong settings or usage, 3 status of a daemon that does not run."""
+    parser = argparse.ArgumentParser(prog="mcp-concentrator", description="The concentrator for cpe-mcp routers.")
+    parser.add_argument("command", nargs="?", choices=["serve", "status"], default="serve")
+    parser.add_argument("--config", default=DEFAULT_CONFIG, help=f"settings, UCI syntax (default {DEFAULT_CONFIG})")
+    parser.add_argument("--foreground", action="store_true", help="stay in the foreground (it always does)")
+    parser.add_argument("--run-dir", default=DEFAULT_RUN_DIR, help="status: where the daemon runs")
+    parser.add_argument("--json", action="store_true", help="status: for programs")
+    options = parser.parse_args(argv)
+    if options.command == "status":
+        return status(options.run_dir, as_json=options.json)
+    try:
+        settings = load_concentrator(options.config)
+    except SettingsError as error:
+        print(f"mcp-concentrator: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    logging.basicConfig(stream=sys.stderr, format="mcp-concentrator: %(levelname)s: %(message)s")
+    logging.getLogger().setLevel(settings.general.log_level.upper())
+    try:
+        return asyncio.run(serve(settings, options.config))
+    except OSError as error:
+        log.error("cannot run: %s", error)
+        return EXIT_FAILED
+
+
+def status(run_dir: str, *, as_json: bool) -> int:
+    """Ask the daemon and print."""
+    try:
+        result = ask(os.path.join(run_dir, API_SOCKET), "status")
+    except OSError as error:
+        print(f"mcp-concentrator: no daemon answers in {run_dir} ({error.strerror}); is it started?", file=sys.stderr)
+        return EXIT_NOT_RUNNING
+    except ApiError as error:
+        print(f"mcp-concentrator: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    if as_json:
+        print(json.dumps(result, indent=1))
+    else:
+        print_status(result)
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())
