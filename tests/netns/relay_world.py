@@ -214,6 +214,9 @@ class World:
     def _build(self) -> None:
         for namespace in (self.client, self.router, self.far):
             run("ip", "netns", "add", namespace)
+            # Link-local addresses at once: while they are tentative, no neighbour is asked for on behalf of others.
+            for name in ("all", "default"):
+                run("ip", "netns", "exec", namespace, "sysctl", "-qw", f"net.ipv6.conf.{name}.accept_dad=0")
             run("ip", "-n", namespace, "link", "set", "lo", "up")
         self._veth(self.client, "lan", self.router, "lan")
         self._veth(self.router, "w1", self.far, "w1")
