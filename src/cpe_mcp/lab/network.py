@@ -63,6 +63,7 @@ PROGRAMS = {
 """What the lab runs, and the Debian package that has it."""
 CPE_DAEMONS = ("cpe-mcpd", "cpe-mcp-relay")
 LOG = "log"
+BRIDGE_SYSCTLS = tuple(f"bridge.bridge-nf-call-{table}" for table in ("iptables", "ip6tables", "arptables"))
 DHCP_SERVER_PORT = 67
 HTTP_PORT = 80
 
@@ -413,7 +414,11 @@ class Lab:
 
     def _sysctls(self, host: str) -> dict[str, str]:
         forwards = host == "cpe" or host.startswith("isp-")
+        # Where the kernel has br_netfilter, bridged packets would pass the nft hooks below the bridge, and a socket that
+        # tproxy finds there is lost again on the way up. OpenWrt does not load that module.
+        bridge = {name: "0" for name in BRIDGE_SYSCTLS if os.path.exists(f"/proc/sys/net/{name.replace('.', '/')}")}
         return {
+            **bridge,
             "ipv4.tcp_congestion_control": self.congestion_control,
             "ipv4.tcp_no_metrics_save": "1",
             "ipv4.conf.all.rp_filter": "0",

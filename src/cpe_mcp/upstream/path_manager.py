@@ -20,7 +20,7 @@ from cpe_mcp.kernel.nft import Interception, Nft
 from cpe_mcp.kernel.probe import Prober
 from cpe_mcp.kernel.routes import RouteKernel
 from cpe_mcp.kernel.subflows import SubflowDump
-from cpe_mcp.kernel.sysctl import tune
+from cpe_mcp.kernel.sysctl import read, tune
 from cpe_mcp.paths.adaptive import Adaptive, RateMeter
 from cpe_mcp.paths.health import Sampler, WanHealth
 from cpe_mcp.paths.observed import FLAG_BACKUP, DeviceView, Observed
@@ -52,6 +52,9 @@ TRAFFIC_MBIT = 0.1
 """Below this on every WAN nothing worth watching closely runs."""
 SLOW_S = 5.0
 """Everything is compared again this often, whatever events said."""
+BRIDGE_FILTER = "net.bridge.bridge-nf-call-iptables"
+"""Of the module br_netfilter: it shows packets to nftables below the bridge already, and the socket that tproxy finds there
+is lost on the way up (seen on 6.18). Stock OpenWrt does not load it, container runtimes do."""
 MPTCP_SUBFLOWS = 8
 """Limit of additional subflows: the kernel's maximum; the endpoints decide how many there are."""
 
@@ -101,6 +104,8 @@ class PathManager:
                 log.info("kernel: %s", line)
             for line in problems:
                 log.warning("kernel: %s", line)
+        if read(BRIDGE_FILTER) == "1":
+            log.warning("kernel: %s is 1: bridged connections cannot be taken; set it to 0", BRIDGE_FILTER)
         self._mptcp = MptcpNetlink()
         self._mptcp.set_limits(subflows=MPTCP_SUBFLOWS, add_addr_accepted=0)
         self._subflows = SubflowDump()
