@@ -17,14 +17,18 @@ NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 GROUPS = (1, 5, 7, 8, 9, 11, 19)
 """RTNLGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE."""
 NFNLGRP_NFTABLES = 7
-RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_DELADDR = 16, 17, 20, 21
+NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM, NFT_MSG_NEWGEN = 12, 14, 15
+NFT_HARMLESS = frozenset({NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM, NFT_MSG_NEWGEN})
+"""Elements come and go all the time, ours by themselves; NEWGEN only ends a transaction whose other messages say more."""
+RTM_NEWLINK, RTM_DELLINK, RTM_DELADDR = 16, 17, 21
+OVERRUN = -1
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 IFF_UP, IFF_RUNNING = 0x1, 0x40
 
 
 class KernelEvents:
     """``on_lost(device index, address)`` at once, address "" for the whole link; ``on_change()`` for everything of routing;
-    ``on_nft()`` for nftables."""
+    ``on_nft()`` for tables, chains, rules and sets of nftables."""
 
     def __init__(
         self, *, on_lost: Callable[[int, str], None], on_change: Callable[[], None], on_nft: Callable[[], None]
@@ -56,37 +60,40 @@ class KernelEvents:
         self._sockets.clear()
 
     def _route_readable(self, sock: socket.socket) -> None:
-        for data in _datagrams(sock):
-            offset = 0
-            while offset + HEADER.size <= len(data):
-                length, kind, *_ = HEADER.unpack_from(data, offset)
-                lost = _lost(kind, data[offset + HEADER.size : offset + length])
-                if lost is not None:
-                    self._on_lost(*lost)
-                offset += max(HEADER.size, (length + 3) & ~3)
+        for kind, body in _messages(sock):
+            lost = _lost(kind, body)
+            if lost is not None:
+                self._on_lost(*lost)
         self._on_change()
 
     def _nft_readable(self, sock: socket.socket) -> None:
-        for _ in _datagrams(sock):
-            pass
-        self._on_nft()
+        if {kind & 0xFF for kind, _ in _messages(sock)} - NFT_HARMLESS:  # the high octet is the subsystem
+            self._on_nft()
 
 
-def _datagrams(sock: socket.socket) -> list[bytes]:
-    found = []
+def _messages(sock: socket.socket) -> list[tuple[int, bytes]]:
+    """``(type, body)`` of all that is readable; the type is :data:`OVERRUN` where some were lost."""
+    found: list[tuple[int, bytes]] = []
     while True:
         try:
-            found.append(sock.recv(RECEIVE_BYTES))
+            data = sock.recv(RECEIVE_BYTES)
         except BlockingIOError:
             return found
-        except OSError:  # ENOBUFS: messages were lost, so look at everything again
-            return found
+        except OSError:  # ENOBUFS; the next call succeeds
+            return [*found, (OVERRUN, b"")]
+        offset = 0
+        while offset + HEADER.size <= len(data):
+            length, kind, *_ = HEADER.unpack_from(data, offset)
+            found.append((kind, data[offset + HEADER.size : offset + length]))
+            offset += max(HEADER.size, (length + 3) & ~3)
 
 
 def _lost(kind: int, body: bytes) -> tuple[int, str] | None:
     """``(device index, address)`` when a device has just lost its link (address "") or an address."""
     if kind in (RTM_NEWLINK, RTM_DELLINK):
-        _, _, _, index, flags = struct.unpack_from("=BBHiI", body)
+        family, _, _, index, flags = struct.unpack_from("=BBHiI", body)
+        if family == socket.AF_BRIDGE:  # about a port of a bridge, which lives on
+            return None
         if kind == RTM_DELLINK or flags & (IFF_UP | IFF_RUNNING) != IFF_UP | IFF_RUNNING:
             return int(index), ""
     elif kind == RTM_DELADDR:

@@ -1,27 +1,40 @@
 """SYN probes: does anything come back over one WAN? A TCP handshake with a concentrator, closed by RST at once.
 
-It costs three packets of 40 to 60 octets, tells the round-trip time, and reaches no application. Kernel timeouts play no
-part: who sent the probe decides how long to wait.
+It costs three packets of 40 to 60 octets, tells the round-trip time, and reaches no application. Who sent the probe decides
+how long to wait; it is given up for good after :data:`LIFE_S`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import struct
 import time
 from collections.abc import Callable
 
 SO_BINDTODEVICE = 25
+TCP_SYNCNT = 7
+TCP_INFO = 11
+TCP_INFO_TOTAL_RETRANS = 100
+"""Offset in struct tcp_info."""
+LIFE_S = 3.0
+"""One retransmission, 1 s after the SYN, and time for its answer; an answer that comes even later is of no use."""
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Prober:
-    """Probes under way. ``on_answer(wan, rtt_s)`` for every one that is answered, with SYN+ACK or RST."""
+    """Probes under way. ``on_answer(wan, rtt_s)`` for every one that is answered, with SYN+ACK or RST.
+
+    ``rtt_s`` is 0 where the SYN was sent twice: nobody knows which of the two was answered.
+    """
 
     def __init__(self, on_answer: Callable[[str, float], None]) -> None:
         self._on_answer = on_answer
         self._under_way: dict[socket.socket, tuple[str, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._under_way)
 
     def send(self, wan: str, *, device: str, source: str, address: str, port: int) -> bool:
         """One SYN. False when the WAN cannot even send it (no route, no address)."""
@@ -30,6 +43,7 @@ class Prober:
         try:
             sock.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, device.encode())
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            sock.setsockopt(socket.IPPROTO_TCP, TCP_SYNCNT, 1)
             sock.bind((source, 0))
             sock.connect((address, port))
         except BlockingIOError:
@@ -38,7 +52,9 @@ class Prober:
             sock.close()
             return False
         self._under_way[sock] = (wan, time.monotonic())
-        asyncio.get_running_loop().add_writer(sock.fileno(), self._answered, sock)
+        loop = asyncio.get_running_loop()
+        loop.add_writer(sock.fileno(), self._answered, sock)
+        loop.call_later(LIFE_S, self._close, sock)
         return True
 
     def drop(self, wan: str) -> None:
@@ -53,12 +69,15 @@ class Prober:
 
     def _answered(self, sock: socket.socket) -> None:
         wan, sent = self._under_way[sock]
+        rtt_s = time.monotonic() - sent
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        info = sock.getsockopt(socket.IPPROTO_TCP, TCP_INFO, TCP_INFO_TOTAL_RETRANS + 4)
+        (retransmitted,) = struct.unpack_from("=I", info, TCP_INFO_TOTAL_RETRANS)
         self._close(sock)
-        if error in (0, 111):  # ECONNREFUSED came from the other side as well
-            self._on_answer(wan, time.monotonic() - sent)
+        if error in (0, errno.ECONNREFUSED):  # a RST came from the other side as well
+            self._on_answer(wan, 0.0 if retransmitted else rtt_s)
 
     def _close(self, sock: socket.socket) -> None:
-        del self._under_way[sock]
-        asyncio.get_running_loop().remove_writer(sock.fileno())
-        sock.close()
+        if self._under_way.pop(sock, None) is not None:
+            asyncio.get_running_loop().remove_writer(sock.fileno())
+            sock.close()
