@@ -159,12 +159,16 @@ def dnsmasq_conf(
     return "\n".join(lines) + "\n"
 
 
-def udhcpc_script(link: str, hook_directory: str) -> str:
-    """What netifd's dhcp.script does for one interface: address, default route, then the hooks of udhcpc.user.d."""
+def udhcpc_script(link: str, hook_directory: str, bound_mark: str) -> str:
+    """What netifd's dhcp.script does for one interface: address, default route, then the hooks of udhcpc.user.d.
+
+    ``bound_mark``: a file that is there while the interface has its address and the hooks have run.
+    """
     return f"""#!/bin/sh
 # made by the lab; $1 is the event of udhcpc
 case "$1" in
 deconfig)
+	rm -f "{bound_mark}"
 	ip -4 address flush dev "$interface"
 	;;
 bound|renew)
@@ -178,6 +182,7 @@ esac
 for hook in {hook_directory}/*; do
 	[ -f "$hook" ] && (. "$hook" "$@")
 done
+case "$1" in bound|renew) : >"{bound_mark}" ;; esac
 exit 0
 """
 
@@ -189,10 +194,11 @@ request dhcp6.name-servers, dhcp6.mcp;
 """
 
 
-def dhclient_script(link: str, code: int) -> str:
+def dhclient_script(link: str, code: int, bound_mark: str) -> str:
     """What odhcp6c and netifd do for one interface: the address, and the options as odhcp6c's PASSTHRU has them.
 
     The lease file says ``passthru=`` hex of TLVs (option code and length in two octets each) and ``lease=`` seconds.
+    ``bound_mark`` as for :func:`udhcpc_script`.
     """
     return f"""#!/bin/sh
 # made by the lab; $reason is the event of dhclient -6
@@ -212,9 +218,10 @@ BOUND6|RENEW6|REBIND6)
 		echo "lease=$new_max_life"
 		read -r uptime rest </proc/uptime
 		echo "uptime=${{uptime%.*}}"
-	}} >"$lease.new" && mv "$lease.new" "$lease"
+	}} >"$lease.new" && mv "$lease.new" "$lease" && : >"{bound_mark}"
 	;;
 EXPIRE6|RELEASE6|STOP6)
+	rm -f "{bound_mark}"
 	[ -n "$old_ip6_address" ] && ip -6 address del "$old_ip6_address/128" dev "$interface"
 	rm -f "$lease"
 	;;

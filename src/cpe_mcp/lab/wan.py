@@ -30,6 +30,8 @@ class Wan:
         self._codes = codes
         self._processes = processes
         self._clients = (f"udhcpc-{name}", f"dhclient-{name}")
+        self._bound4 = self._directory / f"{name}.bound4"
+        self._bound6 = self._directory / f"{name}.bound6"
 
     def write_sysctls(self) -> None:
         """Before the device is set up. The default route of IPv6 comes from the provider's router advertisement,
@@ -47,7 +49,7 @@ class Wan:
         """Start the DHCP clients."""
         name, (code4, code6) = self._name, self._codes
         udhcpc, dhclient = self._clients
-        script4 = self._write(udhcpc, configs.udhcpc_script(name, str(HOOK_DIRECTORY)), mode=0o700)
+        script4 = self._write(udhcpc, configs.udhcpc_script(name, str(HOOK_DIRECTORY), str(self._bound4)), mode=0o700)
         # -R: release when it ends, so that it tells its script to take the address away, as netifd has it.
         argv = [
             "udhcpc",
@@ -67,7 +69,7 @@ class Wan:
             "1",
         ]
         self._processes.start(udhcpc, self._namespace, argv, env=self._environment)
-        script6 = self._write(dhclient, configs.dhclient_script(name, code6), mode=0o700)
+        script6 = self._write(dhclient, configs.dhclient_script(name, code6, str(self._bound6)), mode=0o700)
         config6 = self._write(f"{dhclient}.conf", configs.dhclient_conf(code6))
         leases6 = self._write(f"{dhclient}.leases", "")
         # -D LL: the DUID is made of the MAC address, the same at every start.
@@ -77,14 +79,14 @@ class Wan:
         self._processes.start(dhclient, self._namespace, argv, env=self._environment)
 
     def wait(self) -> None:
-        """Until it has its addresses and the default routes of both families. Raises LabError."""
+        """Until it has its addresses and the default routes of both families, and the hooks have run. Raises LabError."""
         udhcpc, dhclient = self._clients
+        for _ in self._processes.waiting(udhcpc):
+            if self._bound4.exists():
+                break
         with enter(self._namespace):
-            for _ in self._processes.waiting(udhcpc):
-                if _has_default4(self._name):
-                    break
             for _ in self._processes.waiting(dhclient):
-                if _has_default6(self._name) and _has_global6(self._name):
+                if self._bound6.exists() and _has_default6(self._name):
                     break
 
     def take_down(self, kind: str) -> None:
@@ -128,18 +130,7 @@ class Wan:
         return path
 
 
-def _rows(table: str) -> list[list[str]]:
-    """A table of proc(5) of the calling thread's namespace."""
-    return [line.split() for line in Path(f"/proc/thread-self/net/{table}").read_text(encoding="ascii").splitlines()]
-
-
-def _has_default4(device: str) -> bool:
-    return any(row[0] == device and row[1] == row[7] == "00000000" for row in _rows("route"))
-
-
 def _has_default6(device: str) -> bool:
-    return any(row[9] == device and row[1] == "00" and row[4].strip("0") for row in _rows("ipv6_route"))
-
-
-def _has_global6(device: str) -> bool:
-    return any(row[5] == device and row[3] == "00" for row in _rows("if_inet6"))
+    """In the calling thread's namespace; the columns are those of proc(5)."""
+    rows = [line.split() for line in Path("/proc/thread-self/net/ipv6_route").read_text(encoding="ascii").splitlines()]
+    return any(row[9] == device and row[1] == "00" and row[4].strip("0") for row in rows)
