@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cpe_mcp.paths.adaptive import Adaptive, RateMeter
+from cpe_mcp.paths.adaptive import Adaptive, Rank, RateMeter, ranked
 
 pytestmark = pytest.mark.unit
 
@@ -94,6 +94,24 @@ def test_the_best_line_dies_in_the_middle() -> None:
     lines.order = ["dsl", "lte"]
     lines.run(3, dsl=95, lte=45)
     assert lines.backup == set()
+
+
+def test_order_is_role_preference_and_clearly_shorter_round_trips() -> None:
+    ranks = {
+        "resort": Rank(True, 1, 0.001),
+        "far": Rank(False, 10, 0.050),
+        "near": Rank(False, 10, 0.020),
+        "wanted": Rank(False, 5, 0.200),
+    }
+    assert ranked(ranks, []) == ["wanted", "near", "far", "resort"]
+
+
+def test_like_round_trips_do_not_change_places() -> None:
+    near, alike, clearly = Rank(False, 10, 0.020), Rank(False, 10, 0.018), Rank(False, 10, 0.015)
+    assert ranked({"one": near, "two": alike}, ["one", "two"]) == ["one", "two"]
+    assert ranked({"one": near, "two": clearly}, ["one", "two"]) == ["two", "one"]
+    assert ranked({"one": alike, "two": near}, ["two", "one"]) == ["two", "one"]
+    assert ranked({"two": near}, ["one", "two"]) == ["two"]
 
 
 def test_no_line_at_all() -> None:

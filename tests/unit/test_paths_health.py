@@ -179,6 +179,47 @@ def test_an_idle_line_is_probed_now_and_then_and_its_death_noticed() -> None:
     assert line.run(IDLE_PROBE_S * 2, NOTHING, until=DEAD) <= IDLE_PROBE_S + 1
 
 
+def test_a_line_that_fell_silent_in_peace_is_watched_again_when_something_is_sent() -> None:
+    line = Line()
+    line.run(2, ARRIVING)
+    line.run(10, NOTHING)
+    line.alive = False
+    waited = 0.0
+    while line.health.state != DEAD:
+        waited += STEP
+        line.run(STEP, NOTHING._replace(waiting_s=waited))
+        assert waited < 0.35
+
+
+def test_a_subflow_that_never_gets_an_answer_on_a_living_line_is_no_storm_of_probes() -> None:
+    line = Line()
+    before = line.probes
+    for second in range(1, 100):
+        line.run(1, NOTHING._replace(waiting_s=second, timeouts=5))
+    assert line.health.state == UP
+    assert line.probes - before <= 20
+
+
+def test_an_answer_without_a_time_leaves_the_times_alone() -> None:
+    line = Line()
+    line.health.doubt(line.now, "no answer to the handshake")
+    before = (line.health.rtt_s, line.health.base_rtt_s)
+    line.health.answered(line.now, 0.0)
+    assert (line.health.state, line.health.rtt_s, line.health.base_rtt_s) == (UP, *before)
+
+
+def test_whether_subflows_came_back_by_themselves() -> None:
+    line = Line()
+    line.run(1, ARRIVING)
+    line.alive = False
+    line.run(5, NOTHING, until=DEAD)
+    line.alive = True
+    line.run(5, NOTHING, until=UP)
+    assert not line.health.is_heard_again()
+    line.run(STEP, ARRIVING)
+    assert line.health.is_heard_again()
+
+
 def test_presence() -> None:
     line = Line()
     line.health.absent(line.now, Reason.WAN_LINK_DOWN)
@@ -220,6 +261,13 @@ def test_sampler_adds_up_what_moved_since_last_time() -> None:
     samples = sampler.take(1.1, [subflow(1, bytes_received=1100, segments_in=3), subflow(2, segments_in=4)])
     assert samples["10.1.0.2"][:3] == (2, 5, 1000)
     assert samples["10.1.0.2"].rtt_s == 0.02
+
+
+def test_a_probe_of_ours_is_no_sign_of_life() -> None:
+    sampler = Sampler()
+    sampler.take(1.0, [])
+    assert sampler.take(1.1, [subflow(1, segments_in=1)])["10.1.0.2"].segments_in == 0
+    assert sampler.take(1.2, [subflow(2, segments_in=3, bytes_received=900)])["10.1.0.2"].segments_in == 3
 
 
 def test_sampler_measures_how_long_sent_bytes_wait() -> None:

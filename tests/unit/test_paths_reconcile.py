@@ -7,6 +7,7 @@ import pytest
 from cpe_mcp.paths.observed import FLAG_BACKUP, FLAG_SUBFLOW, DeviceView, Endpoint, Observed, Route, Rule
 from cpe_mcp.paths.reconcile import (
     RETURN_PAUSE_S,
+    carrying,
     plan_endpoints,
     plan_routes,
     wanted_endpoints,
@@ -28,6 +29,19 @@ def test_endpoints_exist_for_living_wans_only() -> None:
     wanted = wanted_endpoints(ORDER, VIEWS, ["dsl"], [])
     assert {endpoint.address for endpoint in wanted.values()} == {"10.1.0.2", "2001:db8:1::2"}
     assert wanted_endpoints(ORDER, VIEWS, [], []) == {}
+
+
+def test_the_last_silent_wans_keep_their_endpoints() -> None:
+    assert carrying(["lte"], ["dsl"]) == {"lte"}
+    assert carrying([], ["dsl", "lte"]) == {"dsl", "lte"}
+    assert carrying([], []) == frozenset()
+
+
+def test_an_address_that_went() -> None:
+    assert DSL.is_ready()
+    assert DSL.without("2001:db8:1::2").is_ready()
+    assert not DSL.without("2001:db8:1::2").without("10.1.0.2").is_ready()
+    assert DSL.without("10.1.0.77") == DSL
 
 
 def test_backup_is_a_flag() -> None:

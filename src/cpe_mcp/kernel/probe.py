@@ -26,18 +26,21 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 class Prober:
     """Probes under way. ``on_answer(wan, rtt_s)`` for every one that is answered, with SYN+ACK or RST.
 
-    ``rtt_s`` is 0 where the SYN was sent twice: nobody knows which of the two was answered.
+    ``rtt_s`` is 0 where it says nothing: the SYN was sent twice, and nobody knows which of the two was answered.
     """
 
     def __init__(self, on_answer: Callable[[str, float], None]) -> None:
         self._on_answer = on_answer
-        self._under_way: dict[socket.socket, tuple[str, float]] = {}
+        self._under_way: dict[socket.socket, tuple[str, float | None]] = {}
 
     def __len__(self) -> int:
         return len(self._under_way)
 
-    def send(self, wan: str, *, device: str, source: str, address: str, port: int) -> bool:
-        """One SYN. False when the WAN cannot even send it (no route, no address)."""
+    def send(self, wan: str, *, device: str, source: str, address: str, port: int, is_timed: bool = True) -> bool:
+        """One SYN. False when the WAN cannot even send it (no route, no address).
+
+        ``is_timed`` False: the answer counts, its time does not.
+        """
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
@@ -51,7 +54,7 @@ class Prober:
         except OSError:
             sock.close()
             return False
-        self._under_way[sock] = (wan, time.monotonic())
+        self._under_way[sock] = (wan, time.monotonic() if is_timed else None)
         loop = asyncio.get_running_loop()
         loop.add_writer(sock.fileno(), self._answered, sock)
         loop.call_later(LIFE_S, self._close, sock)
@@ -69,13 +72,13 @@ class Prober:
 
     def _answered(self, sock: socket.socket) -> None:
         wan, sent = self._under_way[sock]
-        rtt_s = time.monotonic() - sent
+        now = time.monotonic()
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         info = sock.getsockopt(socket.IPPROTO_TCP, TCP_INFO, TCP_INFO_TOTAL_RETRANS + 4)
         (retransmitted,) = struct.unpack_from("=I", info, TCP_INFO_TOTAL_RETRANS)
         self._close(sock)
         if error in (0, errno.ECONNREFUSED):  # a RST came from the other side as well
-            self._on_answer(wan, 0.0 if retransmitted else rtt_s)
+            self._on_answer(wan, 0.0 if retransmitted or sent is None else now - sent)
 
     def _close(self, sock: socket.socket) -> None:
         if self._under_way.pop(sock, None) is not None:

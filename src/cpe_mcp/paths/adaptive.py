@@ -19,6 +19,36 @@ DECAY_PER_S = 0.002
 """A learnt rate shrinks by half in six minutes, so that a line that got slower is learnt anew."""
 
 
+RTT_MARGIN = 1.25
+"""A WAN overtakes another of the same preference only when its round trip is shorter by this factor: places that change with
+every probe would move the first subflows and the backup flags with them."""
+
+
+class Rank(NamedTuple):
+    """What WANs are ordered by."""
+
+    is_last_resort: bool
+    preference: int
+    rtt_s: float
+
+    def is_ahead_of(self, other: Rank) -> bool:
+        """Clearly: neither is ahead of the other when their round trips are alike."""
+        if self[:2] != other[:2]:
+            return self[:2] < other[:2]
+        return self.rtt_s * RTT_MARGIN < other.rtt_s
+
+
+def ranked(ranks: Mapping[str, Rank], before: Sequence[str]) -> list[str]:
+    """WANs, best first; as they stood ``before`` unless one is clearly ahead."""
+    order = [name for name in before if name in ranks]
+    order += [name for name in ranks if name not in order]
+    for end in range(len(order) - 1, 0, -1):
+        for place in range(end):
+            if ranks[order[place + 1]].is_ahead_of(ranks[order[place]]):
+                order[place], order[place + 1] = order[place + 1], order[place]
+    return order
+
+
 class Rate(NamedTuple):
     """Mbit/s of one WAN, all traffic of the device."""
 

@@ -58,6 +58,9 @@ BASE_RTT_GROWTH = 1.1
 """The smallest round trip is forgotten by this much with every probe, so that a line that got slower is seen as such."""
 DEFAULT_RTT_S = 0.1
 """Assumed until something was measured."""
+PATIENCE_S, PATIENCE_MAX_S = 1.0, 30.0
+"""After an answered probe, sent bytes that still wait (a subflow whose state some NAT has lost) raise no new doubt for this
+long, twice as long each time; the line itself is well."""
 
 
 class Sample(NamedTuple):
@@ -94,10 +97,14 @@ class WanHealth:
         """The smallest of late, without the queue: what WANs are ordered by."""
         self._heard = now
         self._arrivals: list[tuple[float, int]] = []
-        self._settled_at = -1.0
+        self._died_at = now
+        self._is_settled = False
         """A probe was answered for this silence; silence alone is no doubt again until something arrives."""
+        self._patience_s = PATIENCE_S
+        self._patient_until = now
         self._doubt_from = now
-        self._probes_out = 0
+        self.probes_out = 0
+        """Sent since the last answer or the beginning of the doubt."""
         self._next_probe = now
         self._dead_wait_s = DEAD_PROBE_S
         self._answered_from = now
@@ -105,6 +112,10 @@ class WanHealth:
     def is_usable(self) -> bool:
         """Whether it may carry subflows."""
         return self.state in USABLE
+
+    def is_heard_again(self) -> bool:
+        """Whether subflows have come back to life by themselves since the line was found dead."""
+        return self._heard > self._died_at
 
     # What is told -----------------------------------------------------------------------------------------------------
 
@@ -129,20 +140,21 @@ class WanHealth:
             self.rtt_s = sample.rtt_s
         if sample.segments_in:
             self._heard = now
-            self._settled_at = -1.0
+            self._is_settled = False
+            self._patience_s = PATIENCE_S
             if self.state == SUSPECT:
                 self._step("answer", now, Reason.WAN_UP, "traffic goes on")
         if sample.received:
             self._arrivals.append((now, sample.received))
         while self._arrivals and self._arrivals[0][0] < self._heard - BUSY_WINDOW_S:
             self._arrivals.pop(0)
-        if self.state != UP or not sample.open or self._settled_at >= 0:
-            return
         silent_s = now - self._heard
+        if self.state != UP or not sample.open or silent_s < self._silent_s:
+            return
         if sample.timeouts or sample.waiting_s > max(self._silent_s, RTT_FACTOR * self.rtt_s):
-            if silent_s >= self._silent_s:
+            if now >= self._patient_until:
                 self._suspect(now, f"no acknowledgement for {max(sample.waiting_s, silent_s) * 1000:.0f} ms")
-        elif silent_s > self._silent_s and self._was_busy():
+        elif self._was_busy() and not self._is_settled:
             self._suspect(now, f"silent for {silent_s * 1000:.0f} ms")
 
     def doubt(self, now: float, detail: str) -> None:
@@ -151,19 +163,23 @@ class WanHealth:
             self._suspect(now, detail)
 
     def answered(self, now: float, rtt_s: float) -> None:
-        """A probe came back."""
-        self.rtt_s = rtt_s
-        self.base_rtt_s = min(rtt_s, self.base_rtt_s * BASE_RTT_GROWTH)
+        """A probe came back; ``rtt_s`` is 0 where that says nothing about the round-trip time."""
+        if rtt_s:
+            self.rtt_s = rtt_s
+            self.base_rtt_s = min(rtt_s, self.base_rtt_s * BASE_RTT_GROWTH)
+        detail = f"answered in {rtt_s * 1000:.0f} ms" if rtt_s else "answered"
         if self.state in (CHECKING, SUSPECT):
-            self._step("answer", now, Reason.WAN_UP, f"answered in {rtt_s * 1000:.0f} ms")
-            self._settled_at = now
+            self._step("answer", now, Reason.WAN_UP, detail)
+            self._is_settled = True
+            self._patient_until = now + self._patience_s
+            self._patience_s = min(PATIENCE_MAX_S, 2 * self._patience_s)
         elif self.state == DEAD:
-            self._step("answer", now, Reason.WAN_HELD_DOWN, f"answered in {rtt_s * 1000:.0f} ms")
+            self._step("answer", now, Reason.WAN_HELD_DOWN, detail)
             self._answered_from = now
             self._doubt(now)
         elif self.state == RETURNING:
             self._doubt(now)
-        self._probes_out = 0
+        self.probes_out = 0
         self._next_probe = now + (RETURN_PROBE_S if self.state == RETURNING else IDLE_PROBE_S)
 
     def tick(self, now: float) -> None:
@@ -174,9 +190,11 @@ class WanHealth:
                 if self.state == CHECKING
                 else self.probe_wait_s() + RETURN_PROBE_S * (self.state == RETURNING)
             )
-            if self._probes_out and now - self._doubt_from >= limit_s:
-                detail = f"{self._probes_out} probes unanswered in {(now - self._doubt_from) * 1000:.0f} ms"
+            if self.probes_out and now - self._doubt_from >= limit_s:
+                detail = f"{self.probes_out} probes unanswered in {(now - self._doubt_from) * 1000:.0f} ms"
                 before = f"{self.detail}, " if self.state == SUSPECT else ""
+                if self.state != RETURNING:
+                    self._died_at = now
                 self._step("silence", now, Reason.WAN_SILENT, before + detail)
                 self._dead_wait_s = DEAD_PROBE_S
                 self._next_probe = now + self._dead_wait_s
@@ -192,14 +210,14 @@ class WanHealth:
                 self._next_probe = self._heard + IDLE_PROBE_S
                 return False
             self._suspect(now, "idle")
-        self._probes_out += 1
+        self.probes_out += 1
         if self.state == DEAD:
             self._next_probe = now + self._dead_wait_s
             self._dead_wait_s = min(DEAD_PROBE_MAX_S, self._dead_wait_s * DEAD_PROBE_GROWTH)
         elif self.state == RETURNING:
             self._next_probe = now + RETURN_PROBE_S
         else:
-            self._next_probe = now + (PROBE_SPACING_S if self._probes_out < PROBES else self.probe_wait_s())
+            self._next_probe = now + (PROBE_SPACING_S if self.probes_out < PROBES else self.probe_wait_s())
         return True
 
     def next_wake(self, now: float) -> float:
@@ -227,7 +245,7 @@ class WanHealth:
     def _doubt(self, now: float) -> None:
         """From now on answers are waited for, and the first probe is due at once."""
         self._doubt_from = now
-        self._probes_out = 0
+        self.probes_out = 0
         self._next_probe = now
 
     def _step(self, event: str, now: float, reason: str, detail: str) -> None:
@@ -262,10 +280,14 @@ class Sampler:
             waiting_from = None
             if subflow.unacked:
                 # Sent somewhere between two samples: counted from the later one, so that no idle time is blamed on the line.
-                going_on = before is not None and before.waiting_from is not None and subflow.bytes_acked == before.acked
+                going_on = (
+                    before is not None and before.waiting_from is not None and subflow.bytes_acked == before.acked
+                )
                 waiting_from = before.waiting_from if before is not None and going_on else now
             known[subflow.key] = Totals(subflow.segments_in, subflow.bytes_received, subflow.bytes_acked, waiting_from)
-            segments = subflow.segments_in - (before.segments_in if before is not None else 0)
+            # A new one without payload may be one of our own probes, caught between its answer and its end.
+            first = 0 if subflow.bytes_received else subflow.segments_in
+            segments = subflow.segments_in - (before.segments_in if before is not None else first)
             received = subflow.bytes_received - (before.received if before is not None else 0)
             sample = samples.get(subflow.local, Sample(0, 0, 0, 0.0, 0, 0.0))
             samples[subflow.local] = Sample(

@@ -73,6 +73,17 @@ class DeviceView(NamedTuple):
         """By family, 4 or 6."""
         return self.gateway4 if family == 4 else self.gateway6
 
+    def is_ready(self) -> bool:
+        """Whether it has an address with a default route, in any family."""
+        return any(self.address(family) and self.gateway(family) is not None for family in (4, 6))
+
+    def without(self, address: str) -> DeviceView:
+        """The same after an address has gone."""
+        return self._replace(
+            address4="" if address == self.address4 else self.address4,
+            address6="" if address == self.address6 else self.address6,
+        )
+
 
 class Subflow(NamedTuple):
     """One subflow now."""

@@ -21,12 +21,13 @@ from cpe_mcp.kernel.probe import Prober
 from cpe_mcp.kernel.routes import RouteKernel
 from cpe_mcp.kernel.subflows import SubflowDump
 from cpe_mcp.kernel.sysctl import read, tune
-from cpe_mcp.paths.adaptive import Adaptive, RateMeter
-from cpe_mcp.paths.health import Sampler, WanHealth
+from cpe_mcp.paths.adaptive import Adaptive, Rank, RateMeter, ranked
+from cpe_mcp.paths.health import DEAD, RETURNING, Sampler, WanHealth
 from cpe_mcp.paths.observed import FLAG_BACKUP, DeviceView, Observed
 from cpe_mcp.paths.reconcile import (
     RETURN_PAUSE_S,
     EndpointPlan,
+    carrying,
     plan_endpoints,
     plan_routes,
     wanted_endpoints,
@@ -50,7 +51,11 @@ SAMPLE_SHARE = 0.1
 """With many flows a look takes longer; never spend more of the time on it than this."""
 TRAFFIC_MBIT = 0.1
 """Below this on every WAN nothing worth watching closely runs."""
-SLOW_S = 5.0
+ENDPOINT_CHECK_S = 1.0
+"""Between two looks at the endpoints and limits, whose changes by others nothing tells."""
+SETTLE_S = 0.05
+"""Events come in bunches: one round of reconciling for all of them. What is urgent was done in the handler."""
+SLOW_S = 30.0
 """Everything is compared again this often, whatever events said."""
 BRIDGE_FILTER = "net.bridge.bridge-nf-call-iptables"
 """Of the module br_netfilter: it shows packets to nftables below the bridge already, and the socket that tproxy finds there
@@ -87,6 +92,7 @@ class PathManager:
         self._verify_nft = False
         self._backup: set[str] = set()
         self._deleted: dict[str, float] = {}
+        self._ranking: list[str] = []
         self._told: tuple[WanView, ...] = ()
         self._dirty = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -107,7 +113,6 @@ class PathManager:
         if read(BRIDGE_FILTER) == "1":
             log.warning("kernel: %s is 1: bridged connections cannot be taken; set it to 0", BRIDGE_FILTER)
         self._mptcp = MptcpNetlink()
-        self._mptcp.set_limits(subflows=MPTCP_SUBFLOWS, add_addr_accepted=0)
         self._subflows = SubflowDump()
         self._prober = Prober(self._probe_answered)
         self._nft = Nft()
@@ -118,7 +123,7 @@ class PathManager:
         self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._keep())]
 
     async def stop(self) -> None:
-        """Remove every trace but the kernel tuning, which harms nobody and which others may have come to rely on."""
+        """Remove every trace but the kernel tuning and the MPTCP limits: they harm nobody, and running flows rely on them."""
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
@@ -221,9 +226,12 @@ class PathManager:
 
     async def _watch(self) -> None:
         """Look at the subflows often enough, probe what is due, act on what changed."""
-        next_dump = 0.0
+        next_dump = next_check = 0.0
         while True:
             started = time.monotonic()
+            if started >= next_check:
+                next_check = started + ENDPOINT_CHECK_S
+                self._apply_endpoints()
             self._count_bytes(started)
             if self._concentrators and (self._is_busy() or started >= next_dump):
                 next_dump = started + IDLE_DUMP_S
@@ -267,25 +275,35 @@ class PathManager:
     def _judged(self, wan: Wan, before: str, was_usable: bool) -> None:
         health = wan.health
         if was_usable and not health.is_usable():
-            self._delete_endpoints(wan.name)  # first of all: the kernel moves the flows within 0.15 s of this
+            if wan.name not in self._carrying():
+                self._delete_endpoints(wan.name)  # first of all: the kernel moves the flows within 0.15 s of this
             log.warning("wan %s is %s: %s (%s)", wan.name, health.state, TEXTS[health.reason], health.detail)
             self._dirty.set()
         elif health.is_usable() and not was_usable:
+            if before == RETURNING and not health.is_heard_again():
+                self._delete_endpoints(wan.name)  # kept as the last one: new subflows are quicker than old timers
             log.info("wan %s is up: %s", wan.name, health.detail)
             self._dirty.set()
         elif before != health.state:
             log.debug("wan %s: %s -> %s (%s)", wan.name, before, health.state, health.detail)
 
     def _probe(self, wan: Wan) -> None:
-        target = next(
-            ((a, p) for a, p in self._concentrators if wan.view and wan.view.address(6 if ":" in a else 4)), None
-        )
-        if target is None or wan.view is None:
-            wan.health.answered(time.monotonic(), wan.health.rtt_s)  # nothing to ask: the benefit of the doubt
+        view = wan.view
+        targets = [(a, p) for a, p in self._concentrators if view is not None and view.address(6 if ":" in a else 4)]
+        if view is None or not targets:
+            wan.health.answered(time.monotonic(), 0.0)  # nothing to ask: the benefit of the doubt
             return
-        address, port = target
-        source = wan.view.address(6 if ":" in address else 4)
-        self._prober.send(wan.name, device=wan.device, source=source, address=address, port=port)
+        # The best one first; others too, because a concentrator that is down must not be taken for a dead line.
+        number = (wan.health.probes_out - 1) % len(targets)
+        address, port = targets[number]
+        self._prober.send(
+            wan.name,
+            device=wan.device,
+            source=view.address(6 if ":" in address else 4),
+            address=address,
+            port=port,
+            is_timed=number == 0,
+        )
 
     def _probe_answered(self, name: str, rtt_s: float) -> None:
         wan = self._wans.get(name)
@@ -304,8 +322,12 @@ class PathManager:
             if view is not None and view.ifindex == index and address in ("", view.address4, view.address6):
                 was_usable = wan.health.is_usable()
                 before = wan.health.state
-                wan.health.absent(time.monotonic(), Reason.WAN_NO_ADDRESS if address else Reason.WAN_LINK_DOWN)
-                self._prober.drop(wan.name)
+                if address:
+                    wan.view = view = view.without(address)
+                    self._delete_endpoints(wan.name, address)
+                if not (address and view.is_ready()):
+                    wan.health.absent(time.monotonic(), Reason.WAN_NO_ADDRESS if address else Reason.WAN_LINK_DOWN)
+                    self._prober.drop(wan.name)
                 self._judged(wan, before, was_usable)
         self._dirty.set()
         self._turn()
@@ -336,6 +358,7 @@ class PathManager:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SLOW_S):
                     await self._dirty.wait()
+            await asyncio.sleep(SETTLE_S)
             self._dirty.clear()
             try:
                 await self._reconcile()
@@ -371,18 +394,19 @@ class PathManager:
                 wan.health.absent(now, Reason.WAN_LINK_DOWN)
             elif not (view.address4 or view.address6):
                 wan.health.absent(now, Reason.WAN_NO_ADDRESS)
-            elif not any(view.address(family) and view.gateway(family) is not None for family in (4, 6)):
+            elif not view.is_ready():
                 wan.health.absent(now, Reason.WAN_NO_ROUTE)
             else:
                 wan.health.present(now, can_probe=bool(self._concentrators))
             self._judged(wan, before, was_usable)
 
     def _apply_endpoints(self) -> None:
-        usable = {name for name, wan in self._wans.items() if wan.health.is_usable()}
         views = {name: wan.view for name, wan in self._wans.items() if wan.view is not None}
-        wanted = wanted_endpoints(list(self._wans), views, usable, self._backup)
+        wanted = wanted_endpoints(list(self._wans), views, self._carrying(), self._backup)
         ours = {view.ifindex for view in views.values()}
         try:
+            if self._mptcp.limits() != (MPTCP_SUBFLOWS, 0):
+                self._mptcp.set_limits(subflows=MPTCP_SUBFLOWS, add_addr_accepted=0)
             plan = plan_endpoints(wanted, self._mptcp.endpoints(), ours, self._deleted, time.monotonic())
             self._carry_out(plan)
         except OSError as error:
@@ -400,15 +424,20 @@ class PathManager:
             self._deleted.pop(endpoint.address, None)
             log.info("endpoint %s added%s", endpoint.address, " as backup" if endpoint.flags & FLAG_BACKUP else "")
 
-    def _delete_endpoints(self, name: str) -> None:
-        """All endpoints of one WAN, now."""
+    def _carrying(self) -> frozenset[str]:
+        """WANs that are to have endpoints."""
+        usable = [name for name, wan in self._wans.items() if wan.health.is_usable()]
+        return carrying(usable, [name for name, wan in self._wans.items() if wan.health.state in (DEAD, RETURNING)])
+
+    def _delete_endpoints(self, name: str, address: str = "") -> None:
+        """All endpoints of one WAN, or that of one of its addresses, now."""
         view = self._wans[name].view if name in self._wans else None
         if view is None:
             return
         now = time.monotonic()
         try:
             for endpoint in self._mptcp.endpoints():
-                if endpoint.device_index == view.ifindex:
+                if endpoint.device_index == view.ifindex and address in ("", endpoint.address):
                     self._mptcp.delete(endpoint.id)
                     self._deleted[endpoint.address] = now
         except OSError as error:
@@ -446,10 +475,13 @@ class PathManager:
 
     def _order(self) -> list[str]:
         """Usable WANs, best first: role, preference, round-trip time."""
-        settings = {wan.name: wan for wan in self._settings.wans}
-        usable = [wan for wan in self._wans.values() if wan.health.is_usable()]
-        usable.sort(key=lambda w: (settings[w.name].role == "backup", settings[w.name].preference, w.health.base_rtt_s))
-        return [wan.name for wan in usable]
+        ranks = {
+            wan.name: Rank(wan.role == "backup", wan.preference, self._wans[wan.name].health.base_rtt_s)
+            for wan in self._settings.wans
+            if wan.name in self._wans and self._wans[wan.name].health.is_usable()
+        }
+        self._ranking = ranked(ranks, self._ranking)
+        return list(self._ranking)
 
     def _last_resort(self) -> set[str]:
         return {wan.name for wan in self._settings.wans if wan.role == "backup"}
