@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from cpe_mcp.convert import Client, Converter, PeerError, RequestReceived
+from cpe_mcp.convert import Client, Converter, Established, PeerError, RequestReceived
 
 pytestmark = pytest.mark.fuzz
 
@@ -58,7 +58,7 @@ def feed_client(pieces: list[bytes]) -> tuple[str, object]:
             answer = client.receive_data(piece)
             if answer is not None:
                 rest = b"".join(pieces[index + 1 :])
-                trailing = answer.trailing + rest if hasattr(answer, "trailing") else b""
+                trailing = answer.trailing + rest if isinstance(answer, Established) else b""
                 return type(answer).__name__, (trailing, answer[1:])
     except PeerError as error:
         return "error", str(error)

@@ -302,9 +302,11 @@ class World:
         with inside(self.client):
             return socket.create_connection((address, port), timeout=timeout)
 
-    def serve(self, handler: Callable[[socket.socket], None], address: str = SERVER4, port: int = 0) -> int:
-        """A server on the far side; every connection gets its own thread. Returns the port."""
-        with inside(self.far):
+    def serve(
+        self, handler: Callable[[socket.socket], None], address: str = SERVER4, port: int = 0, namespace: str = ""
+    ) -> int:
+        """A server, on the far side if nothing else is said; every connection gets its own thread. Returns the port."""
+        with inside(namespace or self.far):
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
             listener = socket.create_server((address, port), family=family, backlog=64)
 

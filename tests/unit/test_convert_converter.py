@@ -8,6 +8,7 @@ from convert_vectors import MALFORMED, V18, VECTORS, octets
 from cpe_mcp.convert import (
     Connect,
     Converter,
+    Error,
     ErrorCode,
     LocalError,
     PeerError,
@@ -74,11 +75,12 @@ def test_what_a_client_must_not_say(name: str) -> None:
     pulled = pull_message(reply)
     assert pulled is not None
     (error,), _ = pulled
-    assert error[0] == code
+    assert isinstance(error, Error)
+    assert error.code == code
     if code in (ErrorCode.MALFORMED_MESSAGE, ErrorCode.UNSUPPORTED_MESSAGE):
-        assert error[1].startswith(b"\0" + data[:ECHO_BYTES][:4])
+        assert error.value.startswith(b"\0" + data[:ECHO_BYTES][:4])
     else:
-        assert error[1][:1] == b"\1", "the versions we speak"
+        assert error.value[:1] == b"\1", "the versions we speak"
 
 
 @pytest.mark.parametrize("name", ["V16b", "V17"])

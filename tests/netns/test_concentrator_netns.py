@@ -1,0 +1,228 @@
+"""``mcp-concentrator`` as its owner starts it: one configuration file, one command."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from relay_world import CONCENTRATOR, SERVER4, SERVICE_PORT, World, inside
+
+from cpe_mcp.aaa.cookie import make_cookie
+from cpe_mcp.control.ask import ask
+from cpe_mcp.control.frames import API_SOCKET
+
+pytestmark = pytest.mark.netns
+
+KEY = "wonderland-and-back-again"
+ROUTER1 = "10.1.0.1"
+SERVER = "10.2.0.1"
+"""On the router's other line: an address of the concentrator would be refused as such."""
+CONFIG = f"""
+config global 'global'
+    option run_dir '@RUN@'
+    option congestion_control ''
+
+config listener 'internet'
+    option port '{SERVICE_PORT}'
+
+config listener 'customers'
+    option port '5999'
+    option facing 'customer'
+
+config destinations 'destinations'
+    list allow '10.2.0.0/24'
+
+config subscriber 'alice'
+    option key '{KEY}'
+
+config subscriber 'line'
+    list address '{ROUTER1}/32'
+"""
+
+
+class Concentrator:
+    """The daemon in the far namespace of a world."""
+
+    def __init__(self, world: World, directory: Path, config: str = CONFIG) -> None:
+        self.world = world
+        self.run_dir = directory / "run"
+        self.config = directory / "mcp-concentrator"
+        self.config.write_text(config.replace("@RUN@", str(self.run_dir)))
+        self.log = directory / "log"
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        argv = [sys.executable, "-m", "cpe_mcp.concentrator.daemon", "--config", str(self.config), "--foreground"]
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(["ip", "netns", "exec", self.world.far, *argv], stderr=log)
+        self.world.processes.append(process)
+        return process
+
+    def ask(self, method: str = "status") -> Any:
+        return ask(str(self.run_dir / API_SOCKET), method)
+
+    def wait(self, listeners: int = 2) -> None:
+        end = time.monotonic() + 5
+        while True:
+            with contextlib.suppress(OSError):
+                if self.ask()["workers"]:
+                    break
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.02)
+        if listeners:
+            self.world.wait_listening(CONCENTRATOR, SERVICE_PORT)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path, "conc", bare=True)
+    yield world
+    world.close()
+
+
+def convert(world: World, address: str, port: int, *, cookie: bytes = b"", service: int = SERVICE_PORT) -> bytes:
+    """Ask for a server as a router would; everything that comes back until the end."""
+    padded = cookie + bytes(-len(cookie) % 4)
+    head = bytes([22, 1 + len(padded) // 4, 0, 0]) + padded if padded else b""
+    connect = bytes([10, 5]) + port.to_bytes(2, "big") + bytes(10) + b"\xff\xff" + socket.inet_aton(address)
+    message = bytes([1, 1 + (len(head) + len(connect)) // 4]) + b"\x22\x63" + head + connect
+    answer = bytearray()
+    with (
+        inside(world.router),
+        socket.create_connection((CONCENTRATOR, service), timeout=6, source_address=(ROUTER1, 0)) as sock,
+    ):
+        sock.sendall(message)
+        with contextlib.suppress(OSError):
+            while piece := sock.recv(2000):
+                answer += piece
+    return bytes(answer)
+
+
+SUCCESS = bytes.fromhex("01012263")
+
+
+@pytest.mark.requirement("X-16")
+@pytest.mark.requirement("5.3-e")
+def test_who_is_served(world: World, tmp_path: Path) -> None:
+    concentrator = Concentrator(world, tmp_path)
+    concentrator.wait()
+    port = world.serve(lambda connection: connection.sendall(b"hello"), SERVER, 0, world.router)
+    alice, mallory = make_cookie("alice", KEY), make_cookie("alice", "another-key-altogether")
+    assert convert(world, SERVER, port, cookie=alice) == SUCCESS + b"hello"
+    refused = bytes.fromhex("01022263 1e012000")
+    assert convert(world, SERVER, port, cookie=mallory) == refused
+    assert convert(world, SERVER, port) == refused, "no cookie on the Internet side"
+    assert convert(world, SERVER, port, service=5999) == SUCCESS + b"hello", "a subscriber's address on its side"
+    status = concentrator.ask()
+    end = time.monotonic() + 3
+    while time.monotonic() < end and len(status["subscribers"]) < 2:
+        time.sleep(0.05)
+        status = concentrator.ask()
+    assert {row["name"]: row["flows"] for row in status["subscribers"]} == {"alice": 1, "line": 1}
+    assert {row["reason"] for row in status["refusals"]} == {"wrong-cookie", "cookie-wanted"}
+
+
+@pytest.mark.requirement("7.2-a")
+def test_what_is_reachable(world: World, tmp_path: Path) -> None:
+    concentrator = Concentrator(world, tmp_path)
+    concentrator.wait()
+    alice = make_cookie("alice", KEY)
+    prohibited = bytes.fromhex("01022263 1e01610d")
+    assert convert(world, "10.3.0.1", 80, cookie=alice) == prohibited, "not global, not allowed"
+    assert convert(world, CONCENTRATOR, 22, cookie=alice) == prohibited, "its own address"
+    assert convert(world, "10.2.0.2", 22, cookie=alice) == prohibited, "its own, though the prefix is allowed"
+    assert convert(world, SERVER, 9, cookie=alice) == bytes.fromhex("01022263 1e016000"), "allowed, and nobody there"
+
+
+def test_hairpin_is_refused(world: World, tmp_path: Path) -> None:
+    config = CONFIG.replace("list allow '10.2.0.0/24'", "list allow '10.1.0.0/24'")
+    concentrator = Concentrator(world, tmp_path, config)
+    concentrator.wait()
+    alice = make_cookie("alice", KEY)
+    assert convert(world, ROUTER1, 80, cookie=alice) == bytes.fromhex("01022263 1e012000")
+
+
+def test_default_deny(world: World, tmp_path: Path) -> None:
+    concentrator = Concentrator(world, tmp_path, "config global 'global'\n    option run_dir '@RUN@'\n")
+    concentrator.wait()
+    assert convert(world, SERVER4, 80) == bytes.fromhex("01022263 1e012000")
+    assert "nobody is served" in concentrator.log.read_text()
+
+
+def test_a_worker_that_dies_is_back_and_none_is_left_at_the_end(world: World, tmp_path: Path) -> None:
+    concentrator = Concentrator(world, tmp_path)
+    concentrator.wait()
+    first = concentrator.ask()["workers"][0]["pid"]
+    os.kill(first, signal.SIGKILL)
+    end = time.monotonic() + 2
+    while [worker["pid"] for worker in concentrator.ask()["workers"]] in ([], [first]):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    second = concentrator.ask()["workers"][0]["pid"]
+    concentrator.process.terminate()
+    assert concentrator.process.wait(5) == 0
+    assert not Path(f"/proc/{second}").exists()
+    assert list(concentrator.run_dir.iterdir()) == []
+
+
+def test_workers_do_not_outlive_a_killed_daemon(world: World, tmp_path: Path) -> None:
+    concentrator = Concentrator(world, tmp_path)
+    concentrator.wait()
+    worker = concentrator.ask()["workers"][0]["pid"]
+    concentrator.process.kill()
+    concentrator.process.wait()
+    end = time.monotonic() + 3
+    while Path(f"/proc/{worker}").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_reload_serves_a_new_subscriber_and_refuses_a_broken_file(world: World, tmp_path: Path) -> None:
+    concentrator = Concentrator(world, tmp_path)
+    concentrator.wait()
+    bob = make_cookie("bob", "bobs-own-long-key")
+    port = world.serve(lambda connection: connection.sendall(b"hello"), SERVER, 0, world.router)
+    assert convert(world, SERVER, port, cookie=bob)[4:7] == bytes.fromhex("1e0120")
+    text = concentrator.config.read_text()
+    concentrator.config.write_text(text + "config subscriber 'bob'\n    option key 'bobs-own-long-key'\n")
+    concentrator.process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert convert(world, SERVER, port, cookie=bob) == SUCCESS + b"hello"
+    concentrator.config.write_text(text.replace("option port", "option prot", 1))
+    concentrator.process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert "settings not read again" in concentrator.log.read_text()
+    assert convert(world, SERVER, port, cookie=bob) == SUCCESS + b"hello"
+
+
+def run_command(*args: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "cpe_mcp.concentrator.daemon", *args]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+
+
+def test_the_command_line(world: World, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong"
+    wrong.write_text("config listener 'a'\n    option port '99999'\n")
+    result = run_command("--config", str(wrong))
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "port" in result.stderr
+    assert "99999" in result.stderr
+    assert run_command("status", "--run-dir", str(tmp_path / "nowhere")).returncode == 3
+    concentrator = Concentrator(world, tmp_path)
+    concentrator.wait()
+    shown = run_command("status", "--run-dir", str(concentrator.run_dir))
+    assert shown.returncode == 0
+    assert "listener internet: :: port 5124, faces internet" in shown.stdout
+    assert KEY not in shown.stdout + concentrator.log.read_text()
+    assert json.loads(run_command("status", "--json", "--run-dir", str(concentrator.run_dir)).stdout)["listeners"]

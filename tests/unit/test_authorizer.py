@@ -1,0 +1,119 @@
+"""Who may use a concentrator, with time as an argument."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cpe_mcp.aaa.answer import RadiusAnswer
+from cpe_mcp.aaa.cookie import make_cookie
+from cpe_mcp.concentrator import authorizer as module
+from cpe_mcp.concentrator.authorizer import SILENCE_S, Authorizer
+from cpe_mcp.policy.reasons import TEXTS, Reason
+from cpe_mcp.settings.concentrator import RadiusSettings, SubscriberSettings
+
+pytestmark = pytest.mark.unit
+
+ALICE = SubscriberSettings(name="alice", key="wonderland-and-back", address=("10.11.0.0/24", "2001:db8:11::/64"))
+OFF = RadiusSettings()
+ON = RadiusSettings(enabled=True, positive_s=600, negative_s=60)
+
+
+def judge(
+    authorizer: Authorizer,
+    *,
+    cookie: bytes = b"",
+    facing: str = "customer",
+    address: str = "10.9.9.9",
+    now: float = 0.0,
+) -> Any:
+    return authorizer.judge(address=address, cookie=cookie, facing=facing, now=now)
+
+
+@pytest.mark.requirement("X-16")
+def test_a_cookie_made_with_the_key_is_enough_everywhere() -> None:
+    authorizer = Authorizer([ALICE], OFF)
+    for facing in ("internet", "customer"):
+        verdict = judge(authorizer, cookie=make_cookie("alice", "wonderland-and-back"), facing=facing)
+        assert (verdict.kind, verdict.subscriber) == ("accept", "alice")
+
+
+def test_wrong_cookies() -> None:
+    authorizer = Authorizer([ALICE, SubscriberSettings(name="gone", enabled=False, key="long-enough-key")], OFF)
+    for cookie, reason in (
+        (make_cookie("alice", "another-wonderland"), Reason.WRONG_COOKIE),
+        (make_cookie("mallory", "wonderland-and-back"), Reason.UNKNOWN_SUBSCRIBER),
+        (make_cookie("gone", "long-enough-key"), Reason.UNKNOWN_SUBSCRIBER),
+        (b"nonsense", Reason.UNKNOWN_SUBSCRIBER),
+    ):
+        verdict = judge(authorizer, cookie=cookie, address="10.11.0.5")
+        assert (verdict.kind, verdict.reason) == ("reject", reason), "a wrong cookie is not mended by a known address"
+        assert reason in TEXTS
+
+
+@pytest.mark.requirement("X-16")
+def test_the_internet_side_wants_a_cookie_whatever_the_address() -> None:
+    for radius in (OFF, ON):
+        verdict = judge(Authorizer([ALICE], radius), facing="internet", address="10.11.0.5")
+        assert (verdict.kind, verdict.reason) == ("reject", Reason.COOKIE_WANTED)
+
+
+@pytest.mark.parametrize("address", ["10.11.0.77", "2001:db8:11::1"])
+def test_a_subscribers_prefix_on_the_customer_side(address: str) -> None:
+    verdict = judge(Authorizer([ALICE], ON), address=address)
+    assert (verdict.kind, verdict.subscriber) == ("accept", "alice")
+
+
+def test_the_longest_prefix_names_the_subscriber() -> None:
+    bob = SubscriberSettings(name="bob", address=("10.11.0.128/25",))
+    assert judge(Authorizer([ALICE, bob], OFF), address="10.11.0.200").subscriber == "bob"
+
+
+def test_nobody_by_default() -> None:
+    verdict = judge(Authorizer([], OFF))
+    assert (verdict.kind, verdict.reason) == ("reject", Reason.UNKNOWN_ADDRESS)
+
+
+@pytest.mark.requirement("5.3-d")
+def test_radius_is_asked_once_and_remembered() -> None:
+    authorizer = Authorizer([], ON)
+    assert judge(authorizer, now=0) is None
+    learnt = authorizer.learn("10.9.9.9", RadiusAnswer("accept", "", session_timeout_s=120.0, user="line-7"), 0)
+    assert (learnt.kind, learnt.subscriber, learnt.ttl_s) == ("accept", "line-7", 120.0)
+    assert judge(authorizer, now=100).ttl_s == pytest.approx(20)
+    assert judge(authorizer, now=121) is None, "Session-Timeout is over"
+
+
+def test_an_accept_without_session_timeout_holds_as_set() -> None:
+    authorizer = Authorizer([], ON)
+    authorizer.learn("10.9.9.9", RadiusAnswer("accept", ""), 0)
+    assert judge(authorizer, now=599).subscriber == "10.9.9.9"
+    assert judge(authorizer, now=601) is None
+
+
+def test_a_reject_holds_for_a_while_and_a_silence_briefly() -> None:
+    authorizer = Authorizer([], ON)
+    authorizer.learn("10.9.9.9", RadiusAnswer("reject", "go away"), 0)
+    assert judge(authorizer, now=59).reason == Reason.NOT_AUTHORIZED
+    assert judge(authorizer, now=61) is None
+    authorizer.learn("10.9.9.9", RadiusAnswer("timeout", "no answer"), 100)
+    assert judge(authorizer, now=100 + SILENCE_S / 2).reason == Reason.AUTH_TIMEOUT
+    assert judge(authorizer, now=101 + SILENCE_S) is None
+
+
+def test_what_has_run_out_is_told_once() -> None:
+    authorizer = Authorizer([], ON)
+    authorizer.learn("10.9.9.9", RadiusAnswer("accept", "", session_timeout_s=10.0), 0)
+    assert [row["verdict"] for row in authorizer.status(5)] == ["accept"]
+    assert authorizer.expired(5) == []
+    assert authorizer.expired(11) == ["10.9.9.9"]
+    assert authorizer.expired(11) == []
+
+
+def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CACHE_MAX", 3)
+    authorizer = Authorizer([], ON)
+    for host in range(5):
+        authorizer.learn(f"10.9.9.{host}", RadiusAnswer("accept", ""), 0)
+    assert [row["address"] for row in authorizer.status(1)] == ["10.9.9.2", "10.9.9.3", "10.9.9.4"]
