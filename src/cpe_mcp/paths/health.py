@@ -35,9 +35,10 @@ TRANSITIONS: dict[str, dict[str, str]] = {
 USABLE = frozenset({UP, SUSPECT})
 """States in which a WAN has its endpoint and takes first subflows."""
 
-BUSY_BYTES_S = 64_000
-"""A line that received less (0.5 Mbit/s) over the last window may be silent for good reasons."""
 BUSY_WINDOW_S = 0.5
+BUSY_BYTES, BUSY_SEGMENTS = 32_000, 25
+"""A line that received less of both in the last window (0.5 Mbit/s; the acknowledgements of 1 Mbit/s of upload) may be silent
+for good reasons. Above that, something arrives every few milliseconds however long the queues are."""
 RTT_FACTOR = 1.5
 """An acknowledgement may be late by half a round trip (delayed ACK, one burst in the queue) without meaning anything."""
 PROBE_SLACK_S = 0.05
@@ -96,7 +97,7 @@ class WanHealth:
         self.base_rtt_s = float("inf")
         """The smallest of late, without the queue: what WANs are ordered by."""
         self._heard = now
-        self._arrivals: list[tuple[float, int]] = []
+        self._arrivals: list[tuple[float, int, int]] = []
         self._died_at = now
         self._is_settled = False
         """A probe was answered for this silence; silence alone is no doubt again until something arrives."""
@@ -144,18 +145,17 @@ class WanHealth:
             self._patience_s = PATIENCE_S
             if self.state == SUSPECT:
                 self._step("answer", now, Reason.WAN_UP, "traffic goes on")
-        if sample.received:
-            self._arrivals.append((now, sample.received))
+            self._arrivals.append((now, sample.received, sample.segments_in))
         while self._arrivals and self._arrivals[0][0] < self._heard - BUSY_WINDOW_S:
             self._arrivals.pop(0)
         silent_s = now - self._heard
         if self.state != UP or not sample.open or silent_s < self._silent_s:
             return
-        if sample.timeouts or sample.waiting_s > max(self._silent_s, RTT_FACTOR * self.rtt_s):
-            if now >= self._patient_until:
-                self._suspect(now, f"no acknowledgement for {max(sample.waiting_s, silent_s) * 1000:.0f} ms")
-        elif self._was_busy() and not self._is_settled:
+        is_waiting = sample.timeouts > 0 or sample.waiting_s > max(self._silent_s, RTT_FACTOR * self.rtt_s)
+        if self._was_busy() and not self._is_settled:
             self._suspect(now, f"silent for {silent_s * 1000:.0f} ms")
+        elif is_waiting and now >= self._patient_until:
+            self._suspect(now, f"no acknowledgement for {max(sample.waiting_s, silent_s) * 1000:.0f} ms")
 
     def doubt(self, now: float, detail: str) -> None:
         """A worker could not connect over it."""
@@ -199,6 +199,7 @@ class WanHealth:
                 self._dead_wait_s = DEAD_PROBE_S
                 self._next_probe = now + self._dead_wait_s
             elif self.state == RETURNING and now - self._answered_from >= self._return_s:
+                self._is_settled = True
                 self._step("steady", now, Reason.WAN_UP, f"answered for {now - self._answered_from:.1f} s")
 
     def probe_due(self, now: float) -> bool:
@@ -236,7 +237,8 @@ class WanHealth:
     # Inside -----------------------------------------------------------------------------------------------------------
 
     def _was_busy(self) -> bool:
-        return sum(count for _, count in self._arrivals) >= BUSY_BYTES_S * BUSY_WINDOW_S
+        received = sum(received for _, received, _ in self._arrivals)
+        return received >= BUSY_BYTES or sum(segments for _, _, segments in self._arrivals) >= BUSY_SEGMENTS
 
     def _suspect(self, now: float, detail: str) -> None:
         self._step("doubt", now, Reason.WAN_UP, detail)
