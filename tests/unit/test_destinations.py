@@ -7,7 +7,7 @@ import ipaddress
 import pytest
 from convert_vectors import address16
 
-from cpe_mcp.policy.destination_rules import compile_rows
+from cpe_mcp.concentrator.destination_rules import compile_rows
 from cpe_mcp.policy.destinations import DestinationTable
 
 pytestmark = pytest.mark.unit

@@ -1,6 +1,6 @@
 """The concentrator's control: tells workers what they may do, answers who may use it, keeps count. Wiring only.
 
-Decisions are :mod:`.authorizer`'s and :mod:`cpe_mcp.policy.destination_rules`'; processes, signals and files :mod:`.daemon`'s.
+Decisions are :mod:`.authorizer`'s and :mod:`cpe_mcp.concentrator.destination_rules`'; processes, signals and files :mod:`.daemon`'s.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import cpe_mcp
 from cpe_mcp.aaa.radius import RadiusClient
 from cpe_mcp.concentrator.authorizer import Authorizer, Verdict
+from cpe_mcp.concentrator.destination_rules import compile_rows
 from cpe_mcp.concentrator.kernel_setup import congestion_control, own_addresses
 from cpe_mcp.control.frames import (
     AUTHORIZE,
@@ -30,7 +31,6 @@ from cpe_mcp.control.frames import (
     SETTINGS,
 )
 from cpe_mcp.control.server import ControlServer, Worker
-from cpe_mcp.policy.destination_rules import compile_rows
 from cpe_mcp.policy.reasons import TEXTS
 from cpe_mcp.settings import ConcentratorSettings
 from cpe_mcp.settings.load import split_host
