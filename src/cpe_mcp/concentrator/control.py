@@ -1,6 +1,6 @@
 """The concentrator's control: tells workers what they may do, answers who may use it, keeps count. Wiring only.
 
-Decisions are :mod:`.authorizer`'s and :mod:`cpe_mcp.concentrator.destination_rules`'; processes, signals and files :mod:`.daemon`'s.
+Decisions are :mod:`.authorizer`'s and :mod:`.destination_rules`'; processes, signals and files :mod:`.daemon`'s.
 """
 
 from __future__ import annotations

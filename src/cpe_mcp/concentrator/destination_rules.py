@@ -1,4 +1,4 @@
-"""Which destinations a concentrator refuses, compiled to the rows of :class:`cpe_mcp.policy.destinations.DestinationTable` (design D15).
+"""Which destinations a concentrator refuses, compiled to the rows of a destination table (design D15).
 
 A concentrator is a proxy on the Internet: without this it would open the operator's own network to every subscriber. Global
 addresses are reachable, nothing else; an IPv4 address that is refused is refused in every IPv6 form that embeds it, too.

@@ -1,6 +1,7 @@
 """Whether a concentrator may connect to an address (design D15): the look-up half, as the relay workers carry it.
 
-The table comes ready-made from the control daemon (:mod:`cpe_mcp.concentrator.destination_rules` compiles it); here are only octets and masks.
+The table comes ready-made from the control daemon (:mod:`cpe_mcp.concentrator.destination_rules` compiles it); here are
+only octets and masks.
 """
 
 from __future__ import annotations
