@@ -54,6 +54,7 @@ PROGRAMS = {
     "nft": "nftables",
     "dnsmasq": "dnsmasq-base",
     "udhcpc": "udhcpc",
+    "busybox": "busybox",
     "dhclient": "isc-dhcp-client",
     freeradius.PROGRAM: "freeradius",
     "nginx": "nginx-light",
