@@ -9,7 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # What the lab and the tests run. Python is added only where the machine's own cannot make a virtual environment.
-PACKAGES := iproute2 nftables dnsmasq-base udhcpc busybox isc-dhcp-client freeradius nginx-light curl iperf3 openssh-server
+PACKAGES := iproute2 nftables dnsmasq-base udhcpc busybox isc-dhcp-client freeradius nginx-light curl iperf3
+TEST_PACKAGES := shellcheck
+BENCH_PACKAGES := apache2-utils haproxy mptcpize
 PYTHON_PACKAGES := $(shell python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3 python3-venv)
 
 .DEFAULT_GOAL := help
@@ -24,6 +26,7 @@ demo: packages venv
 	$(BIN)/cpe-mcp-lab run demo --json build/demo.json
 
 test: packages lint
+	@tools/debian-packages $(TEST_PACKAGES)
 	$(BIN)/pytest -m "not bench"
 
 lint: venv
@@ -32,8 +35,8 @@ lint: venv
 	$(BIN)/mypy
 
 bench: packages venv
-	@mkdir -p build
-	$(BIN)/pytest -m bench
+	@tools/debian-packages $(BENCH_PACKAGES)
+	$(BIN)/python tests/bench/bench_relay.py --json build/bench.json
 
 # The files that are made from the settings' declarations; tests hold the committed ones to it.
 generate: venv
