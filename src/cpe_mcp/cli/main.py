@@ -191,7 +191,8 @@ def addresses_of(host: str) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code (see the module)."""
-    arguments = _parser().parse_args(argv)
+    defaults = argparse.Namespace(json=False, run_dir=DEFAULT_RUN_DIR)
+    arguments = _parser().parse_args(argv, defaults)
     path = os.path.join(arguments.run_dir, API_SOCKET)
 
     def ask_daemon(method: str, **args: Any) -> Any:
@@ -233,7 +234,6 @@ def _parser() -> argparse.ArgumentParser:
         description="Shows what the Multipath TCP proxy of this router does, and why.",
         epilog="Exit codes: 0 it works, 1 it does not (or the daemon said no), 2 usage, 3 the daemon is not running.",
     )
-    parser.set_defaults(json=False, run_dir=DEFAULT_RUN_DIR)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, parents=[common], help=command.__doc__, description=command.__doc__)

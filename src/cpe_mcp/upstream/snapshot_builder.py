@@ -8,7 +8,7 @@ from cpe_mcp.aaa.cookie import make_cookie
 from cpe_mcp.discovery.candidates import Candidate
 from cpe_mcp.paths.snapshot import ConcentratorView, Snapshot, WanView
 from cpe_mcp.policy.decide import first_wan
-from cpe_mcp.policy.reasons import Reason
+from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.settings.router import RouterSettings
 
 AUTO_CONGESTION_CONTROL = "auto"
@@ -83,6 +83,26 @@ def interception(snapshot: Snapshot, *, workers: int) -> tuple[bool, bool]:
     return True, any(
         concentrator.reaches_ipv6 and first_wan(concentrator, snapshot.wans) for concentrator in snapshot.concentrators
     )
+
+
+def describe_changes(old: Snapshot, new: Snapshot) -> list[str]:
+    """What differs that a person wants to read in the log, one line each."""
+    lines = []
+    if (old.proxy, old.reason) != (new.proxy, new.reason):
+        state = "connections are proxied" if new.proxy else "connections are not proxied"
+        lines.append(f"{state}: {TEXTS.get(new.reason, new.reason)}")
+    for what, before, after in (
+        ("usable WANs", [wan.name for wan in old.wans], [wan.name for wan in new.wans]),
+        ("usable concentrators", [row.name for row in old.concentrators], [row.name for row in new.concentrators]),
+    ):
+        if before != after:
+            lines.append(f"{what}: {', '.join(after) or 'none'}")
+    reached = {row.name: row.reaches_ipv6 for row in old.concentrators}
+    for row in new.concentrators:
+        if reached.get(row.name, True) != row.reaches_ipv6:
+            verdict = "is trusted with IPv6 servers again" if row.reaches_ipv6 else TEXTS[Reason.NO_IPV6]
+            lines.append(f"concentrator {row.name}: {verdict}")
+    return lines
 
 
 def _reason(

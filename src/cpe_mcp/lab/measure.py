@@ -1,0 +1,77 @@
+"""What a receiver's record of its reads says: rates, gaps, recovery, shares. Pure: no sockets and no clock.
+
+An arrival is ``(time in s, bytes)``, one for each read that returned data; records are in order of time. Rates are in
+Mbit/s of payload, decimal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+Arrival = tuple[float, int]
+
+BITS_PER_MBIT = 1_000_000
+RECOVERED_SHARE = 0.8
+"""Of the remaining lines' rate: from there on a connection counts as recovered after a cut."""
+RECOVERY_WINDOW_S = 0.25
+"""Over which that rate is measured: some 5 RTTs of a slow line, so that one burst does not decide."""
+
+
+def mbit(size: int, seconds: float) -> float:
+    """The rate of ``size`` bytes in ``seconds``; 0 when no time passed."""
+    return size * 8 / BITS_PER_MBIT / seconds if seconds > 0 else 0.0
+
+
+def size_of(rate_mbit: float, seconds: float) -> int:
+    """How many bytes go through in that time at that rate: the reverse of :func:`mbit`."""
+    return int(rate_mbit * BITS_PER_MBIT / 8 * seconds)
+
+
+def rate_mbit(arrivals: Sequence[Arrival], start: float, end: float) -> float:
+    """The rate between two times, ``start`` excluded and ``end`` included."""
+    return mbit(sum(size for time, size in arrivals if start < time <= end), end - start)
+
+
+def longest_gap_s(arrivals: Sequence[Arrival], start: float, end: float) -> float:
+    """The longest time without a byte that reaches into ``start`` to ``end``.
+
+    A gap counts in full when it began before ``start``; one that lasts beyond ``end`` is counted up to there.
+    """
+    longest = 0.0
+    last = next((time for time, _ in reversed(arrivals) if time <= start), start)
+    for time, _ in arrivals:
+        if time <= start:
+            continue
+        if time > end:
+            break
+        longest = max(longest, time - last)
+        last = time
+    return max(longest, end - last)
+
+
+def recovery_s(
+    arrivals: Sequence[Arrival], cut: float, rate: float, *, window_s: float = RECOVERY_WINDOW_S
+) -> float | None:
+    """How long after ``cut`` the rate over a sliding window is back at RECOVERED_SHARE of ``rate`` (Mbit/s).
+
+    The window lies wholly after the cut and its end counts, so the least possible figure is ``window_s``. None when
+    that is not reached.
+    """
+    needed = size_of(RECOVERED_SHARE * rate, window_s)
+    after = [(time, size) for time, size in arrivals if time > cut]
+    inside = 0
+    first = 0
+    for time, size in after:
+        inside += size
+        while after[first][0] <= time - window_s:
+            inside -= after[first][1]
+            first += 1
+        if inside >= needed:
+            return max(time - cut, window_s)
+    return None
+
+
+def shares(amounts: Mapping[str, float]) -> dict[str, float]:
+    """Each one's part of the sum, 0 to 1; all 0 when there is nothing to share."""
+    total = sum(amounts.values())
+    return {name: amount / total if total else 0.0 for name, amount in amounts.items()}

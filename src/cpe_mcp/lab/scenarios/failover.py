@@ -1,0 +1,166 @@
+"""A line is cut in the middle of a download, and comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from cpe_mcp.lab import report as reporting
+from cpe_mcp.lab.measure import longest_gap_s, rate_mbit, recovery_s, size_of
+from cpe_mcp.lab.namespaces import LabError
+from cpe_mcp.lab.network import Lab
+from cpe_mcp.lab.plan import LINK_NAMES
+from cpe_mcp.lab.scenarios.daemons import await_taken
+from cpe_mcp.lab.scenarios.limits import failover_checks
+from cpe_mcp.lab.scenarios.lines import PLAIN_S, content_for_lines, measure_lines
+from cpe_mcp.lab.scenarios.main_job import line_bytes
+from cpe_mcp.lab.scenarios.stages import Stages, in_lab
+from cpe_mcp.lab.scenarios.transfer import Content, Download, Talk, answers, greeting_server
+
+CUTS = ("silent", "down")
+QUIET_TALKS = 3
+"""Conversations that say nothing while the line is cut, beside the download."""
+TALK_PORT = 2222
+TALK_TIMEOUT_S = 5.0
+CARRIES_SHARE = 0.3
+"""Of its own rate: from there on a line counts as carrying."""
+SAMPLE_S = 0.1
+RETURN_TIMEOUT_S = 10.0
+"""For a restored line to carry again: DHCP takes up to 2 s, ``return_s`` 1 s, the rest is the busy line's."""
+ROW_TIMEOUT_S = 40.0
+
+
+class Timing(NamedTuple):
+    """Of one row; all in s."""
+
+    before_s: float = 3.0
+    """From the start of the download to the cut: slower lines have joined by then and are through slow start."""
+    cut_s: float = 3.0
+    after_s: float = 2.0
+    """How much longer the download takes once both lines carry again."""
+
+    def size(self, both_mbit: float, remaining_mbit: float) -> int:
+        """Of a download that lasts about so long."""
+        return size_of(both_mbit, self.before_s + self.after_s) + size_of(remaining_mbit, self.cut_s)
+
+
+DEFAULT_TIMING = Timing()
+
+
+def down_rates(report: Mapping[str, Any]) -> dict[str, float]:
+    """Plain TCP's Mbit/s over each line alone. Raises LabError when it was not measured."""
+    try:
+        return {name: wan["tcp_mbit"]["down"] for name, wan in report["wans"].items()}
+    except KeyError:
+        raise LabError("the lines were not measured alone, so there is nothing to compare with") from None
+
+
+def cut_line(
+    lab: Lab, content: Content, report: Mapping[str, Any], wan: str, cut: str, timing: Timing = DEFAULT_TIMING
+) -> dict[str, Any]:
+    """One row: cut ``wan`` in mid-download, put it back, and wait until it carries again. Raises LabError, OSError.
+
+    ``report`` has what plain TCP reached over each line alone. ``gap_ms`` is the longest time without a byte between cut and
+    restoration, ``recovery_ms`` counts from the cut (None: never), ``return_ms`` from the restoration.
+    """
+    rates = down_rates(report)
+    remaining = sum(rate for name, rate in rates.items() if name != wan)
+    size = min(content.size, timing.size(sum(rates.values()), remaining))
+    server = lab.addresses.server.v4
+    with greeting_server(lab, "server", server, TALK_PORT), contextlib.ExitStack() as stack:
+        talks = [stack.enter_context(Talk(lab, "client1", server, TALK_PORT)) for _ in range(QUIET_TALKS)]
+        download = Download(lab, size)
+        time.sleep(timing.before_s)
+        cut_at = time.monotonic()
+        try:
+            lab.link(wan).cut(cut)
+            time.sleep(max(0.0, cut_at + timing.cut_s - time.monotonic()))
+        finally:
+            restored_at = time.monotonic()
+            lab.link(wan).restore()
+        return_s = _await_return(lab, wan, rates[wan], lambda: download.is_running, restored_at)
+        received = download.wait(ROW_TIMEOUT_S)
+        if return_s is None:  # the download was over before the line was back
+            return_s = _return_with_new_download(lab, wan, rates[wan], content, restored_at)
+        lost = sum(not answers(talk, TALK_TIMEOUT_S) for talk in talks) + bool(received.error)
+    ended = min(restored_at, received.arrivals[-1][0]) if received.arrivals else restored_at
+    recovery = recovery_s(received.arrivals, cut_at, remaining)
+    return {
+        "wan": wan,
+        "cut": cut,
+        "gap_ms": round(1000 * longest_gap_s(received.arrivals, cut_at, max(ended, cut_at))),
+        "recovery_ms": None if recovery is None else round(1000 * recovery),
+        "sha256_ok": received.sha256 == content.sha256(size),
+        "connections_lost": lost,
+        "connections": 1 + len(talks),
+        "return_ms": None if return_s is None else round(1000 * return_s),
+        "mbit_before": round(rate_mbit(received.arrivals, cut_at - 1, cut_at), 1),
+        "mbit_second_after": round(rate_mbit(received.arrivals, cut_at + 1, cut_at + 2), 1),
+        "mbit_remaining": round(remaining, 1),
+        "error": received.error,
+    }
+
+
+def _await_return(
+    lab: Lab,
+    wan: str,
+    rate: float,
+    may_go_on: Callable[[], bool],
+    restored_at: float,
+    timeout_s: float = RETURN_TIMEOUT_S,
+) -> float | None:
+    """When, counted from the restoration, the line carries again; None when it did not while it could."""
+    last = line_bytes(lab, "down")[wan], time.monotonic()
+    while may_go_on() and time.monotonic() < restored_at + timeout_s:
+        time.sleep(SAMPLE_S)
+        now = line_bytes(lab, "down")[wan], time.monotonic()
+        if now[0] - last[0] >= size_of(CARRIES_SHARE * rate, now[1] - last[1]):
+            return now[1] - restored_at
+        last = now
+    return None
+
+
+def _return_with_new_download(lab: Lab, wan: str, rate: float, content: Content, restored_at: float) -> float | None:
+    """The same, with a download of its own that keeps the lines busy."""
+    download = Download(lab, content.size)
+    try:
+        return _await_return(lab, wan, rate, lambda: download.is_running, restored_at)
+    finally:
+        download.stop()
+
+
+def all_cuts(
+    lab: Lab, stages: Stages, report: dict[str, Any], content: Content, timing: Timing = DEFAULT_TIMING
+) -> None:
+    """Every line in every way; fills ``failover``."""
+    rows: list[dict[str, Any]] = report.setdefault("failover", [])
+    for wan in LINK_NAMES:
+        for cut in CUTS:
+            row = stages.do(
+                f"cut {wan} ({cut}) in mid-download", partial(cut_line, lab, content, report, wan, cut, timing)
+            )
+            if row is not None:
+                rows.append(row)
+
+
+def run(options: Mapping[str, Any], report: dict[str, Any]) -> None:
+    """The scenario ``failover``."""
+
+    def course(lab: Lab, stages: Stages, report: dict[str, Any]) -> None:
+        content = stages.do("make the content", lambda: content_for_lines(lab, PLAIN_S + DEFAULT_TIMING.cut_s))
+        if content is None:
+            return
+        measure_lines(lab, stages, report)
+        lab.start_concentrator(1)
+        lab.start_cpe()
+        stages.do("the daemons take connections", lambda: await_taken(lab))
+        all_cuts(lab, stages, report, content)
+
+    stages = in_lab(options, report, course)
+    checks = failover_checks(report)
+    report["checks"] = [check._asdict() for check in checks]
+    report["result"] = "fail" if stages.failed or not all(check.ok for check in checks) else "pass"
+    print(reporting.render(report))

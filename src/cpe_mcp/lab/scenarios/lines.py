@@ -1,0 +1,78 @@
+"""Each line alone: plain TCP between client1 and the server, forwarded by the cpe, no daemon running."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from cpe_mcp.lab import report as reporting
+from cpe_mcp.lab.measure import size_of
+from cpe_mcp.lab.namespaces import LabError, ip_batch
+from cpe_mcp.lab.network import Lab
+from cpe_mcp.lab.plan import ADDRESSES, LAN_DEVICE, LINK_NAMES
+from cpe_mcp.lab.scenarios.stages import Stages, in_lab
+from cpe_mcp.lab.scenarios.transfer import RAMP_S, Content, Download, plain_upload_mbit
+
+PLAIN_S = 5.0
+"""Of each plain transfer; the first RAMP_S of it does not count."""
+STEER_TABLE = 77
+STEER_RULE = 77
+"""Routing table and rule preference in the cpe while the LAN is steered over one line."""
+
+
+@contextlib.contextmanager
+def only_line(lab: Lab, name: str) -> Iterator[None]:
+    """What the LAN sends leaves by this line, whatever the default route says."""
+    cpe = lab.namespace("cpe")
+    gateway = ADDRESSES.of(f"isp-{name}-access").v4
+    rule = f"rule %s pref {STEER_RULE} iif {LAN_DEVICE} lookup {STEER_TABLE}"
+    route = f"route %s default via {gateway} dev {name} table {STEER_TABLE}"
+    ip_batch(cpe, [route % "add", rule % "add"])
+    try:
+        yield
+    finally:
+        ip_batch(cpe, [rule % "del", route % "del"])
+
+
+def plain_tcp(lab: Lab, name: str, seconds: float) -> dict[str, float]:
+    """Steady Mbit/s of one TCP connection ``down`` and then ``up`` over one line alone. Raises LabError, OSError."""
+    with only_line(lab, name):
+        rate = lab.link(name).spec.down_mbit
+        received = Download(lab, size_of(rate, seconds)).wait(3 * seconds)  # the nominal rate: it takes a little longer
+        if received.error:
+            raise LabError(f"plain download over {name}: {received.error}")
+        return {"down": round(received.steady_mbit, 1), "up": round(plain_upload_mbit(lab, seconds), 1)}
+
+
+def measure_lines(lab: Lab, stages: Stages, report: dict[str, Any], seconds: float = PLAIN_S) -> None:
+    """Adds ``tcp_mbit`` to every entry of ``wans``, and ``direct`` (the best of them)."""
+    for name in LINK_NAMES:
+        rates = stages.do(f"{name} alone, plain TCP, down then up", partial(plain_tcp, lab, name, seconds))
+        if rates is not None:
+            report["wans"][name]["tcp_mbit"] = rates
+    measured = {name: wan["tcp_mbit"] for name, wan in report["wans"].items() if "tcp_mbit" in wan}
+    if measured:
+        best = max(measured, key=lambda name: measured[name]["down"])
+        report["direct"] = {"mbit": measured[best]["down"], "wan": best}
+    report.setdefault("method", {})["plain"] = (
+        f"plain TCP {seconds:g} s each way over each line alone, the first {RAMP_S:g} s not counted"
+    )
+
+
+def content_for_lines(lab: Lab, seconds: float) -> Content:
+    """Enough for the plain download of the fastest line."""
+    return Content(lab, max(size_of(lab.link(name).spec.down_mbit, seconds) for name in LINK_NAMES))
+
+
+def run(options: Mapping[str, Any], report: dict[str, Any]) -> None:
+    """The scenario ``lines``."""
+
+    def course(lab: Lab, stages: Stages, report: dict[str, Any]) -> None:
+        if stages.do("make the content", lambda: content_for_lines(lab, PLAIN_S)):
+            measure_lines(lab, stages, report)
+
+    stages = in_lab(options, report, course)
+    report["result"] = "fail" if stages.failed else "pass"
+    print(reporting.render(report))

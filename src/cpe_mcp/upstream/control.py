@@ -1,0 +1,345 @@
+"""The upstream MCP's control: takes what path manager, discovery, RADIUS and workers say, and makes one snapshot of it.
+
+Everything that changes anything ends in :meth:`Control.changed`; the snapshot is built once per turn of the event loop, and
+sent only when it differs. Answers for people are in :mod:`.answers`; processes, signals and files in :mod:`.daemon`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from cpe_mcp.control.frames import ANSWERED, CONTROL_SOCKET, COUNTERS, DIRECT, FLOWS, LIST, RECORDS, SNAPSHOT, TROUBLE
+from cpe_mcp.control.server import ControlServer, Worker
+from cpe_mcp.discovery.candidates import Candidate, CandidateTable
+from cpe_mcp.discovery.lease import Lease
+from cpe_mcp.paths.snapshot import EMPTY, WanView, to_wire
+from cpe_mcp.policy.ipv6_proof import Ipv6Proof
+from cpe_mcp.policy.outage import OUTAGE_S, Outages
+from cpe_mcp.policy.reasons import TEXTS, Reason
+from cpe_mcp.relay.records import FlowRecord
+from cpe_mcp.settings import RouterSettings
+from cpe_mcp.upstream.ledger import Ledger
+from cpe_mcp.upstream.snapshot_builder import build, describe_changes, interception
+
+log = logging.getLogger(__name__)
+
+BUSY_S = 30.0
+"""What a suggested wait of 0 in Convert Errors 64 and 65 means at least (RFC 8803 section 4.2.8)."""
+REFUSED_S = 60.0
+"""Pause after Convert Error 32: an operator's change of mind shows within a minute."""
+FLOWS_TIMEOUT_S = 1.0
+"""For the workers' lists of live flows; one that is busier than that is reported as silent."""
+DIRECT_MAX = 4096
+"""Destinations remembered as left to plain forwarding, for ``why``; as many as a port scan may leave behind."""
+SILENCE = (Reason.CONCENTRATOR_UNREACHABLE, Reason.CONCENTRATOR_TIMEOUT)
+"""Troubles that may be the WAN's."""
+
+
+class Paths(Protocol):
+    """What this module needs of :class:`cpe_mcp.upstream.path_manager.PathManager`."""
+
+    def wans(self) -> tuple[WanView, ...]: ...
+    def report(self) -> list[dict[str, Any]]: ...
+    def bytes_by_wan(self) -> dict[str, Any]: ...
+    def set_concentrators(self, concentrators: Sequence[tuple[str, int]]) -> None: ...
+    def set_interception(self, on: bool, ipv6: bool) -> None: ...
+    def add_direct(self, address: str, port: int) -> None: ...
+    def trouble(self, wan: str, reason: str) -> None: ...
+
+
+class LeftDirect(NamedTuple):
+    """A destination whose new connections are forwarded."""
+
+    until: float
+    reason: str
+
+
+class FlowQuery:
+    """One question to all workers for their live flows."""
+
+    def __init__(self, workers: Sequence[Worker]) -> None:
+        self.waiting = set(workers)
+        self.flows: list[dict[str, Any]] = []
+        self.complete = asyncio.Event()
+
+    def heard(self, worker: Worker, flows: Sequence[dict[str, Any]] = ()) -> None:
+        """A worker answered, or is gone."""
+        self.waiting.discard(worker)
+        self.flows += flows
+        if not self.waiting:
+            self.complete.set()
+
+
+class Control:
+    """One per daemon. ``authorization`` is "" while RADIUS has accepted or is not asked, else the reason why not."""
+
+    def __init__(self, settings: RouterSettings, paths: Paths, *, congestion_controls: Sequence[str]) -> None:
+        self.settings = settings
+        self.paths = paths
+        self.candidates = CandidateTable(
+            settings.discovery, interfaces=trusted_interfaces(settings), concentrators=settings.concentrators
+        )
+        self.authorization = ""
+        self.snapshot = EMPTY
+        self.interception = (False, False)
+        self.ipv6_proof = Ipv6Proof()
+        self.ledger = Ledger()
+        self.left_direct: dict[tuple[str, int], LeftDirect] = {}
+        self.server = ControlServer(
+            os.path.join(settings.general.run_dir, CONTROL_SOCKET),
+            on_hello=self._on_hello,
+            on_frame=self._on_frame,
+            on_gone=self._on_gone,
+        )
+        self._congestion_controls = tuple(congestion_controls)
+        self._outages = Outages()
+        self._queries: dict[int, FlowQuery] = {}
+        self._queries_made = 0
+        self._protected: tuple[tuple[str, int], ...] | None = None
+        self._scheduled: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._handlers: Mapping[str, Callable[[Worker, Any], None]] = {
+            RECORDS: self._records,
+            COUNTERS: self._counters,
+            DIRECT: self._direct,
+            TROUBLE: self._trouble,
+            ANSWERED: self._answered,
+            FLOWS: self._flows,
+        }
+
+    @property
+    def now(self) -> float:
+        """The event loop's clock, which is time.monotonic()."""
+        return asyncio.get_running_loop().time()
+
+    @property
+    def workers(self) -> list[Worker]:
+        """Those that have said hello, by index."""
+        return sorted((worker for worker in self.server.workers if worker.pid), key=lambda worker: worker.index)
+
+    def start(self) -> None:
+        """Listen for workers. Raises OSError."""
+        self.server.start()
+        self.changed()
+
+    def stop(self) -> None:
+        """End interception, then leave the workers to themselves."""
+        for handle in (self._scheduled, self._timer):
+            if handle is not None:
+                handle.cancel()
+        if self.interception[0]:
+            self.interception = (False, False)
+            self.paths.set_interception(False, False)
+        self.server.close()
+
+    def configure(self, settings: RouterSettings) -> None:
+        """Take new settings; what was learnt stays."""
+        self.settings = settings
+        self.candidates.configure(
+            settings.discovery, interfaces=trusted_interfaces(settings), concentrators=settings.concentrators
+        )
+        self.changed()
+
+    async def live_flows(self, limit: int) -> tuple[list[dict[str, Any]], int]:
+        """The newest live flows of all workers, and how many workers did not answer in time."""
+        workers = self.workers
+        self._queries_made += 1
+        number = self._queries_made
+        query = self._queries[number] = FlowQuery(workers)
+        for worker in workers:
+            worker.send(LIST, {"id": number, "limit": limit})
+        try:
+            if workers:
+                async with asyncio.timeout(FLOWS_TIMEOUT_S):
+                    await query.complete.wait()
+        except TimeoutError:
+            pass
+        finally:
+            del self._queries[number]
+        flows = sorted(query.flows, key=lambda flow: float(flow["started"]), reverse=True)
+        return flows[:limit], len(query.waiting)
+
+    def learn_dhcp(self, interface: str, family: int, lease: Lease | None) -> None:
+        """A DHCP client's hook wrote or removed a lease file."""
+        own = [address for wan in self.paths.wans() for address in (wan.address4, wan.address6) if address]
+        before = self.candidates.candidates(self.now)
+        self.candidates.learn_dhcp(interface, family, lease, self.now, own=own)
+        for row in self.candidates.status(self.now)["sources"]:
+            if row["discarded"] and (row["source"], row["interface"]) == (f"dhcp{family}", interface):
+                log.warning("DHCP answer on %s: %s; the value before is kept", interface, row["discarded"])
+        after = self.candidates.candidates(self.now)
+        if before != after:
+            log.info("concentrators: %s", ", ".join(candidate.name for candidate in after) or "none")
+        self.changed()
+
+    # The snapshot ---------------------------------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """Something may be different: look once at the end of this turn of the loop."""
+        if self._scheduled is None:
+            self._scheduled = asyncio.get_running_loop().call_soon(self._rebuild)
+
+    def _rebuild(self) -> None:
+        self._scheduled = None
+        now = self.now
+        self._protect(self.candidates.candidates(now))
+        usable = self.candidates.usable(now)
+        snapshot = build(
+            self.settings,
+            generation=self.snapshot.generation,
+            wans=self.paths.wans(),
+            usable=usable,
+            left_alone="" if usable else self._left_alone(now),
+            authorization=self.authorization,
+            reaches_ipv6=lambda name: self.ipv6_proof.reaches(name, now),
+            congestion_controls=self._congestion_controls,
+        )
+        if snapshot != self.snapshot:
+            for line in describe_changes(self.snapshot, snapshot):
+                log.info("%s", line)
+            self.snapshot = snapshot._replace(generation=snapshot.generation + 1)
+            self.server.broadcast(SNAPSHOT, to_wire(self.snapshot))
+        self._intercept(interception(self.snapshot, workers=len(self.workers)))
+        self._wake_at(self.candidates.next_change(now), self.ipv6_proof.next_change(now))
+
+    def _left_alone(self, now: float) -> str:
+        """Why the best known concentrator is not usable."""
+        for candidate in self.candidates.candidates(now):
+            block = self.candidates.block_of(candidate.name, now)
+            if block is not None:
+                return block.reason
+        return ""
+
+    def _protect(self, candidates: Sequence[Candidate]) -> None:
+        """LAN hosts are kept away from every concentrator, also from one that is left alone now (5.3-f)."""
+        protected = tuple((address, candidate.port) for candidate in candidates for address in candidate.addresses)
+        if protected != self._protected:
+            self._protected = protected
+            self.paths.set_concentrators(protected)
+
+    def _intercept(self, wanted: tuple[bool, bool]) -> None:
+        if wanted == self.interception:
+            return
+        self.interception = wanted
+        on, ipv6 = wanted
+        if on:
+            log.info("new connections are taken: IPv4%s", " and IPv6" if ipv6 else " only")
+        else:
+            log.info("new connections are forwarded: %s", TEXTS[self.not_taken_reason()])
+        self.paths.set_interception(on, ipv6)
+
+    def not_taken_reason(self) -> str:
+        """Why interception is off; "" while it is on."""
+        if self.interception[0]:
+            return ""
+        if not self.snapshot.proxy:
+            return self.snapshot.reason
+        return Reason.NO_WORKER
+
+    def _wake_at(self, *times: float | None) -> None:
+        """Rebuild when time alone will have changed something."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = min((time for time in times if time is not None), default=None)
+        if due is not None:
+            self._timer = asyncio.get_running_loop().call_at(due, self.changed)
+
+    # Workers --------------------------------------------------------------------------------------------------------
+
+    def _on_hello(self, worker: Worker) -> None:
+        log.info("relay worker %d (pid %d) is connected", worker.index, worker.pid)
+        worker.send(SNAPSHOT, to_wire(self.snapshot))
+        self.changed()
+
+    def _on_gone(self, worker: Worker) -> None:
+        if worker.pid:
+            log.info("relay worker %d (pid %d) is gone", worker.index, worker.pid)
+        for query in self._queries.values():
+            query.heard(worker)
+        self.changed()
+
+    def _on_frame(self, worker: Worker, kind: str, payload: Any) -> None:
+        handler = self._handlers.get(kind)
+        if handler is None:
+            return
+        try:
+            handler(worker, payload)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            log.warning("relay worker %d sent a %s frame of another shape: %r", worker.index, kind, error)
+
+    def _records(self, worker: Worker, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
+            self._prove_ipv6(self.ledger.add(row))
+
+    def _prove_ipv6(self, record: FlowRecord) -> None:
+        if record.family != 6 or not record.concentrator:
+            return
+        trusted = self.ipv6_proof.reaches(record.concentrator, self.now)
+        if record.end == Reason.SERVER_UNREACHABLE:
+            self.ipv6_proof.unreachable(record.concentrator, record.server, self.now)
+        elif record.first_byte_ms >= 0 or record.end == Reason.SERVER_REFUSED:
+            self.ipv6_proof.reached(record.concentrator)
+        if trusted != self.ipv6_proof.reaches(record.concentrator, self.now):
+            self.changed()
+
+    def _counters(self, worker: Worker, counters: Mapping[str, int]) -> None:
+        worker.counters = {str(name): int(value) for name, value in counters.items()}
+
+    def _direct(self, worker: Worker, payload: Mapping[str, Any]) -> None:
+        address, port, reason = str(payload["address"]), int(payload["port"]), str(payload["reason"])
+        self.paths.add_direct(address, port)
+        log.debug("%s port %d is left to plain forwarding: %s", address, port, TEXTS.get(reason, reason))
+        if len(self.left_direct) >= DIRECT_MAX:
+            self.left_direct.pop(next(iter(self.left_direct)))
+        self.left_direct.pop((address, port), None)
+        self.left_direct[address, port] = LeftDirect(self.now + self.settings.general.direct_s, reason)
+
+    def _trouble(self, worker: Worker, payload: Mapping[str, Any]) -> None:
+        name, wan, reason = str(payload["concentrator"]), str(payload["wan"]), str(payload["reason"])
+        wait_s, detail = float(payload["wait_s"]), str(payload["detail"])
+        if reason == Reason.CONCENTRATOR_NONSENSE:
+            self._leave_alone(name, self.settings.discovery.nonsense_s, reason, detail)
+        elif reason == Reason.CONCENTRATOR_BUSY:
+            self._leave_alone(name, wait_s or BUSY_S, reason, detail)
+        elif reason == Reason.CONCENTRATOR_REFUSED:
+            self._leave_alone(name, REFUSED_S, reason, detail)
+        elif reason in SILENCE:
+            log.debug("%s over %s: %s (%s)", name, wan, TEXTS[reason], detail)
+            self.paths.trouble(wan, reason)
+            if self._outages.failed(name, wan, [view.name for view in self.snapshot.wans], self.now):
+                self._leave_alone(name, OUTAGE_S, reason, detail)
+
+    def _leave_alone(self, name: str, wait_s: float, reason: str, detail: str) -> None:
+        if name not in {candidate.name for candidate in self.candidates.candidates(self.now)}:
+            return  # a worker may be one snapshot behind
+        known = self.candidates.block_of(name, self.now)
+        if known is None or known.reason != reason:
+            log.warning("concentrator %s is left alone for %.0f s: %s (%s)", name, wait_s, TEXTS[reason], detail)
+        self.candidates.blocked(name, self.now + wait_s, reason)
+        self.changed()
+
+    def _answered(self, worker: Worker, payload: Mapping[str, Any]) -> None:
+        name = str(payload["concentrator"])
+        self._outages.answered(name)
+        block = self.candidates.block_of(name, self.now)
+        # One that asked to be left alone is not meant: it may still finish what it had begun.
+        if block is not None and block.reason in SILENCE:
+            log.info("concentrator %s answers again over %s", name, payload["wan"])
+            self.candidates.unblock(name)
+            self.changed()
+
+    def _flows(self, worker: Worker, payload: Mapping[str, Any]) -> None:
+        query = self._queries.get(int(payload["id"]))
+        if query is not None:
+            query.heard(worker, [dict(flow) for flow in payload["flows"]])
+
+
+def trusted_interfaces(settings: RouterSettings) -> tuple[str, ...]:
+    """netifd's names of the interfaces whose DHCP answers count, best first."""
+    wans = [wan.interface or wan.name for wan in settings.wans if wan.enabled]
+    return settings.discovery.interface or tuple(wans)

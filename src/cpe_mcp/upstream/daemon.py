@@ -1,0 +1,240 @@
+"""``cpe-mcpd``: the router's control daemon. Wiring only: settings, signals, and who hears of whose changes."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import cpe_mcp
+from cpe_mcp.aaa.cookie import CookieError, make_cookie
+from cpe_mcp.control.api import ApiServer
+from cpe_mcp.control.frames import API_SOCKET
+from cpe_mcp.discovery.dhcp_files import DhcpFiles
+from cpe_mcp.settings import RouterSettings, SettingsError, load_router, warnings_of
+from cpe_mcp.settings.router import GlobalSettings
+from cpe_mcp.upstream.answers import Answers
+from cpe_mcp.upstream.authenticator import Authenticator
+from cpe_mcp.upstream.control import Control
+from cpe_mcp.upstream.path_manager import PathManager
+
+log = logging.getLogger("cpe_mcp")
+
+DEFAULT_CONFIG = "/etc/config/cpe-mcp"
+EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+AVAILABLE_CONGESTION_CONTROLS = "/proc/sys/net/ipv4/tcp_available_congestion_control"
+NEEDS_RESTART = ("workers", "intercept_port", "run_dir")
+"""Options of section global that other processes were started with."""
+
+
+class Daemon:
+    """Everything that runs. Raises RadiusError when the RADIUS settings cannot work."""
+
+    def __init__(self, settings: RouterSettings, path: str) -> None:
+        self._settings = settings
+        self._path = path
+        self._paths = PathManager(settings, on_change=self._paths_changed)
+        self._control = Control(settings, self._paths, congestion_controls=congestion_controls())
+        self._authenticator = self._new_authenticator(settings)
+        self._dhcp = DhcpFiles(settings.general.run_dir, self._control.learn_dhcp)
+        self._reloading = asyncio.Lock()
+        answers = Answers(self._control, path, radius=lambda: self._authenticator, reload=self.reload)
+        self._api = ApiServer(os.path.join(settings.general.run_dir, API_SOCKET), answers.methods())
+        self._had_wans = False
+
+    async def start(self) -> None:
+        """Raises OSError when the kernel or the file system does not let us."""
+        self._authorization_changed()
+        await self._paths.start()
+        self._control.start()
+        self._dhcp.start()
+        self._authenticator.start()
+        await self._api.start()
+
+    async def stop(self) -> None:
+        """Leave plain forwarding behind. The workers keep the flows they carry."""
+        await self._api.close()
+        self._dhcp.close()
+        await self._authenticator.stop()
+        self._control.stop()
+        await self._paths.stop()
+
+    async def reload(self) -> dict[str, Any]:
+        """Read the settings again and apply what differs; flows go on. Raises SettingsError: the old ones stay."""
+        async with self._reloading:
+            old, new = self._settings, load_settings(self._path)
+            needs_restart = [
+                f"option {name} of section global"
+                for name in NEEDS_RESTART
+                if getattr(old.general, name) != getattr(new.general, name)
+            ]
+            warnings = warnings_of(new)
+            answer = {"changed": old != new, "needs_restart": needs_restart, "warnings": warnings}
+            if old != new:
+                await self._apply(old, new)
+            for line in [*warnings, *(f"{name} takes effect with the next restart" for name in needs_restart)]:
+                log.warning("%s", line)
+            return answer
+
+    async def _apply(self, old: RouterSettings, new: RouterSettings) -> None:
+        authenticator = self._new_authenticator(new) if old.radius != new.radius else None
+        self._settings = new
+        set_log_level(new.general)
+        self._control.configure(new)
+        await self._paths.configure(new)
+        if old.discovery != new.discovery:  # the leases may say something else now
+            self._dhcp.close()
+            self._dhcp = DhcpFiles(old.general.run_dir, self._control.learn_dhcp)
+            self._dhcp.start()
+        if authenticator is not None:
+            await self._authenticator.stop()
+            self._authenticator = authenticator
+            self._control.candidates.learn_radius((), None)
+            self._authorization_changed()
+            authenticator.start()
+        changed = [
+            field.name for field in fields(RouterSettings) if getattr(old, field.name) != getattr(new, field.name)
+        ]
+        log.info("settings read again: %s", ", ".join(changed))
+
+    def _new_authenticator(self, settings: RouterSettings) -> Authenticator:
+        return Authenticator(
+            settings.radius, addresses=self._own_addresses, on_change=lambda: self._authorization_changed()
+        )
+
+    def _own_addresses(self) -> list[str]:
+        return [address for wan in self._paths.wans() for address in (wan.address4, wan.address6) if address]
+
+    def _authorization_changed(self) -> None:
+        authenticator = self._authenticator
+        self._control.authorization = authenticator.reason()
+        if authenticator.answer is not None and not authenticator.reason():
+            self._control.candidates.learn_radius(authenticator.answer.concentrators, authenticator.until)
+        self._control.changed()
+
+    def _paths_changed(self) -> None:
+        has_wans = bool(self._paths.wans())
+        if has_wans and not self._had_wans:
+            self._authenticator.hurry()
+        self._had_wans = has_wans
+        self._control.changed()
+
+
+class Options(NamedTuple):
+    """The command line."""
+
+    config: str
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``cpe-mcpd [--config FILE] [--foreground]``. Returns the exit code: 0 stopped, 1 cannot run, 2 wrong settings."""
+    options = _options(argv)
+    try:
+        settings = load_settings(options.config)
+    except SettingsError as error:
+        print(f"cpe-mcpd: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    logging.basicConfig(stream=sys.stderr, format="cpe-mcpd: %(levelname)s: %(message)s")
+    set_log_level(settings.general)
+    try:
+        return asyncio.run(serve(settings, options.config))
+    except OSError as error:
+        log.error("cannot run: %s", error)
+        return EXIT_FAILED
+
+
+async def serve(settings: RouterSettings, path: str) -> int:
+    """Run until SIGTERM or SIGINT; SIGHUP reads the settings again. Returns the exit code; raises OSError."""
+    if _is_running(settings.general.run_dir):
+        log.error("another cpe-mcpd runs with %s already", settings.general.run_dir)
+        return EXIT_FAILED
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    daemon = Daemon(settings, path)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    loop.add_signal_handler(signal.SIGHUP, _background(lambda: _reload_logged(daemon)))
+    log.info("cpe-mcpd %s with %s", cpe_mcp.__version__, path)
+    for warning in warnings_of(settings):
+        log.warning("%s", warning)
+    try:
+        await daemon.start()
+        await stopped.wait()
+    finally:
+        await daemon.stop()
+    log.info("stopped")
+    return EXIT_OK
+
+
+def load_settings(path: str) -> RouterSettings:
+    """The settings, with what only shows when they are used. Raises SettingsError."""
+    settings = load_router(path)
+    for static in settings.concentrators:
+        if static.subscriber:
+            try:
+                make_cookie(static.subscriber, static.key)
+            except CookieError as error:
+                raise SettingsError(f"{path}: section concentrator '{static.name}': {error}") from None
+    return settings
+
+
+def congestion_controls(path: str = AVAILABLE_CONGESTION_CONTROLS) -> list[str]:
+    """Those of the running kernel; empty when it does not say."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().split()
+    except OSError:
+        return []
+
+
+def set_log_level(general: GlobalSettings) -> None:
+    """As the settings say."""
+    logging.getLogger().setLevel(general.log_level.upper())
+
+
+def _options(argv: Sequence[str] | None) -> Options:
+    parser = argparse.ArgumentParser(prog="cpe-mcpd", description="Control daemon of the router's Multipath TCP proxy.")
+    parser.add_argument("--config", metavar="FILE", default=DEFAULT_CONFIG, help=f"settings (default {DEFAULT_CONFIG})")
+    parser.add_argument("--foreground", action="store_true", help="stay in the foreground, which it always does")
+    parser.add_argument("--version", action="version", version=f"cpe-mcpd {cpe_mcp.__version__}")
+    return Options(parser.parse_args(argv).config)
+
+
+def _is_running(run_dir: str) -> bool:
+    """Somebody answers at the question socket; a socket left behind by a crash does not."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(os.path.join(run_dir, API_SOCKET))
+        except OSError:
+            return False
+    return True
+
+
+async def _reload_logged(daemon: Daemon) -> None:
+    try:
+        await daemon.reload()
+    except SettingsError as error:
+        log.error("the settings before stay in force: %s", error)
+
+
+def _background(make: Callable[[], Any]) -> Callable[[], None]:
+    """A signal handler that runs a coroutine; the set keeps its task from being collected."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    def handler() -> None:
+        task = asyncio.get_running_loop().create_task(make())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    return handler
+
+
+if __name__ == "__main__":
+    sys.exit(main())
