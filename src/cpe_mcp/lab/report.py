@@ -12,8 +12,8 @@ WIDTH = 100
 PICTURE = """\
                         +--{dsl}--+
  client ---- router ----|                            |---- concentrator ---- server
-             cpe-mcp    +--{lte}--+     |
-  plain TCP             Multipath TCP, both at once     RADIUS     plain TCP"""
+             cpe-mcp    +--{lte}--+          |
+  plain TCP              Multipath TCP, both at once          RADIUS      plain TCP"""
 LINE_WIDTH = 24
 MEGA = 1_000_000
 

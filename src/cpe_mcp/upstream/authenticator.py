@@ -68,9 +68,9 @@ class Authenticator:
         return "" if view.may_proxy else view.reason
 
     @property
-    def answer(self) -> RadiusAnswer | None:
-        """The last answer, whatever its verdict."""
-        return self._session.answer if self._session is not None else None
+    def accept(self) -> RadiusAnswer | None:
+        """The Accept in force; servers that are silent when it is renewed take nothing away before it runs out."""
+        return self._session.accept if self._session is not None else None
 
     @property
     def until(self) -> float | None:

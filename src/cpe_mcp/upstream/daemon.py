@@ -105,9 +105,7 @@ class Daemon:
         log.info("settings read again: %s", ", ".join(changed))
 
     def _new_authenticator(self, settings: RouterSettings) -> Authenticator:
-        return Authenticator(
-            settings.radius, addresses=self._own_addresses, on_change=lambda: self._authorization_changed()
-        )
+        return Authenticator(settings.radius, addresses=self._own_addresses, on_change=self._authorization_changed)
 
     def _own_addresses(self) -> list[str]:
         return [address for wan in self._paths.wans() for address in (wan.address4, wan.address6) if address]
@@ -115,8 +113,8 @@ class Daemon:
     def _authorization_changed(self) -> None:
         authenticator = self._authenticator
         self._control.authorization = authenticator.reason()
-        if authenticator.answer is not None and not authenticator.reason():
-            self._control.candidates.learn_radius(authenticator.answer.concentrators, authenticator.until)
+        if authenticator.accept is not None:
+            self._control.candidates.learn_radius(authenticator.accept.concentrators, authenticator.until)
         self._control.changed()
 
     def _paths_changed(self) -> None:
