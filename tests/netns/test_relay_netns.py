@@ -334,6 +334,33 @@ def test_errors_that_leave_the_flow_to_the_router(world: World, error: str, reas
 
 
 @pytest.mark.requirement("Y-3")
+def test_a_request_does_not_wait_for_the_convert_reply(world: World) -> None:
+    """One that comes after the Connect TLV has gone: the concentrator has it before it has answered."""
+    heard: list[bytes] = []
+    heard_all = threading.Event()
+
+    def listen(connection: socket.socket) -> None:
+        message = b""
+        while not message.endswith(b"question"):
+            message += connection.recv(1000)
+        heard.append(message[-8:])
+        heard_all.set()
+        connection.sendall(bytes.fromhex("01012263") + b"answer")
+
+    port = world.serve(listen, CONCENTRATOR)
+    good = world.snapshot.concentrators[0]
+    world.change(concentrators=(good._replace(name=f"slow{port}", port=port),))
+    try:
+        with world.connect(SERVER4, 80) as client:
+            time.sleep(0.3)
+            client.sendall(b"question")
+            assert heard_all.wait(2), "the request waited for the reply"
+            assert client.recv(100) == b"answer"
+    finally:
+        world.change(concentrators=(good,))
+
+
+@pytest.mark.requirement("Y-3")
 def test_warm_connections_carry_flows_and_are_refilled(world: World) -> None:
     world.change(pool_size=3)
     world.up_control.wait_counter("pool_ready", 3)

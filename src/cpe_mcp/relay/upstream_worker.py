@@ -34,8 +34,8 @@ from cpe_mcp.relay.sockets import (
 from cpe_mcp.relay.worker import Worker, run_worker
 
 EARLY_BYTES = 8192
-"""Client bytes that ride with the Connect TLV and are kept until the reply, in case they must be said again. Below the 16
-KiB that a fresh socket takes at once; a TLS ClientHello has at most 2 KiB."""
+"""Client bytes that go out before the Convert reply is here, and are kept until then in case they must be said again. Below
+the 16 KiB that a fresh socket takes at once; a TLS ClientHello has at most 2 KiB."""
 DIRECT_TIMEOUT_S = 30.0
 """For a direct handshake: four SYNs of Linux (1 + 2 + 4 + 8 s) and a margin, as a browser would wait itself."""
 TROUBLE_S = 1.0
@@ -113,8 +113,21 @@ class UpstreamFlow(Flow):
             return
         self._upstream.loop.add(self.far)
 
+    def _more_early(self) -> bytes:
+        """What the client has said by now, as long as there is room to keep it."""
+        room = EARLY_BYTES - len(self._early)
+        if not room or not self.near.readable:
+            return b""
+        try:
+            more = read_once(self.near, room) or b""
+        except OSError:
+            return b""  # its reset is an event of its own
+        self._early += more
+        return more
+
     def _connect_tlv(self) -> None:
         """Send the Connect TLV and what the client has said so far."""
+        self._more_early()
         assert self._convert is not None
         assert self.far is not None
         self.deadline = self._upstream.loop.now + self._upstream.snapshot.reply_timeout_s
@@ -136,7 +149,11 @@ class UpstreamFlow(Flow):
     # Events ---------------------------------------------------------------------------------------------------------
 
     def on_events(self, end: End, mask: int) -> None:
-        """An edge. While the far end is not ready the near end's edges are only remembered, in the End itself."""
+        """An edge.
+
+        A request that comes just after accept does not wait for the Convert reply: that would cost the round trip which
+        the warm pool has saved. Otherwise the near end's edges are only remembered, in the End itself.
+        """
         if self.state == RELAYING:
             self.on_again()
         elif end is self.far:
@@ -149,6 +166,11 @@ class UpstreamFlow(Flow):
                 self._connected()
         elif self.state != CLOSED and self.is_reset():
             self.close(Reason.CLIENT_RESET, reset=True)
+        elif self.state == WAITING:
+            more = self._more_early()
+            if more:
+                self._rest += more
+                self._send_rest()
 
     def on_deadline(self) -> None:
         """A handshake or a reply is late."""
