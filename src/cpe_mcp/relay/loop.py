@@ -90,6 +90,10 @@ class Loop:
         """Call ``owner.on_again()`` in the next turn, which will not sleep."""
         self._again.append(owner)
 
+    def tick_soon(self) -> None:
+        """Something is to be told or timed: do not sleep through the next quarter of a second."""
+        self._next_tick = min(self._next_tick, self.now + TICK_S)
+
     def stop(self) -> None:
         """Leave :meth:`run` at the end of this turn."""
         self._stopped = True

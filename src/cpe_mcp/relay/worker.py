@@ -73,6 +73,8 @@ class Worker:
         self._records.append(record._asdict())
         if len(self._records) >= RECORDS_PER_FRAME:
             self._send_records()
+        else:
+            self.loop.tick_soon()
 
     def accepted(self, listener: Socket, family: int) -> Iterator[tuple[Socket, tuple[str, int]]]:
         """A batch of new connections. When descriptors run out a reserved one is spent on refusing, else epoll would spin."""

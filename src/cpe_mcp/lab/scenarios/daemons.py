@@ -13,7 +13,7 @@ from cpe_mcp.lab.network import Lab
 READY_S = 10.0
 """From the start of the daemons to the first warm connection: RADIUS, discovery and one handshake take well under 2 s."""
 POLL_S = 0.02
-RECORD_S = 0.2
+RECORD_S = 0.4
 """Within which a worker has sent the record of a flow that ended."""
 
 
