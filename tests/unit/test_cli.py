@@ -84,7 +84,7 @@ def test_without_a_daemon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_json_is_the_daemons_own_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str], order: str) -> None:
     """Options are taken before the command and after it."""
     options = ["--json", "--run-dir", str(tmp_path)]
-    rows = {"concentrators": [], "sources": []}
+    rows: dict[str, Any] = {"concentrators": [], "sources": []}
     with daemon(tmp_path, {"concentrators": rows}):
         main([*options, "concentrators"] if order == "before" else ["concentrators", *options])
     assert json.loads(capsys.readouterr().out) == rows
