@@ -70,12 +70,25 @@ def paths(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
         "device": "device",
         "usable": "usable",
         "text": "state",
+        "part": "part",
+        "rtt": "RTT",
+        "load": "Mbit/s now",
         "address4": "IPv4",
         "address6": "IPv6",
         "down": "down",
         "up": "up",
     }
-    rows = [{**row, "down": _amount(row["bytes_down"]), "up": _amount(row["bytes_up"])} for row in result["wans"]]
+    rows = [
+        {
+            **row,
+            "part": "backup" if row["backup"] else "takes part" if row["usable"] else "none",
+            "rtt": f"{row['rtt_ms']:.0f} ms",
+            "load": f"{row['down_mbit']:.1f} down, {row['up_mbit']:.1f} up",
+            "down": _amount(row["bytes_down"]),
+            "up": _amount(row["bytes_up"]),
+        }
+        for row in result["wans"]
+    ]
     text = table(rows, columns) if rows else "no WAN is configured"
     return result, text, EXIT_OK if any(row["usable"] for row in rows) else EXIT_NO
 

@@ -87,16 +87,7 @@ class Control:
         """The ``settings`` frame."""
         general, destinations = self.settings.general, self.settings.destinations
         return {
-            "listeners": [
-                {
-                    "name": row.name,
-                    "addresses": list(row.address),
-                    "port": row.port,
-                    "device": row.device,
-                    "facing": row.facing,
-                }
-                for row in self.settings.listeners
-            ],
+            "listeners": self._listeners(),
             "connect_timeout_s": general.connect_timeout_s,
             "message_timeout_s": general.message_timeout_s,
             "pool_idle_s": general.pool_idle_s,
@@ -118,16 +109,7 @@ class Control:
             "version": cpe_mcp.__version__,
             "kernel": platform.release(),
             "uptime_s": round(now - self.started, 1),
-            "listeners": [
-                {
-                    "name": row.name,
-                    "addresses": list(row.address),
-                    "port": row.port,
-                    "device": row.device,
-                    "facing": row.facing,
-                }
-                for row in self.settings.listeners
-            ],
+            "listeners": self._listeners(),
             "workers": [{"index": worker.index, "pid": worker.pid} for worker in self.server.workers if worker.pid],
             "counters": dict(counters),
             "subscribers": [{"name": name, **totals} for name, totals in sorted(self.subscribers.items())],
@@ -155,6 +137,18 @@ class Control:
             pass
         del self._flow_queries[number]
         return query[1]
+
+    def _listeners(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": row.name,
+                "addresses": list(row.address),
+                "port": row.port,
+                "device": row.device,
+                "facing": row.facing,
+            }
+            for row in self.settings.listeners
+        ]
 
     # Frames -----------------------------------------------------------------------------------------------------------
 

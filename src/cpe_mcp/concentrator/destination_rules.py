@@ -10,32 +10,14 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Any
 
+from cpe_mcp.policy.address_space import GLOBAL6, MULTICAST4, NOT_GLOBAL4, RETIRED_RELAY4
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
 
-NOT_GLOBAL4 = (
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.0.0.0/24",
-    "192.0.2.0/24",
-    "192.88.99.0/24",
-    "192.168.0.0/16",
-    "198.18.0.0/15",
-    "198.51.100.0/24",
-    "203.0.113.0/24",
-    "224.0.0.0/4",
-    "240.0.0.0/4",
-)
-"""IANA IPv4 special-purpose registry: what is not globally reachable, the retired 6to4 relay, and multicast."""
-GLOBAL6 = "2000::/3"
-"""All that IANA has given out; everything else in IPv6 is refused without a row of its own."""
 NOT_GLOBAL6 = ("2001::/23", "2001:db8::/32", "3fff::/20", "5f00::/16")
 """Exceptions inside it and beside it: protocol assignments with Teredo and ORCHID, documentation, segment routing."""
 REACHABLE6_EXCEPTIONS = ("64:ff9b::/96",)
@@ -50,7 +32,7 @@ def compile_rows(*, allow: Iterable[str], deny: Iterable[str], own: Iterable[str
     refused = [ipaddress.ip_network(text) for text in (*deny, *own)]
     allowed = [network for text in allow if not _inside(network := ipaddress.ip_network(text), refused)]
     allowed += [MAPPED, ipaddress.ip_network(GLOBAL6), *map(ipaddress.ip_network, REACHABLE6_EXCEPTIONS)]
-    denied = [ipaddress.ip_network(text) for text in (*NOT_GLOBAL4, *NOT_GLOBAL6)]
+    denied = [ipaddress.ip_network(text) for text in (*NOT_GLOBAL4, MULTICAST4, RETIRED_RELAY4, *NOT_GLOBAL6)]
     # Longest match decides and, at equal length, the denied one: an allowed prefix that equals a default must unseat it.
     default_forms = {form for network in denied for form in _forms(network)}
     allowed_forms = {form for network in allowed for form in _forms(network)}

@@ -13,27 +13,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from cpe_mcp.kernel.numbers import MARK_LOCAL, NFT_TABLE
+from cpe_mcp.policy.address_space import GLOBAL6, NOT_GLOBAL4
 
 log = logging.getLogger(__name__)
 
-NOT_GLOBAL4 = (
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.0.0.0/24",
-    "192.0.2.0/24",
-    "192.168.0.0/16",
-    "198.18.0.0/15",
-    "198.51.100.0/24",
-    "203.0.113.0/24",
-    "240.0.0.0/4",
-)
-"""IANA special-purpose registry, what is not globally reachable; multicast is left out by ``fib daddr type`` already."""
-GLOBAL6 = "2000::/3"
-"""The only IPv6 space that is given out; documentation and other exceptions inside it never leave a router anyway."""
 NFT_TIMEOUT_S = 10.0
 
 
