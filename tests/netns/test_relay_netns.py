@@ -256,6 +256,7 @@ def test_no_concentrator_there(world: World, fallback: str) -> None:
                 client.sendall(b"direct then")
                 client.shutdown(socket.SHUT_WR)
                 assert read_all(client) == b"direct then"
+        world.up_control.wait("trouble", lambda row: row["wan"] == "two")  # the worker serves its client first
         troubles = [payload for kind, payload in world.up_control.frames if kind == "trouble"]
         assert {(row["wan"], row["reason"]) for row in troubles} == {
             ("one", "concentrator-unreachable"),
