@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,3 +119,15 @@ def test_usage() -> None:
     with pytest.raises(SystemExit) as stop:
         main(["nonsense"])
     assert stop.value.code == 2
+
+
+def test_a_reader_that_has_seen_enough(tmp_path: Path) -> None:
+    flows = [FLOW] * 1000  # printed, more than a pipe holds
+    with daemon(tmp_path, {"flows": {"flows": flows, "silent_workers": 0}}):
+        command = [sys.executable, "-m", "cpe_mcp.cli.main", "--json", "--run-dir", str(tmp_path), "flows"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdout.readline() == "{\n", process.stderr.read()
+            process.stdout.close()
+            assert process.stderr.read() == ""

@@ -232,7 +232,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return EXIT_NOT_RUNNING
-    print(json.dumps(result, indent=2) if arguments.json else text)
+    try:
+        print(json.dumps(result, indent=2) if arguments.json else text, flush=True)
+    except BrokenPipeError:  # the reader (head, less) has seen enough; Python must not write the rest at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import cpe_mcp
 from cpe_mcp.aaa.cookie import CookieError, make_cookie
+from cpe_mcp.aaa.radius import RadiusError
 from cpe_mcp.control.api import ApiServer
 from cpe_mcp.control.frames import API_SOCKET
 from cpe_mcp.discovery.dhcp_files import DhcpFiles
@@ -35,7 +36,7 @@ NEEDS_RESTART = ("workers", "intercept_port", "run_dir")
 
 
 class Daemon:
-    """Everything that runs. Raises RadiusError when the RADIUS settings cannot work."""
+    """Everything that runs. Raises SettingsError when the RADIUS settings cannot work."""
 
     def __init__(self, settings: RouterSettings, path: str) -> None:
         self._settings = settings
@@ -105,7 +106,10 @@ class Daemon:
         log.info("settings read again: %s", ", ".join(changed))
 
     def _new_authenticator(self, settings: RouterSettings) -> Authenticator:
-        return Authenticator(settings.radius, addresses=self._own_addresses, on_change=self._authorization_changed)
+        try:
+            return Authenticator(settings.radius, addresses=self._own_addresses, on_change=self._authorization_changed)
+        except RadiusError as error:
+            raise SettingsError(f"{self._path}: {error}") from None
 
     def _own_addresses(self) -> list[str]:
         return [address for wan in self._paths.wans() for address in (wan.address4, wan.address6) if address]
@@ -143,13 +147,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_log_level(settings.general)
     try:
         return asyncio.run(serve(settings, options.config))
+    except SettingsError as error:  # seen only when they are used
+        log.error("%s", error)
+        return EXIT_USAGE
     except OSError as error:
         log.error("cannot run: %s", error)
         return EXIT_FAILED
 
 
 async def serve(settings: RouterSettings, path: str) -> int:
-    """Run until SIGTERM or SIGINT; SIGHUP reads the settings again. Returns the exit code; raises OSError."""
+    """Run until SIGTERM or SIGINT; SIGHUP reads the settings again. Returns the exit code; raises OSError, SettingsError."""
     if _is_running(settings.general.run_dir):
         log.error("another cpe-mcpd runs with %s already", settings.general.run_dir)
         return EXIT_FAILED

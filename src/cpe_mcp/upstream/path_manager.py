@@ -95,7 +95,8 @@ class PathManager:
         self._ranking: list[str] = []
         self._told: tuple[WanView, ...] = ()
         self._dirty = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._held = contextlib.AsyncExitStack()
+        """What :meth:`start` took, so that :meth:`stop` gives back just that, also after a start that failed halfway."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="routes")
         self._problems: set[str] = set()
         self._make_wans()
@@ -112,35 +113,42 @@ class PathManager:
                 log.warning("kernel: %s", line)
         if read(BRIDGE_FILTER) == "1":
             log.warning("kernel: %s is 1: bridged connections cannot be taken; set it to 0", BRIDGE_FILTER)
+        held = self._held
         self._mptcp = MptcpNetlink()
+        held.callback(self._mptcp.close)
+        held.callback(self._delete_all_endpoints)
         self._subflows = SubflowDump()
-        self._prober = Prober(self._probe_answered)
-        self._nft = Nft()
+        held.callback(self._subflows.close)
+        held.callback(self._thread.shutdown)
         self._routes = await self._in_thread(RouteKernel)
+        held.push_async_callback(self._remove_routes)
+        self._prober = Prober(self._probe_answered)
+        held.callback(self._prober.close)
+        self._nft = Nft()  # later than the routes: interception must end before the rule that its packets need
+        held.callback(self._remove_nft)
         self._events = KernelEvents(on_lost=self._lost, on_change=self._dirty.set, on_nft=self._nft_touched)
+        held.callback(self._events.close)
         self._events.start()
         await self._reconcile()
-        self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._keep())]
+        for work in (self._watch(), self._keep()):
+            held.push_async_callback(_cancel, asyncio.create_task(work))
 
     async def stop(self) -> None:
         """Remove every trace but the kernel tuning and the MPTCP limits: they harm nobody, and running flows rely on them."""
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        self._events.close()
-        self._prober.close()
+        await self._held.aclose()
+
+    def _delete_all_endpoints(self) -> None:
         for name in self._wans:
             self._delete_endpoints(name)
+
+    def _remove_nft(self) -> None:
         with contextlib.suppress(RuntimeError):
             self._nft.remove()
+
+    async def _remove_routes(self) -> None:
         observed = await self._in_thread(self._routes.observe, [])
         await self._in_thread(self._routes.apply, plan_routes(frozenset(), frozenset(), observed))
         await self._in_thread(self._routes.close)
-        self._thread.shutdown()
-        self._subflows.close()
-        self._mptcp.close()
 
     async def configure(self, settings: RouterSettings) -> None:
         """Other settings. WANs that are still there keep their state."""
@@ -530,3 +538,9 @@ def device_bytes() -> dict[str, tuple[int, int]]:
                 fields = numbers.split()
                 counters[name.strip()] = (int(fields[0]), int(fields[8]))
     return counters
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
