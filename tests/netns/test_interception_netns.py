@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import subprocess
 import threading
@@ -47,6 +48,8 @@ def settings(**general: object) -> RouterSettings:
 
 def manage(world: World, scenario: Scenario, **general: object) -> None:
     """Run a path manager in the router's namespace, with the concentrator known and interception on, and the scenario."""
+
+    logging.getLogger("cpe_mcp").setLevel(logging.DEBUG)  # a failure shows when the table was loaded
 
     async def body() -> None:
         manager = PathManager(settings(**general), on_change=lambda: None)
