@@ -15,9 +15,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import cpe_mcp
-from cpe_mcp.aaa.radius import RadiusClient
+from cpe_mcp.aaa.answer import TIMEOUT, RadiusAnswer
+from cpe_mcp.aaa.radius import RadiusClient, RadiusError
 from cpe_mcp.concentrator.authorizer import Authorizer, Verdict
 from cpe_mcp.concentrator.destination_rules import compile_rows
+from cpe_mcp.concentrator.figures import Figures, SubscriberTotals
 from cpe_mcp.concentrator.kernel_setup import congestion_control, own_addresses
 from cpe_mcp.control.frames import (
     AUTHORIZE,
@@ -32,8 +34,7 @@ from cpe_mcp.control.frames import (
 )
 from cpe_mcp.control.server import ControlServer, Worker
 from cpe_mcp.policy.reasons import TEXTS
-from cpe_mcp.settings import ConcentratorSettings
-from cpe_mcp.settings.load import split_host
+from cpe_mcp.settings import ConcentratorSettings, SettingsError, split_host
 
 log = logging.getLogger(__name__)
 
@@ -44,16 +45,23 @@ RECORDS_KEPT = 1000
 UPKEEP_S = 10.0
 """Between two looks at our own addresses and at verdicts that have run out."""
 FLOWS_TIMEOUT_S = 1.0
+GAUGES = ("live", "relaying", "waiting", "half_open", "verdicts")
+"""Counters of a worker that say what is, not what was: they end with it."""
+GONE_MAX = 64
+"""Workers that have gone and whose counters are kept apart, in case it is only the channel that broke."""
 
 
 class Control:
-    """One per daemon."""
+    """One per daemon. Raises SettingsError for settings that make no RADIUS request."""
 
     def __init__(self, settings: ConcentratorSettings) -> None:
         self.settings = settings
         self.started = time.monotonic()
         self.server = ControlServer(
-            os.path.join(settings.general.run_dir, CONTROL_SOCKET), on_hello=self._hello, on_frame=self._frame
+            os.path.join(settings.general.run_dir, CONTROL_SOCKET),
+            on_hello=self._hello,
+            on_frame=self._frame,
+            on_gone=self._worker_gone,
         )
         self.records: collections.deque[dict[str, Any]] = collections.deque(maxlen=RECORDS_KEPT)
         self.subscribers: dict[str, dict[str, int]] = {}
@@ -63,6 +71,9 @@ class Control:
         self._own: list[str] = []
         self._flow_queries: dict[int, tuple[set[Worker], list[dict[str, Any]], asyncio.Event]] = {}
         self._questions = 0
+        self._gone: dict[int, collections.Counter[str]] = {}
+        """By process id; 0 holds what is too old to be told apart."""
+        self._radius: RadiusClient | None = None
         self._use(settings)
 
     def start(self) -> None:
@@ -78,7 +89,10 @@ class Control:
         self.server.close()
 
     def configure(self, settings: ConcentratorSettings) -> None:
-        """Other settings. Running flows go on; a subscriber that is no longer served gets no new ones."""
+        """Other settings. Running flows go on; a subscriber that is no longer served gets no new ones.
+
+        Raises SettingsError, and the settings before stay in force.
+        """
         self._use(settings)
         self.server.broadcast(SETTINGS, self.worker_settings())
         self.server.broadcast(FORGET, {"all": True})
@@ -102,16 +116,13 @@ class Control:
     async def status(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Everything a person asks first."""
         now = time.monotonic()
-        counters: collections.Counter[str] = collections.Counter()
-        for worker in self.server.workers:
-            counters.update(worker.counters)
         return {
             "version": cpe_mcp.__version__,
             "kernel": platform.release(),
             "uptime_s": round(now - self.started, 1),
             "listeners": self._listeners(),
             "workers": [{"index": worker.index, "pid": worker.pid} for worker in self.server.workers if worker.pid],
-            "counters": dict(counters),
+            "counters": self._counters(),
             "subscribers": [{"name": name, **totals} for name, totals in sorted(self.subscribers.items())],
             "authorizations": self._authorizer.status(now),
             "refusals": [{"reason": r, "text": TEXTS.get(r, r), "count": n} for r, n in self.refusals.most_common()],
@@ -122,6 +133,23 @@ class Control:
                 "counters": dict(self._radius.counters) if self._radius is not None else {},
             },
         }
+
+    def figures(self, *, worker_restarts: int) -> Figures:
+        """What the metrics show; a copy, for another thread."""
+        settings = self.settings
+        subscribers = sorted(self.subscribers.items()) if settings.general.metrics_subscribers else ()
+        return Figures(
+            version=cpe_mcp.__version__,
+            kernel=platform.release(),
+            uptime_s=round(time.monotonic() - self.started, 1),
+            workers=sum(1 for worker in self.server.workers if worker.pid),
+            worker_restarts=worker_restarts,
+            counters=self._counters(),
+            refusals=dict(self.refusals),
+            radius_enabled=settings.radius.enabled,
+            radius=dict(self._radius.counters) if self._radius is not None else {},
+            subscribers=tuple(SubscriberTotals(name, **totals) for name, totals in subscribers),
+        )
 
     async def flows(self, args: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Live flows of all workers."""
@@ -137,6 +165,13 @@ class Control:
             pass
         del self._flow_queries[number]
         return query[1]
+
+    def _counters(self) -> dict[str, int]:
+        """Of all workers, those that have gone included: a counter only grows."""
+        counters: collections.Counter[str] = collections.Counter()
+        for counted in (*self._gone.values(), *(worker.counters for worker in self.server.workers)):
+            counters.update(counted)
+        return dict(counters)
 
     def _listeners(self) -> list[dict[str, Any]]:
         return [
@@ -154,7 +189,18 @@ class Control:
 
     def _hello(self, worker: Worker) -> None:
         log.info("relay worker %d (pid %d) is here", worker.index, worker.pid)
+        # The same process again, whose counters go on, or a new one with an old number: then a counter begins anew.
+        self._gone.pop(worker.pid, None)
         worker.send(SETTINGS, self.worker_settings())
+
+    def _worker_gone(self, worker: Worker) -> None:
+        if not worker.counters:
+            return
+        counted = collections.Counter({name: n for name, n in worker.counters.items() if name not in GAUGES})
+        self._gone[worker.pid] = counted
+        if len(self._gone) > GONE_MAX:
+            oldest = next(pid for pid in self._gone if pid)
+            self._gone.setdefault(0, collections.Counter()).update(self._gone.pop(oldest))
 
     def _frame(self, worker: Worker, kind: str, payload: Any) -> None:
         if kind == AUTHORIZE:
@@ -198,7 +244,10 @@ class Control:
 
     async def _ask_radius(self, address: str) -> None:
         assert self._radius is not None
-        answer = await self._radius.authorize_address(address, password=self.settings.radius.password)
+        try:
+            answer = await self._radius.authorize_address(address, password=self.settings.radius.password)
+        except RadiusError as error:  # a peer must not wait for ever because of our settings
+            answer = RadiusAnswer(TIMEOUT, str(error))
         verdict = self._authorizer.learn(address, answer, time.monotonic())
         log.info("RADIUS on %s: %s%s", address, answer.verdict, f" ({answer.reason})" if answer.reason else "")
         for worker, number in self._asking.pop(address, []):
@@ -232,19 +281,26 @@ class Control:
                 self.server.broadcast(SETTINGS, self.worker_settings())
 
     def _use(self, settings: ConcentratorSettings) -> None:
+        """Raises SettingsError before anything is another."""
+        radius = settings.radius
+        client = None
+        if radius.enabled:
+            try:
+                client = RadiusClient(
+                    [split_host(server, RADIUS_PORT) for server in radius.server],
+                    radius.secret.encode(),
+                    timeout_s=radius.timeout_s,
+                    tries=radius.tries,
+                    enterprise=radius.enterprise,
+                    nas_identifier=radius.nas_identifier,
+                )
+            except RadiusError as error:
+                raise SettingsError(str(error)) from None
+            if self._radius is not None:
+                client.counters.update(self._radius.counters)
         self.settings = settings
         self._authorizer = Authorizer(settings.subscribers, settings.radius)
-        self._radius: RadiusClient | None = None
-        radius = settings.radius
-        if radius.enabled:
-            self._radius = RadiusClient(
-                [split_host(server, RADIUS_PORT) for server in radius.server],
-                radius.secret.encode(),
-                timeout_s=radius.timeout_s,
-                tries=radius.tries,
-                enterprise=radius.enterprise,
-                nas_identifier=radius.nas_identifier,
-            )
+        self._radius = client
 
     def _run(self, work: Any) -> None:
         """A task that is kept from being collected while it runs."""

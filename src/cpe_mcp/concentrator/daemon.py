@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import cpe_mcp
 from cpe_mcp.concentrator.control import Control
+from cpe_mcp.concentrator.figures import Figures
 from cpe_mcp.concentrator.kernel_setup import prepare
 from cpe_mcp.concentrator.workers import WorkerProcesses, worker_command
 from cpe_mcp.control.api import ApiServer
@@ -24,6 +26,9 @@ from cpe_mcp.control.ask import ApiError, ask
 from cpe_mcp.control.frames import API_SOCKET
 from cpe_mcp.settings import ConcentratorSettings, SettingsError, load_concentrator
 from cpe_mcp.settings.load import warnings_of
+
+if TYPE_CHECKING:
+    from cpe_mcp.concentrator.metrics import MetricsServer
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +40,15 @@ NEEDS_RESTART = ("workers", "run_dir", "max_subflows", "tune_kernel")
 
 
 class Daemon:
-    """Everything that runs."""
+    """Everything that runs. Raises SettingsError for settings that cannot work here."""
 
     def __init__(self, settings: ConcentratorSettings, path: str) -> None:
         self._settings = settings
         self._path = path
-        self._control = Control(settings)
+        self._metrics: MetricsServer | None = None
+        with _in_file(path):
+            self._control = Control(settings)
+            self._metrics = self._metrics_for(settings)
         general = settings.general
         self._workers = WorkerProcesses(worker_command(general.run_dir), general.workers)
         methods = {"status": self._control.status, "flows": self._control.flows}
@@ -53,37 +61,66 @@ class Daemon:
         self._control.start()
         self._workers.start()
         await self._api.start()
+        if self._metrics is not None:
+            await self._metrics.follow(general.metrics_address, general.metrics_port)
 
     async def stop(self) -> None:
         """End the workers, remove the sockets."""
+        if self._metrics is not None:
+            await self._metrics.close()
         await self._api.close()
         await self._workers.stop()
         self._control.stop()
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
         """Read the settings again; wrong ones are refused and the old ones stay."""
         try:
             new = load_concentrator(self._path)
+            with _in_file(self._path):
+                metrics = self._metrics_for(new)
+                self._control.configure(new)
         except SettingsError as error:
-            log.error("settings not read again: %s", error)
+            log.error("settings not read again, those before stay in force: %s", error)
             return
         for name in NEEDS_RESTART:
             if getattr(new.general, name) != getattr(self._settings.general, name):
                 log.warning("option %s of section global takes effect with the next restart", name)
         self._settings = new
         logging.getLogger().setLevel(new.general.log_level.upper())
-        self._control.configure(new)
         log.info("settings read again")
+        self._metrics = metrics
+        if metrics is not None:
+            try:
+                await metrics.follow(new.general.metrics_address, new.general.metrics_port)
+            except OSError as error:
+                log.error("%s", error.strerror)
+
+    def figures(self) -> Figures:
+        """For the metrics."""
+        return self._control.figures(worker_restarts=self._workers.restarts)
+
+    def _metrics_for(self, settings: ConcentratorSettings) -> MetricsServer | None:
+        """The server that there is, or a new one when the settings want one: most concentrators never load the library."""
+        if self._metrics is not None or not settings.general.metrics_port:
+            return self._metrics
+        try:
+            from cpe_mcp.concentrator.metrics import MetricsServer
+        except ModuleNotFoundError as error:
+            raise SettingsError(
+                f"section global, option metrics_port: needs the Python package {error.name}, which is not installed; "
+                "install prometheus-client, or set metrics_port to 0"
+            ) from None
+        return MetricsServer(self.figures)
 
 
 async def serve(settings: ConcentratorSettings, path: str) -> int:
-    """Run until SIGTERM or SIGINT; SIGHUP reads the settings again. Returns the exit code; raises OSError."""
+    """Run until SIGTERM or SIGINT; SIGHUP reads the settings again. Returns the exit code; raises OSError, SettingsError."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     daemon = Daemon(settings, path)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    loop.add_signal_handler(signal.SIGHUP, daemon.reload)
+    loop.add_signal_handler(signal.SIGHUP, _background(daemon.reload))
     log.info("mcp-concentrator %s with %s", cpe_mcp.__version__, path)
     for warning in warnings_of(settings):
         log.warning("%s", warning)
@@ -94,6 +131,27 @@ async def serve(settings: ConcentratorSettings, path: str) -> int:
         await daemon.stop()
     log.info("stopped")
     return EXIT_OK
+
+
+@contextlib.contextmanager
+def _in_file(path: str) -> Iterator[None]:
+    """What is wrong with settings only when they are used names their file too."""
+    try:
+        yield
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from None
+
+
+def _background(work: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """A signal handler that runs a coroutine; the set keeps its task from being collected."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    def handler() -> None:
+        task = asyncio.get_running_loop().create_task(work())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    return handler
 
 
 def print_status(result: dict[str, Any]) -> None:
@@ -138,6 +196,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger().setLevel(settings.general.log_level.upper())
     try:
         return asyncio.run(serve(settings, options.config))
+    except SettingsError as error:
+        print(f"mcp-concentrator: {error}", file=sys.stderr)
+        return EXIT_USAGE
     except OSError as error:
         log.error("cannot run: %s", error)
         return EXIT_FAILED

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from cpe_mcp.control.frames import AUTHORIZE, AUTHORIZED, FORGET, SETTINGS
 from cpe_mcp.convert import Converter, ErrorCode, PeerError, PrefixReceived, RequestReceived
-from cpe_mcp.convert.tlv import TCP_OPTION_MPTCP
+from cpe_mcp.convert.tlv import TCP_OPTION_MPTCP, TlvType
 from cpe_mcp.policy.destinations import DestinationTable
 from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.relay.flow import AUTHORIZING, CLOSED, CONCENTRATOR, CONNECTING, DRAINING, READING, RELAYING, step
@@ -26,6 +26,7 @@ from cpe_mcp.relay.sockets import (
     DESCRIPTORS_OUT,
     Socket,
     connect_tcp,
+    fell_back,
     is_mptcp,
     listen_mptcp,
     reset_on_close,
@@ -47,6 +48,10 @@ RETRY_WAIT_S = 5
 """Suggested wait in Convert Errors 64 and 65 of passing troubles of ours (RFC 8803 reads 0 as at least 30 s)."""
 EXTENSIONS = bytes([30, 4, 8])
 """TCP option kinds this converter handles: MPTCP, SACK-permitted, timestamps (RFC 8803 section 4.2.4)."""
+
+ERROR_TYPE_AT, ERROR_CODE_AT = 4, 6
+"""Octets of a Convert message whose only TLV is an Error: behind the fixed header, and behind type and length (RFC 8803
+section 4.2.8)."""
 
 ICMP4_HOST_UNREACHABLE, ICMP4_NET_UNREACHABLE, ICMP4_PROHIBITED = 1, 0, 13
 ICMP6_ADDRESS_UNREACHABLE, ICMP6_NO_ROUTE, ICMP6_PROHIBITED = 3, 0, 1
@@ -144,6 +149,8 @@ class ConcentratorFlow(Flow):
         """The verdict came, at once or later."""
         self._verdict = verdict
         self._concentrator.half_open.discard(self)
+        if verdict.kind == "accept":
+            self._concentrator.count("authorized")
         if self.state == AUTHORIZING:
             self._proceed(verdict)
         elif self.state == READING:
@@ -245,6 +252,8 @@ class ConcentratorFlow(Flow):
             return
         self.state = step(CONCENTRATOR, self.state, "connected")
         self._request = None
+        if fell_back(self.near.sock):
+            self._concentrator.count("plain_tcp")
         self.relay(up, rest, moved_up=len(request.trailing), moved_down=0)
 
     def _failed(self, error: int) -> None:
@@ -281,6 +290,8 @@ class ConcentratorFlow(Flow):
         try:
             if reply:
                 self.near.sock.send(reply)
+                if len(reply) > ERROR_CODE_AT and reply[ERROR_TYPE_AT] == TlvType.ERROR:
+                    self._concentrator.count(f"error:{reply[ERROR_CODE_AT]}")
             self.near.sock.shutdown(_socket.SHUT_WR)
         except OSError:
             self.close(Reason.CLIENT_RESET, reset=True)
@@ -371,7 +382,9 @@ class ConcentratorWorker(Worker):
         """What is remembered of this peer; None: the control daemon was asked, ``flow.judged`` comes later."""
         known = self._verdicts.get(peer)
         if known is not None and known.expires > self.loop.now:
+            self.count("verdict_cached")
             return known
+        self.count("verdict_asked")
         number = self._asking.get(peer)
         if number is not None:
             self._asked[number][1].append(flow)
@@ -413,11 +426,15 @@ class ConcentratorWorker(Worker):
     # The worker's hooks ---------------------------------------------------------------------------------------------
 
     def counters(self) -> dict[str, int]:
-        """See :class:`Worker`."""
-        waiting = sum(self.waiting.values())
+        """See :class:`Worker`. Bytes of live flows count as they go: a long download is not one jump at its end."""
+        counters = super().counters()
+        relaying = [flow.relaying for flow in self.live.values() if flow.relaying is not None]
         return {
-            **super().counters(),
-            "waiting": waiting,
+            **counters,
+            "bytes_up": counters.get("bytes_up", 0) + sum(row.up.moved for row in relaying),
+            "bytes_down": counters.get("bytes_down", 0) + sum(row.down.moved for row in relaying),
+            "relaying": len(relaying),
+            "waiting": sum(self.waiting.values()),
             "half_open": len(self.half_open),
             "verdicts": len(self._verdicts),
         }
@@ -475,6 +492,7 @@ class ConcentratorWorker(Worker):
                 reset_on_close(sock)
                 sock.close()
                 continue
+            self.count(f"accepted:{name}")
             ConcentratorFlow(self, sock, name, peer).start()
 
 

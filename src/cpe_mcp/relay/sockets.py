@@ -21,6 +21,8 @@ IP_TRANSPARENT = 19
 IPV6_TRANSPARENT = 75
 TCP_CONGESTION = 13
 TCP_IS_MPTCP = 43
+SOL_MPTCP, MPTCP_INFO = 284, 1
+"""linux/socket.h, linux/mptcp.h: since 5.16"""
 TCP_INFO_BYTES = 104
 """As much of struct tcp_info as is read here."""
 TCP_INFO_OPTIONS = 5
@@ -186,6 +188,16 @@ def is_mptcp(sock: Socket) -> bool:
         return sock.getsockopt(_socket.IPPROTO_TCP, TCP_IS_MPTCP) == 1
     except OSError:
         return False
+
+
+def fell_back(sock: Socket) -> bool:
+    """Whether a connection of a Multipath TCP listener is plain TCP: from its SYN on, or later because something on the way
+    changed it. Only a connection that speaks MPTCP has MPTCP_INFO (seen on 6.18)."""
+    try:
+        sock.getsockopt(SOL_MPTCP, MPTCP_INFO, 4)
+    except OSError:
+        return True
+    return False
 
 
 def synack_options(sock: Socket, *, mptcp: bool) -> bytes:

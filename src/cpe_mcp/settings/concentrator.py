@@ -39,6 +39,13 @@ class GlobalSettings:
     log_level: str = option(
         "choice", "info", "Least severity that is logged.", choices=("debug", "info", "warning", "error")
     )
+    metrics_port: int = option("integer", 0, "TCP port of the Prometheus metrics; 0: none.", low=0, high=65535)
+    metrics_address: str = option(
+        "address", "127.0.0.1", "Local address of the metrics, which everybody may read who reaches it."
+    )
+    metrics_subscribers: bool = option(
+        "flag", False, "Metrics of each subscriber too: they tell who used how much, and are many."
+    )
 
 
 @dataclass(frozen=True, slots=True)
