@@ -36,6 +36,10 @@ class Reason:
     NOT_GLOBAL = "not-global"
     NOT_TAKEN = "not-taken"
     LEFT_DIRECT = "left-direct"
+    WAN_NETWORK = "wan-network"
+    OTHER_WAY = "other-way"
+    MPTCP_STRIPPED = "mptcp-stripped"
+    MPTCP_LOST = "mptcp-lost"
     # one flow, at the concentrator
     COOKIE_WANTED = "cookie-wanted"
     WRONG_COOKIE = "wrong-cookie"
@@ -61,6 +65,7 @@ class Reason:
     SERVER_RESET = "server-reset"
     MPTCP_RESET = "mptcp-reset"
     WORKER_STOPPED = "worker-stopped"
+    DROPPED = "dropped"
 
 
 TEXTS: dict[str, str] = {
@@ -88,6 +93,10 @@ TEXTS: dict[str, str] = {
     Reason.NOT_GLOBAL: "the destination is not a global address, and only those are taken (global.intercept)",
     Reason.NOT_TAKEN: "the settings say that no connection is taken (global.intercept)",
     Reason.LEFT_DIRECT: "it failed through the concentrator a short time ago and is left to plain forwarding",
+    Reason.WAN_NETWORK: "the destination is in a network directly behind a WAN, and those are never taken",
+    Reason.OTHER_WAY: "the route to it does not leave by a managed WAN, and only that is taken",
+    Reason.MPTCP_STRIPPED: "the concentrator was reached over plain TCP only: the handshake came back without MPTCP",
+    Reason.MPTCP_LOST: "the connection to the concentrator fell back to plain TCP while it ran",
     Reason.COOKIE_WANTED: "this listener faces the Internet and wants a cookie",
     Reason.WRONG_COOKIE: "the cookie was not made with the subscriber's key",
     Reason.UNKNOWN_SUBSCRIBER: "the cookie names no subscriber of the table",
@@ -110,4 +119,5 @@ TEXTS: dict[str, str] = {
     Reason.SERVER_RESET: "reset by the server",
     Reason.MPTCP_RESET: "the connection to the concentrator was reset",
     Reason.WORKER_STOPPED: "the relay worker was stopped",
+    Reason.DROPPED: "ended by hand (cpe-mcp drop)",
 }

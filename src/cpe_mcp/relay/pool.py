@@ -18,6 +18,7 @@ from cpe_mcp.paths.snapshot import ConcentratorView, Snapshot, WanView
 from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.relay.loop import End, Loop
 from cpe_mcp.relay.sockets import connect_concentrator, socket_error
+from cpe_mcp.relay.subflow_info import speaks_mptcp
 
 if TYPE_CHECKING:
     from cpe_mcp.relay.sockets import Socket
@@ -125,6 +126,10 @@ class Pool:
     def ready(self) -> int:
         """Members that a flow can have now."""
         return len(self._ready)
+
+    def plain(self) -> int:
+        """Ready members that have fallen back to TCP: evidence that something on the way removes MPTCP."""
+        return sum(not speaks_mptcp(member.end.sock) for member in self._ready)
 
     def take(self, route: Route) -> Member | None:
         """The oldest ready member of this route, proven alive; None: the flow opens its own connection."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -38,3 +39,16 @@ class FlowRecord(NamedTuple):
     duration_s: float
     end: str
     """How it ended: a value of Reason; "" for a live flow."""
+    mptcp: bool = False
+    """The connection to the concentrator was Multipath TCP, and still is or was when it ended."""
+    fallback: str = ""
+    """Why a proxied flow was carried over plain TCP: a value of Reason; "" for one that was not."""
+    bytes_by_wan: dict[str, dict[str, int]] = {}  # noqa: RUF012 - nobody changes it
+    """``{wan: {"down": n, "up": n}}`` of a proxied flow of some size, Convert's own bytes included; empty where it is not
+    known. What a line carried between the last look and its death is in no WAN's sum."""
+
+
+def matches(text: str, parts: Iterable[str]) -> bool:
+    """Whether ``text`` is in one of a flow's words, whatever the case; "" is in all."""
+    wanted = text.casefold()
+    return any(wanted in part.casefold() for part in parts)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import _socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.relay.flow import Table, step
 from cpe_mcp.relay.loop import End, Loop
 from cpe_mcp.relay.pump import AGAIN, BLOCKED, FINISHED, SOURCE_BROKEN, Direction, Pipes, pump
-from cpe_mcp.relay.records import FlowRecord
+from cpe_mcp.relay.records import FlowRecord, matches
 from cpe_mcp.relay.sockets import reset_on_close
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Relaying:
                 direction.finished = True
                 if up.finished and down.finished:
                     return DONE  # close sends the FIN itself
+                owner.on_half_closed()
                 try:
                     direction.sink.sock.shutdown(_socket.SHUT_WR)
                 except OSError:
@@ -135,6 +136,9 @@ class Flow:
         else:
             self.close(self.end_reason(outcome), reset=True)
 
+    def on_half_closed(self) -> None:
+        """One direction has ended; soon the kernel may forget what it knows of the subflows."""
+
     def end_reason(self, broken: str) -> str:
         """Why the flow ended when NEAR or FAR broke."""
         raise NotImplementedError
@@ -184,6 +188,15 @@ class Flow:
     def stop(self) -> None:
         """The worker ends: reset both sides, since a FIN would pass a cut transfer off as a complete one."""
         self.close(Reason.WORKER_STOPPED, reset=True)
+
+    def matches(self, text: str) -> bool:
+        """Whether ``text`` is part of client, server, concentrator or subscriber, WAN, or action."""
+        ends = (f"{self.client[0]}:{self.client[1]}", f"{self.server[0]}:{self.server[1]}")
+        return matches(text, (*ends, *self.peer_names(), self.action))
+
+    def describe(self) -> dict[str, Any]:
+        """The live flow, as the answer to ``list`` carries it."""
+        return self.record("")._asdict()
 
     def record(self, end: str) -> FlowRecord:
         """The flow as a record; ``end`` is "" while it lives."""

@@ -23,6 +23,7 @@ from cpe_mcp.relay.flow import CLOSED, CONNECTING, DIRECT, NEW, RELAYING, UPSTRE
 from cpe_mcp.relay.loop import End
 from cpe_mcp.relay.pool import Pool, Route, judge_refusal
 from cpe_mcp.relay.pump import read_once
+from cpe_mcp.relay.records import FlowRecord
 from cpe_mcp.relay.relaying import NEAR, Flow
 from cpe_mcp.relay.sockets import (
     Socket,
@@ -31,6 +32,7 @@ from cpe_mcp.relay.sockets import (
     pack16,
     socket_error,
 )
+from cpe_mcp.relay.subflow_info import SubflowInfo, speaks_mptcp, subflows_of
 from cpe_mcp.relay.worker import Worker, run_worker
 
 EARLY_BYTES = 8192
@@ -40,12 +42,32 @@ DIRECT_TIMEOUT_S = 30.0
 """For a direct handshake: four SYNs of Linux (1 + 2 + 4 + 8 s) and a margin, as a browser would wait itself."""
 TROUBLE_S = 1.0
 """The same trouble is reported at most this often."""
+PROOF_BYTES = 64 * 1024
+"""A flow that moved less is not worth the question what each WAN carried of it (20 us); most flows are smaller."""
+SAMPLE_S = 2.0
+"""While several WANs are in use, the subflows of flows that are moving are looked at this often, because the kernel forgets
+a subflow's bytes when its line dies."""
+SAMPLE_BYTES = 1024 * 1024
+"""What a flow must have moved since the last look to be worth another one."""
+ADDRESSES_KEPT = 64
+"""WAN addresses remembered with their WAN's name: that of a dead line is needed when its flows end."""
 
 
 class UpstreamFlow(Flow):
     """One intercepted connection."""
 
-    __slots__ = ("_convert", "_early", "_rest", "_retried", "_route", "_sent_early", "_upstream")
+    __slots__ = (
+        "_convert",
+        "_early",
+        "_rest",
+        "_retried",
+        "_route",
+        "_sampled_bytes",
+        "_seen",
+        "_sent_early",
+        "_upstream",
+        "_was_mptcp",
+    )
 
     def __init__(self, worker: UpstreamWorker, sock: Socket, family: int, peer: tuple[str, int]) -> None:
         super().__init__(worker, UPSTREAM, NEW, sock, peer)
@@ -59,6 +81,10 @@ class UpstreamFlow(Flow):
         self._sent_early = False
         self._rest = b""
         self._retried = False
+        self._was_mptcp = False
+        self._seen: dict[tuple[str, int, str, int], SubflowInfo] = {}
+        """The last that was seen of each subflow, those that have gone included."""
+        self._sampled_bytes = 0
 
     # Opening --------------------------------------------------------------------------------------------------------
 
@@ -219,6 +245,7 @@ class UpstreamFlow(Flow):
         if isinstance(answer, Established):
             assert self._route is not None
             self._upstream.answered(self._route)
+            self._was_mptcp = speaks_mptcp(self.far.sock)
             self.state = step(UPSTREAM, self.state, "established")
             self._relay(self._rest, answer.trailing)
         elif isinstance(answer, Refused):
@@ -287,6 +314,63 @@ class UpstreamFlow(Flow):
             return Reason.CLIENT_RESET
         return Reason.MPTCP_RESET if self.action == "proxy" else Reason.SERVER_RESET
 
+    def on_half_closed(self) -> None:
+        """See :class:`Flow`."""
+        if self._moved() >= PROOF_BYTES:
+            self._look()
+
+    def sample(self) -> None:
+        """Remember what each subflow has carried, if much has happened since the last look."""
+        if self._moved() - self._sampled_bytes >= SAMPLE_BYTES:
+            self._look()
+
+    def describe(self) -> dict[str, Any]:
+        """See :class:`Flow`; with the subflows of this moment."""
+        subflows = self._look()
+        wan_of = self._upstream.wan_of
+        rows = [{"wan": wan_of.get(row.local, ""), **row._asdict()} for row in subflows]
+        return {**super().describe(), "subflows": rows}
+
+    def record(self, end: str) -> FlowRecord:
+        """See :class:`Flow`."""
+        record = super().record(end)
+        if self.action != "proxy" or self.relaying is None or self.far is None:
+            return record
+        if not speaks_mptcp(self.far.sock):
+            _, wan = self.peer_names()
+            fallback = Reason.MPTCP_LOST if self._was_mptcp else Reason.MPTCP_STRIPPED
+            whole = {wan: {"down": record.bytes_down, "up": record.bytes_up}}
+            return record._replace(fallback=fallback, bytes_by_wan={} if self._was_mptcp else whole)
+        if self._moved() < PROOF_BYTES:
+            return record._replace(mptcp=True)
+        if end:
+            self._look()
+        return record._replace(mptcp=True, bytes_by_wan=self._bytes_by_wan())
+
+    def _moved(self) -> int:
+        relaying = self.relaying
+        return relaying.up.moved + relaying.down.moved if relaying is not None else 0
+
+    def _look(self) -> list[SubflowInfo]:
+        """The subflows of now, empty for a flow that is not proxied."""
+        if self.action != "proxy" or self.relaying is None or self.far is None:
+            return []
+        self._sampled_bytes = self._moved()
+        subflows = subflows_of(self.far.sock)
+        for row in subflows:
+            self._seen[row[:4]] = row
+        return subflows
+
+    def _bytes_by_wan(self) -> dict[str, dict[str, int]]:
+        wans: dict[str, dict[str, int]] = {}
+        for row in self._seen.values():
+            name = self._upstream.wan_of.get(row.local)
+            if name is not None:
+                counted = wans.setdefault(name, {"down": 0, "up": 0})
+                counted["down"] += row.bytes_down
+                counted["up"] += row.bytes_up
+        return wans
+
     def peer_names(self) -> tuple[str, str]:
         """See :class:`Flow`."""
         route = self._route
@@ -309,6 +393,9 @@ class UpstreamWorker(Worker):
         super().__init__(run_dir, index)
         self.snapshot: Snapshot = EMPTY
         self.pool = Pool(self.loop, self.trouble)
+        self.wan_of: dict[str, str] = {}
+        """Name of the WAN that has or had this address."""
+        self._next_sample = 0.0
         self._port = port
         self._routes: dict[tuple[str, str], Route] = {}
         self._reported: dict[tuple[str, str, str], float] = {}
@@ -390,6 +477,7 @@ class UpstreamWorker(Worker):
             "pool_taken": pool.taken,
             "pool_missed": pool.missed,
             "pool_died": pool.died,
+            "pool_plain": pool.plain(),
         }
 
     def on_frame(self, kind: str, payload: Any) -> None:
@@ -398,6 +486,7 @@ class UpstreamWorker(Worker):
             return
         self.snapshot = from_wire(payload)
         self._routes.clear()
+        self._learn_addresses()
         decision = decide(4, "", 0, self.snapshot)
         best = None
         if decision.action == "proxy" and decision.concentrator is not None and decision.wan is not None:
@@ -410,6 +499,11 @@ class UpstreamWorker(Worker):
 
     def on_tick(self) -> bool:
         """The pool's handshakes are timed too."""
+        if self.loop.now >= self._next_sample and len(self.snapshot.wans) > 1:
+            self._next_sample = self.loop.now + SAMPLE_S
+            for flow in self.live.values():
+                assert isinstance(flow, UpstreamFlow)
+                flow.sample()
         return self.pool.tick()
 
     def on_stop(self) -> None:
@@ -417,6 +511,15 @@ class UpstreamWorker(Worker):
         for listener in self._listeners:
             listener.close()
         self.pool.close()
+
+    def _learn_addresses(self) -> None:
+        for wan in self.snapshot.wans:
+            for address in (wan.address4, wan.address6):
+                if address:
+                    self.wan_of.pop(address, None)
+                    self.wan_of[address] = wan.name
+        while len(self.wan_of) > ADDRESSES_KEPT:
+            del self.wan_of[next(iter(self.wan_of))]
 
     def _accept(self, listener: Socket, family: int) -> None:
         for sock, peer in self.accepted(listener, family):

@@ -1,0 +1,123 @@
+"""What the kernel knows of one MPTCP connection's subflows, asked on the connection's own socket: bytes per line are exact
+even where subflows of several connections share their addresses.
+
+MPTCP_FULL_INFO (Linux 6.5) takes its input in the buffer that it fills, which ``getsockopt`` of Python cannot do, so libc is
+called. ctypes is loaded with the first question (0.3 MB): a worker that nobody asks does not have it.
+"""
+
+from __future__ import annotations
+
+import _socket
+import struct
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cpe_mcp.kernel.numbers import SOL_MPTCP
+
+if TYPE_CHECKING:
+    from cpe_mcp.relay.sockets import Socket
+
+MPTCP_INFO, MPTCP_FULL_INFO = 1, 4
+SUBFLOWS_MAX = 16
+"""Room in the arrays: the first subflow, eight more (the kernel's limit), and those that are just being closed."""
+TCP_INFO_BYTES = 136
+"""As much of struct tcp_info as is read here; the kernel copies what fits."""
+RTT, TOTAL_RETRANS, BYTES_ACKED, BYTES_RECEIVED = 68, 100, 120, 128
+"""Offsets in struct tcp_info, Linux 4.6 and later."""
+SUBFLOW_INFO_BYTES, LOCAL, REMOTE = 264, 8, 136
+"""struct mptcp_subflow_info: an id, then the two sockaddr_storage."""
+FULL_INFO = struct.Struct("=IIIIIIQQ96x")
+"""struct mptcp_full_info with the struct mptcp_info of 6.18 behind it, which older kernels fill in part."""
+NUM_SUBFLOWS = 16
+V4_MAPPED = bytes(10) + b"\xff\xff"
+
+
+class SubflowInfo(NamedTuple):
+    """One subflow. Bytes are payload since it was established, without the line's own retransmissions."""
+
+    local: str
+    local_port: int
+    remote: str
+    remote_port: int
+    rtt_ms: float
+    bytes_down: int
+    """Received over it."""
+    bytes_up: int
+    """Sent over it and acknowledged."""
+    retransmits: int
+    """Segments."""
+
+
+def speaks_mptcp(sock: Socket) -> bool:
+    """Whether a connected MPTCP socket still is one, and has not fallen back to TCP. Linux 5.16; older ones cannot tell."""
+    try:
+        return bool(sock.getsockopt(SOL_MPTCP, MPTCP_INFO, 4))
+    except OSError:
+        return False
+
+
+def subflows_of(sock: Socket) -> list[SubflowInfo]:
+    """All subflows of a connection, in the order they joined; empty after a fallback to TCP, and before Linux 6.5."""
+    asker = _asker()
+    return [_pull(*row) for row in asker.ask(sock.fileno())] if asker is not None else []
+
+
+class _Asker:
+    """The buffers, made once, and libc's getsockopt."""
+
+    def __init__(self) -> None:
+        import ctypes
+
+        self._getsockopt = ctypes.CDLL(None).getsockopt
+        self._by_reference = ctypes.byref
+        self._subflows = ctypes.create_string_buffer(SUBFLOWS_MAX * SUBFLOW_INFO_BYTES)
+        self._tcp_infos = ctypes.create_string_buffer(SUBFLOWS_MAX * TCP_INFO_BYTES)
+        self._full = ctypes.create_string_buffer(FULL_INFO.size)
+        self._length = ctypes.c_uint32()
+        arrays = (ctypes.addressof(self._subflows), ctypes.addressof(self._tcp_infos))
+        self._question = FULL_INFO.pack(0, TCP_INFO_BYTES, 0, SUBFLOW_INFO_BYTES, 0, SUBFLOWS_MAX, *arrays)
+
+    def ask(self, fd: int) -> list[tuple[bytes, bytes]]:
+        """``(subflow_info, tcp_info)`` of each subflow."""
+        self._full.raw = self._question
+        self._length.value = FULL_INFO.size
+        if self._getsockopt(fd, SOL_MPTCP, MPTCP_FULL_INFO, self._full, self._by_reference(self._length)):
+            return []
+        (count,) = struct.unpack_from("=I", self._full, NUM_SUBFLOWS)
+        subflows, tcp_infos = self._subflows.raw, self._tcp_infos.raw
+        return [
+            (
+                subflows[n * SUBFLOW_INFO_BYTES : (n + 1) * SUBFLOW_INFO_BYTES],
+                tcp_infos[n * TCP_INFO_BYTES : (n + 1) * TCP_INFO_BYTES],
+            )
+            for n in range(min(count, SUBFLOWS_MAX))
+        ]
+
+
+@cache
+def _asker() -> Any:
+    """None where Python has no ctypes (OpenWrt splits it off)."""
+    try:
+        return _Asker()
+    except ImportError:
+        return None
+
+
+def _pull(addresses: bytes, info: bytes) -> SubflowInfo:
+    local, remote = _pull_address(addresses, LOCAL), _pull_address(addresses, REMOTE)
+    (rtt_us,) = struct.unpack_from("=I", info, RTT)
+    (retransmits,) = struct.unpack_from("=I", info, TOTAL_RETRANS)
+    acked, received = struct.unpack_from("=QQ", info, BYTES_ACKED)
+    return SubflowInfo(*local, *remote, rtt_us / 1000, received, acked, retransmits)
+
+
+def _pull_address(data: bytes, at: int) -> tuple[str, int]:
+    """Address and port of a struct sockaddr; IPv4 as IPv4 also where the socket is AF_INET6."""
+    (family,) = struct.unpack_from("=H", data, at)
+    (port,) = struct.unpack_from("!H", data, at + 2)
+    if family == _socket.AF_INET:
+        return _socket.inet_ntoa(data[at + 4 : at + 8]), port
+    packed = data[at + 8 : at + 24]
+    if packed.startswith(V4_MAPPED):
+        return _socket.inet_ntoa(packed[12:]), port
+    return _socket.inet_ntop(_socket.AF_INET6, packed), port
