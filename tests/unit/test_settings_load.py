@@ -381,3 +381,94 @@ def test_any_file_is_settings_or_one_line(words: list[str]) -> None:
     except SettingsError as error:
         message = str(error)
     assert len(message.splitlines()) <= 1
+
+
+RULES = """
+config rule
+	option name 'Work laptop'
+	option action 'direct'
+	list mac '00-53-00-AB-CD-EF'
+	list src '192.168.1.20'
+
+config rule 'video'
+	option action 'proxy'
+	list domain '*.Video.Example.'
+	list domain 'bücher.example'
+	list dest_port '443'
+	list dest_port '8000-8100'
+	option proto 'tcp'
+
+config rule
+	option action 'block'
+	list dest '2001:db8::/32'
+	list dscp 'AF41'
+	list dscp '0x2e'
+	option enabled '0'
+"""
+
+
+def test_rules_keep_their_order_and_have_one_form() -> None:
+    first, second, third = parse_router(RULES).rules
+    assert [rule.section for rule in (first, second, third)] == ["rule[0]", "video", "rule[2]"]
+    assert [rule.label() for rule in (first, second, third)] == ["Work laptop", "video", "rule[2]"]
+    assert (first.mac, first.src) == (("00:53:00:ab:cd:ef",), ("192.168.1.20/32",))
+    assert second.domain == ("video.example", "xn--bcher-kva.example")
+    assert second.dest_port == ("443", "8000-8100")
+    assert (third.dscp, third.enabled) == ((34, 46), False)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "config rule\n option action 'direct'\nconfig rule 'x'\nconfig rule\n list mac '00:53'\n",
+            "FILE:5: section rule[2], option mac: '00:53' is not allowed; a hardware address such as 00:53:00:12:34:56",
+        ),
+        (
+            "config rule 'x'\n list dest_port '0'\n",
+            "FILE:2: section rule 'x', option dest_port: '0' is not allowed; "
+            "a port from 1 to 65535, or a range such as 8000-8100",
+        ),
+        (
+            "config rule\n list dest_port '90-80'\n",
+            "FILE:2: section rule[0], option dest_port: '90-80' is not allowed; "
+            "a port from 1 to 65535, or a range such as 8000-8100",
+        ),
+        (
+            "config rule\n list dscp 'AF99'\n",
+            "FILE:2: section rule[0], option dscp: 'AF99' is not allowed; "
+            "a number from 0 to 63, or a name such as EF, AF41, CS1",
+        ),
+        (
+            "config rule\n list domain 'exa mple.com'\n",
+            "FILE:2: section rule[0], option domain: 'exa mple.com' is not allowed; "
+            "a domain name such as example.com or *.example.com",
+        ),
+        (
+            "config rule\n option action 'drop'\n",
+            "FILE:2: section rule[0], option action: 'drop' is not allowed; one of proxy, direct, block",
+        ),
+        (
+            "config rule\nconfig rule\n option action 'proxy'\n list proto 'udp'\n",
+            "FILE:4: section rule[1], option proto: 'udp' alone is not allowed with action 'proxy'; only TCP can be proxied",
+        ),
+        (
+            "config dscp\n list map 'EF:64'\n",
+            "FILE:2: section dscp, option map: 'EF:64' is not allowed; "
+            "FROM:TO, each a number from 0 to 63 or a name such as EF, AF41, CS1",
+        ),
+        (
+            "config dscp\n list map 'EF:0'\n list map '46:1'\n",
+            "FILE:3: section dscp, option map: '46:1': 46 is written by '46:0' already",
+        ),
+    ],
+)
+def test_what_is_wrong_in_rules_is_named(text: str, message: str) -> None:
+    assert refusal(text) == message
+
+
+def test_log_level_is_read_at_its_old_place_and_the_new_one_wins() -> None:
+    assert parse_router("config global\n option log_level debug\n").logging.level == "debug"
+    both = "config logging\n option level error\nconfig global\n option log_level debug\n"
+    assert parse_router(both).logging.level == "error"
+    assert "FILE:2: section logging, option level: 'x'" in refusal("config global\n option log_level x\n")

@@ -43,7 +43,7 @@ def test_the_manual_ends_with_the_generated_tables(side: str) -> None:
 def test_every_option_is_in_the_sample(side: str) -> None:
     sample = sample_file(side)
     for type_, kind in SECTIONS[side].items():
-        (block,) = [part for part in sample.split("\n\n") if re.search(rf"^#?config {type_} ", part, re.M)]
+        (block,) = [part for part in sample.split("\n\n") if re.search(rf"^#?config {type_}\b", part, re.M)]
         for name, declared in declared_options(kind.settings).items():
             keyword = "list" if declared.many else "option"
             assert re.search(rf"^\t# {re.escape(declared.doc)}.*\n\t#{keyword} {name} '", block, re.M), (type_, name)
@@ -62,7 +62,9 @@ def test_everything_uncommented_is_the_defaults() -> None:
 
     defaults = RouterSettings()
     settings = parse_router(uncommented("router"))
-    assert dataclasses.replace(settings, wans=(), concentrators=()) == defaults
+    assert dataclasses.replace(settings, wans=(), concentrators=(), rules=()) == defaults
+    (rule,) = settings.rules
+    assert dataclasses.replace(rule, section="") == type(rule)()
     (wan,), (static,) = settings.wans, settings.concentrators
     assert dataclasses.replace(wan, name="", device="") == type(wan)()
     assert dataclasses.replace(static, name="", address=()) == type(static)()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from cpe_mcp.settings import concentrator, router
@@ -26,6 +27,8 @@ class SectionKind(NamedTuple):
     field: str
     many: bool
     """True: any number of named ones, in the order of the file; False: at most one."""
+    may_be_anonymous: bool = False
+    """With ``many``: a name is not needed. Such settings have a field ``section`` instead of ``name``."""
 
 
 ROUTER_SECTIONS: dict[str, SectionKind] = {
@@ -35,6 +38,11 @@ ROUTER_SECTIONS: dict[str, SectionKind] = {
     "discovery": SectionKind(router.DiscoverySettings, "discovery", False),
     "concentrator": SectionKind(router.ConcentratorSettings, "concentrators", True),
     "radius": SectionKind(router.RadiusSettings, "radius", False),
+    "rule": SectionKind(router.RuleSettings, "rules", True, may_be_anonymous=True),
+    "quic": SectionKind(router.QuicSettings, "quic", False),
+    "dscp": SectionKind(router.DscpSettings, "dscp", False),
+    "logging": SectionKind(router.LoggingSettings, "logging", False),
+    "dns": SectionKind(router.DnsSettings, "dns", False),
 }
 CONCENTRATOR_SECTIONS: dict[str, SectionKind] = {
     "global": SectionKind(concentrator.GlobalSettings, "general", False),
@@ -43,6 +51,9 @@ CONCENTRATOR_SECTIONS: dict[str, SectionKind] = {
     "destinations": SectionKind(concentrator.DestinationSettings, "destinations", False),
     "radius": SectionKind(concentrator.RadiusSettings, "radius", False),
 }
+
+ROUTER_MOVED = {("global", "log_level"): ("logging", "level")}
+"""Options that live in another section now; the old place is still read, the new one wins."""
 
 FLAG_WORDS = {
     "1": True, "on": True, "yes": True, "true": True,
@@ -53,6 +64,15 @@ PROXY_AUTODISCOVERY_CODE = 252
 TAKEN_DHCP4_CODES = (MICROSOFT_ROUTES_CODE, PROXY_AUTODISCOVERY_CODE)
 """Site-specific codes that clients in the field already understand as something else."""
 SECRET_MASK = "********"
+DSCP_NAMES = {
+    "BE": 0, "DF": 0, "LE": 1, "VA": 44, "EF": 46,
+    **{f"CS{n}": 8 * n for n in range(8)},
+    **{f"AF{n}{drop}": 8 * n + 2 * drop for n in range(1, 5) for drop in range(1, 4)},
+}  # fmt: skip
+"""IANA's registry of Differentiated Services Field Codepoints; BE is the usual word for DF."""
+DNS_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+DNS_NAME_MAX = 253
+"""Octets of a name as text (RFC 1035 section 2.3.4)."""
 
 
 def load_router(path: str) -> RouterSettings:
@@ -67,7 +87,7 @@ def load_concentrator(path: str) -> ConcentratorSettings:
 
 def parse_router(text: str, file: str = "cpe-mcp") -> RouterSettings:
     """:func:`load_router` without the reading; ``file`` is what messages call it."""
-    fields, sections = _build(text, file, ROUTER_SECTIONS)
+    fields, sections = _build(text, file, ROUTER_SECTIONS, ROUTER_MOVED)
     settings = RouterSettings(**fields)
     _check_router(settings, _Complaints(file, sections))
     return settings
@@ -137,6 +157,11 @@ def allowed(declared: Option) -> str:
         "host": "ADDRESS, IPV4:PORT or [IPV6]:PORT",
         "secret": "text",
         "text": "text",
+        "mac": "a hardware address such as 00:53:00:12:34:56",
+        "ports": "a port from 1 to 65535, or a range such as 8000-8100",
+        "dscp": "a number from 0 to 63, or a name such as EF, AF41, CS1",
+        "dscp-map": "FROM:TO, each a number from 0 to 63 or a name such as EF, AF41, CS1",
+        "domain": "a domain name such as example.com or *.example.com",
     }[declared.kind]
 
 
@@ -154,25 +179,33 @@ class _Complaints:
 
     def section(self, type_: str, name: str, problem: str) -> SettingsError:
         """About a section as a whole."""
-        section = self._find(type_, name)
-        return self._error(section, section.line, "", problem)
+        index, section = self._find(type_, name)
+        return self._error(section, index, section.line, "", problem)
 
     def option(self, type_: str, name: str, option: str, problem: str) -> SettingsError:
         """About one option; at its last line, or where its section begins when it is not set."""
-        section = self._find(type_, name)
+        index, section = self._find(type_, name)
         lines = [entry.line for entry in section.entries if entry.name == option]
-        return self._error(section, lines[-1] if lines else section.line, f", option {option}", problem)
+        return self._error(section, index, lines[-1] if lines else section.line, f", option {option}", problem)
 
-    def _error(self, section: Section, line: int, option: str, problem: str) -> SettingsError:
-        return SettingsError(f"{self._file}:{line}: {_label(section)}{option}: {problem}")
+    def _error(self, section: Section, index: int, line: int, option: str, problem: str) -> SettingsError:
+        return SettingsError(f"{self._file}:{line}: {_label(section, index)}{option}: {problem}")
 
-    def _find(self, type_: str, name: str) -> Section:
+    def _find(self, type_: str, name: str) -> tuple[int, Section]:
         """Only what the file holds can be wrong: defaults pass every check."""
-        return next(row for row in self._sections if row.type == type_ and name in ("", row.name))
+        for index, row in enumerate(row for row in self._sections if row.type == type_):
+            if not row.name and name == f"{type_}[{index}]":
+                return index, row
+            if name in ("", row.name):
+                return -1, row
+        raise LookupError(name)
 
 
-def _label(section: Section) -> str:
-    return f"section {section.type} '{section.name}'" if section.name else f"section {section.type}"
+def _label(section: Section, index: int = -1) -> str:
+    """``section wan 'dsl'``; ``section rule[2]`` for an anonymous one of many, counted as UCI does; ``section paths``."""
+    if section.name:
+        return f"section {section.type} '{section.name}'"
+    return f"section {section.type}" if index < 0 else f"section {section.type}[{index}]"
 
 
 def _read(path: str) -> str:
@@ -185,40 +218,67 @@ def _read(path: str) -> str:
         raise SettingsError(f"{path}: is not UTF-8 text") from None
 
 
-def _build(text: str, file: str, kinds: Mapping[str, SectionKind]) -> tuple[dict[str, Any], tuple[Section, ...]]:
+def _build(
+    text: str,
+    file: str,
+    kinds: Mapping[str, SectionKind],
+    moved: Mapping[tuple[str, str], tuple[str, str]] | None = None,
+) -> tuple[dict[str, Any], tuple[Section, ...]]:
     """Constructor arguments of the whole settings, and the sections they came from."""
-    sections = parse(text, file)
+    sections = _moved(parse(text, file), moved or {})
     fields: dict[str, Any] = {}
     seen: dict[tuple[str, str], Section] = {}
+    counted: Counter[str] = Counter()
     for section in sections:
-        where = f"{file}:{section.line}: {_label(section)}"
         kind = kinds.get(section.type)
+        index = counted[section.type] if kind is not None and kind.may_be_anonymous else -1
+        counted[section.type] += 1
+        where = f"{file}:{section.line}: {_label(section, index)}"
         if kind is None:
             known = hint(section.type, kinds) or "; there are " + ", ".join(kinds)
             raise SettingsError(f"{where}: no such section type{known}")
-        if kind.many and not section.name:
+        if kind.many and not section.name and not kind.may_be_anonymous:
             raise SettingsError(f"{where}: needs a name: config {section.type} 'NAME'")
-        key = (section.type, section.name if kind.many else "")
+        key = (section.type, (section.name or f"{section.type}[{index}]") if kind.many else "")
         if key in seen:
             what = "name is taken" if kind.many else "only one section of this type is allowed, and there is one"
             raise SettingsError(f"{where}: {what} on line {seen[key].line}")
         seen[key] = section
-        values = _values(section, kind.settings, file)
+        values = _values(section, kind.settings, file, index)
         if kind.many:
-            built = kind.settings(name=section.name, **values)
-            fields[kind.field] = (*fields.get(kind.field, ()), built)
+            identity = {"section" if kind.may_be_anonymous else "name": key[1]}
+            fields[kind.field] = (*fields.get(kind.field, ()), kind.settings(**identity, **values))
         else:
             fields[kind.field] = kind.settings(**values)
     return fields, sections
 
 
-def _values(section: Section, settings: type, file: str) -> dict[str, Any]:
+def _moved(sections: tuple[Section, ...], moved: Mapping[tuple[str, str], tuple[str, str]]) -> tuple[Section, ...]:
+    """The sections with every option at its present place. What stands there already wins."""
+    for (old_type, old_name), (new_type, new_name) in moved.items():
+        for section in [row for row in sections if row.type == old_type]:
+            found = [entry for entry in section.entries if entry.name == old_name]
+            if not found:
+                continue
+            rest = section._replace(entries=tuple(entry for entry in section.entries if entry not in found))
+            sections = tuple(rest if row is section else row for row in sections)
+            entry = found[-1]._replace(name=new_name)
+            target = next((row for row in sections if row.type == new_type), None)
+            if target is None:
+                sections += (Section(new_type, "", entry.line, (entry,)),)
+            elif not any(row.name == new_name for row in target.entries):
+                with_it = target._replace(entries=(*target.entries, entry))
+                sections = tuple(with_it if row is target else row for row in sections)
+    return sections
+
+
+def _values(section: Section, settings: type, file: str, index: int = -1) -> dict[str, Any]:
     """Option name -> checked value for the options that the section sets."""
     declared = declared_options(settings)
     values: dict[str, Any] = {}
     first: dict[str, Entry] = {}
     for entry in section.entries:
-        where = f"{file}:{entry.line}: {_label(section)}, option {entry.name}"
+        where = f"{file}:{entry.line}: {_label(section, index)}, option {entry.name}"
         option = declared.get(entry.name)
         if option is None:
             raise SettingsError(f"{where}: no such option{hint(entry.name, declared)}")
@@ -258,7 +318,75 @@ def _value(option: Option, text: str) -> Any:
         return str(ipaddress.ip_network(text))
     if option.kind == "host":
         split_host(text, default_port=1)
-    return text
+    parser = SPECIAL_KINDS.get(option.kind)
+    return parser(text) if parser is not None else text
+
+
+def _mac(text: str) -> str:
+    if not re.fullmatch(r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}", text):
+        raise ValueError(text)
+    return text.lower().replace("-", ":")
+
+
+def _ports(text: str) -> str:
+    first, last = split_ports(text)
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def split_ports(text: str) -> tuple[int, int]:
+    """First and last port of a ``ports`` option: ``443``, ``8000-8100``. Raises ValueError."""
+    found = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", text)
+    if found is None:
+        raise ValueError(text)
+    first = int(found[1])
+    last = int(found[2]) if found[2] else first
+    if not 1 <= first <= last <= 65535:
+        raise ValueError(text)
+    return first, last
+
+
+def _dscp(text: str) -> int:
+    known = DSCP_NAMES.get(text.upper())
+    if known is not None:
+        return known
+    if not re.fullmatch(r"[0-9]{1,2}|0[xX][0-9A-Fa-f]{1,2}", text) or int(text, 0 if text[1:2] in "xX" else 10) > 63:
+        raise ValueError(text)
+    return int(text, 0 if text[1:2] in "xX" else 10)
+
+
+def _dscp_map(text: str) -> str:
+    before, after = split_dscp_map(text)
+    return f"{before}:{after}"
+
+
+def split_dscp_map(text: str) -> tuple[int, int]:
+    """FROM and TO of a ``dscp-map`` option: ``EF:AF41``. Raises ValueError."""
+    before, colon, after = text.partition(":")
+    if not colon:
+        raise ValueError(text)
+    return _dscp(before), _dscp(after)
+
+
+def _domain(text: str) -> str:
+    """In lower case, punycode, without a leading ``*.`` (a rule always means the names below too) and the last dot."""
+    name = text.removeprefix("*.").removesuffix(".").lower()
+    if not name.isascii():
+        try:
+            name = name.encode("idna").decode("ascii")
+        except (UnicodeError, LookupError):  # LookupError: an image without Python's codecs
+            raise ValueError(text) from None
+    if len(name) > DNS_NAME_MAX or not all(DNS_LABEL.fullmatch(label) for label in name.split(".")):
+        raise ValueError(text)
+    return name
+
+
+SPECIAL_KINDS: dict[str, Callable[[str], Any]] = {
+    "mac": _mac,
+    "ports": _ports,
+    "dscp": _dscp,
+    "dscp-map": _dscp_map,
+    "domain": _domain,
+}
 
 
 def _number(option: Option, text: str) -> int | float:
@@ -274,6 +402,11 @@ def _number(option: Option, text: str) -> int | float:
 
 
 def _check_router(settings: RouterSettings, complaints: _Complaints) -> None:
+    for rule in settings.rules:
+        if rule.action == "proxy" and rule.proto and "tcp" not in rule.proto:
+            problem = "'udp' alone is not allowed with action 'proxy'; only TCP can be proxied"
+            raise complaints.option("rule", rule.section, "proto", problem)
+    _check_dscp_map(settings, complaints)
     devices: dict[str, str] = {}
     for wan in settings.wans:
         if not wan.device:
@@ -307,6 +440,15 @@ def _check_router(settings: RouterSettings, complaints: _Complaints) -> None:
         if static.key and not static.subscriber:
             raise complaints.option("concentrator", static.name, "subscriber", "is required when key is set")
     _require_radius(settings.radius, ("server", "secret", "username"), complaints)
+
+
+def _check_dscp_map(settings: RouterSettings, complaints: _Complaints) -> None:
+    seen: dict[int, str] = {}
+    for row in settings.dscp.map:
+        before, _ = split_dscp_map(row)
+        if before in seen:
+            raise complaints.option("dscp", "", "map", f"'{row}': {before} is written by '{seen[before]}' already")
+        seen[before] = row
 
 
 def _check_concentrator(settings: ConcentratorSettings, complaints: _Complaints) -> None:

@@ -28,7 +28,8 @@ class GlobalSettings:
     intercept: str = option(
         "choice",
         "global",
-        "Which destinations are taken: global addresses only, or any that leaves by a managed WAN.",
+        "Which destinations are taken: global addresses only, any that leaves by a managed WAN, or none but what a "
+        "rule takes.",
         choices=("global", "any", "none"),
     )
     mptcp_syn: str = option(
@@ -66,9 +67,6 @@ class GlobalSettings:
         "text", "auto", "TCP congestion control towards the concentrator; auto takes bbr where the kernel has it."
     )
     run_dir: str = option("text", "/var/run/cpe-mcp", "Directory of sockets and runtime state, in RAM.")
-    log_level: str = option(
-        "choice", "info", "Least severity that is logged.", choices=("debug", "info", "warning", "error")
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +177,94 @@ class RadiusSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RuleSettings:
+    """``config rule``: what happens to some of the connections. The first rule that matches decides, in the order of the
+    file; a rule without a condition matches everything. Of each condition one value is enough, and all conditions that are
+    set must hold; ``domain`` and ``dest`` are one condition (the destination), and so are ``mac`` and ``src`` (the device).
+    """
+
+    section: str = ""
+    """How messages call the section: its name, or ``rule[2]`` as ``uci show`` counts."""
+    name: str = option("text", "", "What this rule is called in replies and pages; empty: same as the section.")
+    enabled: bool = option("flag", True, "Whether this rule is used.")
+    action: str = option(
+        "choice",
+        "direct",
+        "proxy: carried over all WANs even if the settings would not take it; direct: plain forwarding; block: refused.",
+        choices=("proxy", "direct", "block"),
+    )
+    domain: tuple[str, ...] = option(
+        "domain", (), "Destinations by name, every name below it too. Needs a dnsmasq that has nftset.", many=True
+    )
+    dest: tuple[str, ...] = option("prefix", (), "Destination addresses or prefixes.", many=True)
+    dest_port: tuple[str, ...] = option("ports", (), "Destination ports.", many=True)
+    proto: tuple[str, ...] = option(
+        "choice", (), "Protocols; without one and without dest_port, any.", choices=("tcp", "udp"), many=True
+    )
+    mac: tuple[str, ...] = option("mac", (), "Hardware addresses of LAN devices.", many=True)
+    src: tuple[str, ...] = option("prefix", (), "Addresses or prefixes of LAN devices.", many=True)
+    dscp: tuple[int, ...] = option("dscp", (), "DSCP of the first packet, as the LAN device sent it.", many=True)
+
+    def label(self) -> str:
+        """What people call the rule."""
+        return self.name or self.section
+
+
+@dataclass(frozen=True, slots=True)
+class QuicSettings:
+    """``config quic 'quic'``: what happens to QUIC, which no TCP proxy can carry."""
+
+    policy: str = option(
+        "choice",
+        "forward",
+        "forward: over the best WAN alone; reject: UDP port 443 is refused wherever TCP would be taken, so that browsers "
+        "use TCP, over all WANs, at once.",
+        choices=("forward", "reject"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DscpSettings:
+    """``config dscp 'dscp'``: the DSCP of proxied connections, on the leg to the concentrator and back to the device."""
+
+    mode: str = option(
+        "choice",
+        "preserve",
+        "preserve: that of the LAN device's first packet; set: always value; off: 0.",
+        choices=("preserve", "set", "off"),
+    )
+    value: int = option("dscp", 0, "What mode set writes.")
+    map: tuple[str, ...] = option(
+        "dscp-map", (), "With preserve: write TO where the device wrote FROM, as FROM:TO.", many=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingSettings:
+    """``config logging 'logging'``: what is written to the system log."""
+
+    level: str = option(
+        "choice", "info", "Least severity that is logged.", choices=("debug", "info", "warning", "error")
+    )
+    flows: bool = option("flag", False, "One line for each connection that has ended.")
+    mask: bool = option("flag", True, "Leave the last part of addresses out of those lines.")
+
+
+@dataclass(frozen=True, slots=True)
+class DnsSettings:
+    """``config dns 'dns'``: the dnsmasq that tells the addresses of the names in rules."""
+
+    confdir: str = option(
+        "text", "auto", "Directory that dnsmasq reads snippets from; auto: what OpenWrt's dnsmasq says it is."
+    )
+    restart: str = option(
+        "text",
+        "/etc/init.d/dnsmasq restart",
+        "Command that makes dnsmasq read its snippets again, run only when ours has changed; empty: none.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class RouterSettings:
     """The whole of ``/etc/config/cpe-mcp``."""
 
@@ -188,3 +274,8 @@ class RouterSettings:
     radius: RadiusSettings = RadiusSettings()
     wans: tuple[WanSettings, ...] = ()
     concentrators: tuple[ConcentratorSettings, ...] = ()
+    rules: tuple[RuleSettings, ...] = ()
+    quic: QuicSettings = QuicSettings()
+    dscp: DscpSettings = DscpSettings()
+    logging: LoggingSettings = LoggingSettings()
+    dns: DnsSettings = DnsSettings()

@@ -37,8 +37,8 @@ def sample_file(side: str) -> str:
         "# and that of the config line above it where there is one.",
     ]
     for type_, kind in SIDES[side].items():
-        lines += ["", *(f"# {text}" for text in _about(kind).splitlines())]
-        lines.append(f"#config {type_} '{EXAMPLE_NAMES[type_]}'" if kind.many else f"config {type_} '{type_}'")
+        lines += ["", *(f"# {text}" for text in _about(kind).replace("``", "").splitlines())]
+        lines.append(_config_line(type_, kind))
         for name, declared in declared_options(kind.settings).items():
             lines.append(f"\t# {declared.doc} {_range(declared)}".rstrip())
             keyword = "list" if declared.many else "option"
@@ -50,8 +50,8 @@ def option_tables(side: str) -> str:
     """The manual's tables in Markdown, one for each section type."""
     lines: list[str] = []
     for type_, kind in SIDES[side].items():
-        name = "NAME" if kind.many else type_
-        lines += [f"## `config {type_} '{name}'`", "", _about(kind), ""]
+        name = "" if kind.may_be_anonymous else " 'NAME'" if kind.many else f" '{type_}'"
+        lines += [f"## `config {type_}{name}`", "", _about(kind), ""]
         lines += ["| option | when not set | allowed | meaning |", "|---|---|---|---|"]
         for option, declared in declared_options(kind.settings).items():
             default = ", ".join(f"`{value}`" for value in _shown(_default(kind, option)) if value) or "-"
@@ -71,6 +71,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _config_line(type_: str, kind: SectionKind) -> str:
+    if kind.may_be_anonymous:
+        return f"#config {type_}"
+    return f"#config {type_} '{EXAMPLE_NAMES[type_]}'" if kind.many else f"config {type_} '{type_}'"
+
+
 def _about(kind: SectionKind) -> str:
     """The docstring behind its leading ``config ...``: it is written for people who edit the file."""
     _, _, about = (inspect.getdoc(kind.settings) or "").partition("``: ")
@@ -80,8 +86,10 @@ def _about(kind: SectionKind) -> str:
 
 def _range(declared: Option) -> str:
     """What the comment adds to the meaning: range, unit, choices."""
-    if declared.kind in ("integer", "number", "choice"):
+    if declared.kind in ("integer", "number", "choice", "dscp") and not declared.many:
         return f"({allowed(declared)})"
+    if declared.kind in ("choice", "ports", "mac", "dscp", "dscp-map", "domain"):
+        return f"(one line for each; {allowed(declared)})"
     return "(one line for each)" if declared.many else ""
 
 
@@ -96,7 +104,7 @@ def _sample_value(type_: str, kind: SectionKind, name: str) -> Any:
 def _shown(value: Any) -> list[str]:
     """A value as it is written in the file: one text for a plain option, one for each element of a list."""
     if isinstance(value, tuple):
-        return list(value) or [""]
+        return [str(element) for element in value] or [""]
     if isinstance(value, bool):
         return ["1" if value else "0"]
     if isinstance(value, (int, float)):

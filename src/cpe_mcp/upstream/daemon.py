@@ -20,7 +20,6 @@ from cpe_mcp.control.api import ApiServer
 from cpe_mcp.control.frames import API_SOCKET
 from cpe_mcp.discovery.dhcp_files import DhcpFiles
 from cpe_mcp.settings import RouterSettings, SettingsError, load_router, warnings_of
-from cpe_mcp.settings.router import GlobalSettings
 from cpe_mcp.upstream.answers import Answers
 from cpe_mcp.upstream.authenticator import Authenticator
 from cpe_mcp.upstream.control import Control
@@ -87,7 +86,7 @@ class Daemon:
     async def _apply(self, old: RouterSettings, new: RouterSettings) -> None:
         authenticator = self._new_authenticator(new) if old.radius != new.radius else None
         self._settings = new
-        set_log_level(new.general)
+        set_log_level(new)
         self._control.configure(new)
         await self._paths.configure(new)
         if old.discovery != new.discovery:  # the leases may say something else now
@@ -144,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"cpe-mcpd: {error}", file=sys.stderr)
         return EXIT_USAGE
     logging.basicConfig(stream=sys.stderr, format="cpe-mcpd: %(levelname)s: %(message)s")
-    set_log_level(settings.general)
+    set_log_level(settings)
     try:
         return asyncio.run(serve(settings, options.config))
     except SettingsError as error:  # seen only when they are used
@@ -199,9 +198,9 @@ def congestion_controls(path: str = AVAILABLE_CONGESTION_CONTROLS) -> list[str]:
         return []
 
 
-def set_log_level(general: GlobalSettings) -> None:
+def set_log_level(settings: RouterSettings) -> None:
     """As the settings say."""
-    logging.getLogger().setLevel(general.log_level.upper())
+    logging.getLogger().setLevel(settings.logging.level.upper())
 
 
 def _options(argv: Sequence[str] | None) -> Options:
