@@ -11,6 +11,7 @@ import os
 from fcntl import fcntl
 
 from cpe_mcp.relay.loop import End
+from cpe_mcp.relay.sockets import widen_window
 
 BUFFER_BYTES = 64 * 1024
 """Shared by all directions of a worker. A larger one falls out of the cache, a smaller one doubles the calls (measured)."""
@@ -22,6 +23,9 @@ ROUNDS = 16
 """Work bound per direction and turn: 16 pipes are 4 MiB, about 2 ms, so that no flow keeps the others waiting longer."""
 PIPES_KEPT = 64
 """Idle pipes kept for reuse; their pages are empty, two descriptors each."""
+WIDEN_BYTES = 512 * 1024
+"""After so much from one source its receive window is widened: the whole of the window that tcp_rmem's default of 1 MiB gives,
+so the sender may be waiting for it by now. See :func:`cpe_mcp.relay.sockets.widen_window`."""
 F_SETPIPE_SZ = 1031
 SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
@@ -76,7 +80,7 @@ class Pipes:
 class Direction:
     """One way of a flow."""
 
-    __slots__ = ("eof", "finished", "full_reads", "in_pipe", "moved", "pipe", "rest", "sink", "source")
+    __slots__ = ("eof", "finished", "full_reads", "in_pipe", "moved", "pipe", "rest", "sink", "source", "widen_at")
 
     def __init__(self, source: End, sink: End) -> None:
         self.source = source
@@ -90,6 +94,8 @@ class Direction:
         self.finished = False
         self.moved = 0
         """Bytes read from the source."""
+        self.widen_at = WIDEN_BYTES
+        """``moved`` at which the source's receive window is widened; -1: that is done."""
 
     def release(self, pipes: Pipes) -> None:
         """Give the pipe back."""
@@ -102,6 +108,9 @@ class Direction:
 def pump(direction: Direction, pipes: Pipes) -> int:
     """Move what can be moved now. Returns one of the outcomes above; after a broken one the direction is of no more use."""
     source, sink = direction.source, direction.sink
+    if 0 <= direction.widen_at <= direction.moved:
+        direction.widen_at = -1
+        widen_window(source.sock)
     for _ in range(ROUNDS):
         if not sink.writable:
             return BLOCKED

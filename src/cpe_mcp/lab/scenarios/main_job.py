@@ -39,6 +39,7 @@ def download(lab: Lab, report: dict[str, Any], content: Content, direction: str,
         **_rates(received.size, received.seconds, whole),
         "steady_mbit": round(received.steady_mbit, 1),
         "gap_ms": round(received.gap_ms),
+        "rates_mbit": received.rates_mbit,
         **_by_wan(lab, direction, before),
         "error": received.error,
     }

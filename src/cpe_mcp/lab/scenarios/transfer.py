@@ -31,6 +31,8 @@ STALL_S = 15.0
 """Without a byte: the connection is given up. Far above any gap that a working failover leaves."""
 RAMP_S = 1.0
 """Left out of a steady rate: slow start of the slowest line (RTT 50 ms) is over by then."""
+RATE_STEP_S = 0.25
+"""A few round trips of the slowest line."""
 HTTP_PORT = 80
 SINK_PORT = 5001
 CONTENT = "content"
@@ -97,6 +99,13 @@ class Received(NamedTuple):
     def steady_mbit(self) -> float:
         """Without the first RAMP_S."""
         return rate_mbit(self.arrivals, self.started + RAMP_S, self.started + max(self.seconds, RAMP_S))
+
+    @property
+    def rates_mbit(self) -> list[int]:
+        """Of every RATE_STEP_S from before the handshake on: shows a line that joined late, or a window that was too small."""
+        steps = int(self.seconds / RATE_STEP_S)
+        starts = [self.started + step * RATE_STEP_S for step in range(steps)]
+        return [round(rate_mbit(self.arrivals, start, start + RATE_STEP_S)) for start in starts]
 
     @property
     def gap_ms(self) -> float:
