@@ -26,7 +26,10 @@ from relay_world import (
     SERVICE_PORT,
     World,
     inside,
+    run,
 )
+
+from cpe_mcp.convert import Client
 
 pytestmark = pytest.mark.netns
 
@@ -238,6 +241,30 @@ def test_a_refused_subscriber_is_served_directly_with_its_bytes(world: World) ->
         assert (trouble["reason"], trouble["detail"]) == ("concentrator-refused", "Convert Error 32")
     finally:
         world.change(concentrators=(concentrator,))
+
+
+def test_hairpin_goes_direct_and_leaves_the_concentrator_in_use(world: World) -> None:
+    """Error 32 about a destination is none about the subscriber: other flows are still carried."""
+    other = "10.9.9.9"
+    run("ip", "-n", world.far, "address", "add", f"{other}/32", "dev", "lo")
+    run("ip", "-n", world.router, "route", "add", f"{other}/32", "via", "10.1.0.2")
+    world.change(pool_size=2)
+    world.up_control.wait_counter("pool_ready", 2)
+    client_core = Client(COOKIE)
+    with inside(world.far):  # somebody else is served from that address
+        someone = socket.create_connection((CONCENTRATOR, SERVICE_PORT), 2, (other, 0))
+    with someone:
+        someone.sendall(client_core.prefix())
+        time.sleep(0.3)
+        port = world.serve(echo, other)
+        with world.connect(other, port) as client:
+            client.sendall(b"to another subscriber")
+            client.shutdown(socket.SHUT_WR)
+            assert read_all(client) == b"to another subscriber"
+        record = world.up_control.wait_record(lambda record: record["server_port"] == port)
+        assert (record["action"], record["reason"]) == ("direct", "destination-refused")
+        assert world.up_control.wait("direct")["reason"] == "destination-refused"
+        assert not [kind for kind, _ in world.up_control.frames if kind == "trouble"]
 
 
 @pytest.mark.parametrize("fallback", ["direct", "block"])

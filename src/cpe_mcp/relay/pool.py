@@ -54,6 +54,10 @@ class Route:
         view = self.concentrator
         return (view.name, self.address, view.port, view.cookie, view.foreign, self.wan.name, self.source)
 
+    def warms(self) -> bool:
+        """Whether warm connections present themselves to this concentrator while they wait."""
+        return not self.concentrator.foreign
+
     def open(self) -> Socket:
         """Start a connection. Raises OSError."""
         return connect_concentrator(

@@ -260,6 +260,16 @@ class UpstreamFlow(Flow):
             )
             self.close(reason, reset=True)
             return
+        assert self._route is not None
+        if reason == Reason.CONCENTRATOR_REFUSED and self._upstream.snapshot.pool_size and self._route.warms():
+            # Warm connections are refused at their prefix when it is us who are not welcome, and the pool tells of it. Here it
+            # is this destination (hairpin, RFC 8803 section 4.2.8): no reason to leave the concentrator alone.
+            refused_here = Reason.DESTINATION_REFUSED
+            self._upstream.control.send(
+                DIRECT_FRAME, {"address": self.server[0], "port": self.server[1], "reason": refused_here}
+            )
+            self._not_served(refused_here, said_no=True)
+            return
         self._trouble(reason, wait_s, detail)
         self._not_served(reason, said_no=True)
 
