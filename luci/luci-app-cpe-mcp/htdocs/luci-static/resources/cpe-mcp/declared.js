@@ -1,0 +1,146 @@
+'use strict';
+'require baseclass';
+
+/* Made by tools/luci_declared.py (make generate) from the settings' declarations; change it there. */
+
+return baseclass.extend({
+	sections: {
+		'global': {
+			many: false,
+			doc: _('The package as a whole.'),
+			options: {
+				'enabled': { kind: 'flag', default: '1', doc: _('Switches the whole package on or off; off leaves plain forwarding.') },
+				'workers': { kind: 'integer', default: '1', low: 1, high: 16, doc: _('Relay worker processes.') },
+				'lan': { kind: 'text', many: true, default: [ 'br-lan' ], doc: _('Devices whose connections are taken.') },
+				'intercept': { kind: 'choice', default: 'global', choices: [ 'global', 'any', 'none' ], doc: _('Which destinations are taken: global addresses only, any that leaves by a managed WAN, or none but what a rule takes.') },
+				'mptcp_syn': { kind: 'choice', default: 'proxy', choices: [ 'proxy', 'pass' ], doc: _('What happens to a LAN connection that asks for MPTCP itself: proxied like any other, or passed untouched.') },
+				'intercept_port': { kind: 'integer', default: '5125', low: 1, high: 65535, doc: _('Local port of the relay workers.') },
+				'fallback': { kind: 'choice', default: 'direct', choices: [ 'direct', 'block' ], doc: _('What a connection gets when no concentrator serves it: a direct connection, or none.') },
+				'direct_s': { kind: 'number', default: '300', low: 1, high: 86400, unit: 's', doc: _('How long a destination that failed through the concentrator is left to plain forwarding.') },
+				'pool_size': { kind: 'integer', default: '8', low: 0, high: 256, doc: _('Warm connections each worker keeps ready; 0 for none.') },
+				'pool_idle_s': { kind: 'number', default: '240', low: 1, high: 3600, unit: 's', doc: _('Age at which a warm connection is replaced.') },
+				'connect_timeout_s': { kind: 'number', default: '3', low: 0.1, high: 60, unit: 's', doc: _('For the handshake with the concentrator.') },
+				'reply_timeout_s': { kind: 'number', default: '10', low: 0.5, high: 120, unit: 's', doc: _('For the Convert reply.') },
+				'congestion_control': { kind: 'text', default: 'auto', doc: _('TCP congestion control towards the concentrator; auto takes bbr where the kernel has it.') },
+				'run_dir': { kind: 'text', default: '/var/run/cpe-mcp', doc: _('Directory of sockets and runtime state, in RAM.') },
+			}
+		},
+		'wan': {
+			many: true,
+			doc: _('One access network the package may use.'),
+			options: {
+				'enabled': { kind: 'flag', default: '1', doc: _('Whether this WAN is used.') },
+				'device': { kind: 'text', default: '', doc: _('Network device, for example eth1 or wwan0. Required.') },
+				'interface': { kind: 'text', default: '', doc: _('netifd\'s name of the interface, for example wan; empty: same as the section.') },
+				'preference': { kind: 'integer', default: '10', low: 0, high: 1000, doc: _('Lower is preferred for first subflows; equal ones are ordered by RTT.') },
+				'role': { kind: 'choice', default: 'normal', choices: [ 'normal', 'backup' ], doc: _('normal: used when worthwhile; backup: used only when no normal WAN is healthy.') },
+				'rate_down_mbit': { kind: 'number', default: '0', low: 0, high: 100000, unit: 'Mbit/s', doc: _('Known download rate; 0: learnt from traffic.') },
+				'rate_up_mbit': { kind: 'number', default: '0', low: 0, high: 100000, unit: 'Mbit/s', doc: _('Known upload rate; 0: learnt from traffic.') },
+			}
+		},
+		'paths': {
+			many: false,
+			doc: _('How WANs are judged and used.'),
+			options: {
+				'busy_percent': { kind: 'number', default: '70', low: 10, high: 100, unit: '%', doc: _('Load of the fast line at which slower lines join.') },
+				'busy_s': { kind: 'number', default: '0.5', low: 0.1, high: 60, unit: 's', doc: _('How long that load must last.') },
+				'idle_percent': { kind: 'number', default: '50', low: 1, high: 99, unit: '%', doc: _('Load of the fast line at which slower lines go back to backup.') },
+				'idle_s': { kind: 'number', default: '5', low: 0.1, high: 600, unit: 's', doc: _('How long that must last.') },
+				'silent_ms': { kind: 'integer', default: '100', low: 20, high: 5000, unit: 'ms', doc: _('Silence on a line that was carrying traffic before it is probed.') },
+				'return_s': { kind: 'number', default: '1', low: 0.3, high: 600, unit: 's', doc: _('How long a dead line must answer again before it is used.') },
+				'tune_kernel': { kind: 'flag', default: '1', doc: _('Set the kernel values of design decision D19.') },
+			}
+		},
+		'discovery': {
+			many: false,
+			doc: _('Where concentrators are learnt from.'),
+			options: {
+				'dhcp': { kind: 'flag', default: '1', doc: _('Take concentrators from DHCP options.') },
+				'dhcp_override': { kind: 'flag', default: '0', doc: _('Let DHCP win over static concentrators.') },
+				'dhcp4_code': { kind: 'integer', default: '224', low: 224, high: 254, doc: _('DHCPv4 option code; not 249 or 252.') },
+				'dhcp6_code': { kind: 'integer', default: '65001', low: 1, high: 65535, doc: _('DHCPv6 option code.') },
+				'interface': { kind: 'text', many: true, default: [], doc: _('netifd interfaces whose DHCP answers are trusted; empty: those of every WAN.') },
+				'service_port': { kind: 'integer', default: '5124', low: 1, high: 65535, doc: _('Port of concentrators found without one (DHCP).') },
+				'prefer': { kind: 'choice', default: 'ipv4', choices: [ 'ipv4', 'ipv6' ], doc: _('Address family tried first where a concentrator has both.') },
+				'nonsense_s': { kind: 'number', default: '60', low: 1, high: 86400, unit: 's', doc: _('How long a concentrator that answered nonsense is left alone.') },
+			}
+		},
+		'concentrator': {
+			many: true,
+			doc: _('A static concentrator. Static ones win over discovered ones.'),
+			options: {
+				'enabled': { kind: 'flag', default: '1', doc: _('Whether it is used.') },
+				'address': { kind: 'address', many: true, default: [], doc: _('Addresses of this one concentrator, best first.') },
+				'port': { kind: 'integer', default: '5124', low: 1, high: 65535, doc: _('Its service port.') },
+				'subscriber': { kind: 'text', default: '', doc: _('Name of the subscriber in the concentrator\'s table; empty: no cookie.') },
+				'key': { kind: 'secret', default: '', doc: _('Key shared with the concentrator for that subscriber.') },
+				'foreign': { kind: 'flag', default: '0', doc: _('A converter of another make: a warm connection to it stays silent until it has a flow.') },
+			}
+		},
+		'radius': {
+			many: false,
+			doc: _('How the router proves who it is.'),
+			options: {
+				'enabled': { kind: 'flag', default: '0', doc: _('Ask RADIUS before any connection is taken.') },
+				'server': { kind: 'host', many: true, default: [], doc: _('RADIUS servers, ADDRESS or ADDRESS:PORT, in order.') },
+				'secret': { kind: 'secret', default: '', doc: _('Secret shared with the RADIUS servers.') },
+				'username': { kind: 'text', default: '', doc: _('Subscriber name.') },
+				'password': { kind: 'secret', default: '', doc: _('Subscriber password.') },
+				'nas_identifier': { kind: 'text', default: 'cpe-mcp', doc: _('NAS-Identifier sent in requests.') },
+				'timeout_s': { kind: 'number', default: '2', low: 0.1, high: 60, unit: 's', doc: _('For one try.') },
+				'tries': { kind: 'integer', default: '3', low: 1, high: 10, doc: _('Tries per server.') },
+				'retry_s': { kind: 'number', default: '30', low: 1, high: 86400, unit: 's', doc: _('Pause before asking again after Reject or timeout.') },
+				'enterprise': { kind: 'integer', default: '32473', low: 1, high: 4294967295, doc: _('Enterprise number of the attributes that carry concentrators.') },
+			}
+		},
+		'rule': {
+			many: true,
+			doc: _('What happens to some of the connections. The first rule that matches decides, in the order of the file; a rule without a condition matches everything. Of each condition one value is enough, and all conditions that are set must hold; domain and dest are one condition (the destination), and so are mac and src (the device).'),
+			options: {
+				'name': { kind: 'text', default: '', doc: _('What this rule is called in replies and pages; empty: same as the section.') },
+				'enabled': { kind: 'flag', default: '1', doc: _('Whether this rule is used.') },
+				'action': { kind: 'choice', default: 'direct', choices: [ 'proxy', 'direct', 'block' ], doc: _('proxy: carried over all WANs even if the settings would not take it; direct: plain forwarding; block: refused.') },
+				'domain': { kind: 'domain', many: true, default: [], doc: _('Destinations by name, every name below it too. Needs a dnsmasq that has nftset.') },
+				'dest': { kind: 'prefix', many: true, default: [], doc: _('Destination addresses or prefixes.') },
+				'dest_port': { kind: 'ports', many: true, default: [], doc: _('Destination ports.') },
+				'proto': { kind: 'choice', many: true, default: [], choices: [ 'tcp', 'udp' ], doc: _('Protocols; without one and without dest_port, any.') },
+				'mac': { kind: 'mac', many: true, default: [], doc: _('Hardware addresses of LAN devices.') },
+				'src': { kind: 'prefix', many: true, default: [], doc: _('Addresses or prefixes of LAN devices.') },
+				'dscp': { kind: 'dscp', many: true, default: [], doc: _('DSCP of the first packet, as the LAN device sent it.') },
+			}
+		},
+		'quic': {
+			many: false,
+			doc: _('What happens to QUIC, which no TCP proxy can carry.'),
+			options: {
+				'policy': { kind: 'choice', default: 'forward', choices: [ 'forward', 'reject' ], doc: _('forward: over the best WAN alone; reject: UDP port 443 is refused wherever TCP would be taken, so that browsers use TCP, over all WANs, at once.') },
+			}
+		},
+		'dscp': {
+			many: false,
+			doc: _('The DSCP of proxied connections, on the leg to the concentrator and back to the device.'),
+			options: {
+				'mode': { kind: 'choice', default: 'preserve', choices: [ 'preserve', 'set', 'off' ], doc: _('preserve: that of the LAN device\'s first packet; set: always value; off: 0.') },
+				'value': { kind: 'dscp', default: '0', doc: _('What mode set writes.') },
+				'map': { kind: 'dscp-map', many: true, default: [], doc: _('With preserve: write TO where the device wrote FROM, as FROM:TO.') },
+			}
+		},
+		'logging': {
+			many: false,
+			doc: _('What is written to the system log.'),
+			options: {
+				'level': { kind: 'choice', default: 'info', choices: [ 'debug', 'info', 'warning', 'error' ], doc: _('Least severity that is logged.') },
+				'flows': { kind: 'flag', default: '0', doc: _('One line for each connection that has ended.') },
+				'mask': { kind: 'flag', default: '1', doc: _('Leave the last part of addresses out of those lines.') },
+			}
+		},
+		'dns': {
+			many: false,
+			doc: _('The dnsmasq that tells the addresses of the names in rules.'),
+			options: {
+				'confdir': { kind: 'text', default: 'auto', doc: _('Directory that dnsmasq reads snippets from; auto: what OpenWrt\'s dnsmasq says it is.') },
+				'restart': { kind: 'text', default: '/etc/init.d/dnsmasq restart', doc: _('Command that makes dnsmasq read its snippets again, run only when ours has changed; empty: none.') },
+			}
+		},
+	}
+});

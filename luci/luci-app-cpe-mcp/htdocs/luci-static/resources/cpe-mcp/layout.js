@@ -1,0 +1,246 @@
+'use strict';
+'require baseclass';
+
+/* Where each option of /etc/config/cpe-mcp stands on the pages, and what a person calls it. What an option may be is not
+   said here but in declared.js. Pure. */
+
+const SECTIONS = [
+	{
+		type: 'global',
+		title: _('General'),
+		basic: {
+			enabled: _('Use several WANs at once'),
+			lan: _('LAN devices'),
+			intercept: _('Connections taken'),
+			fallback: _('Without a concentrator')
+		},
+		advanced: {
+			mptcp_syn: _('LAN devices that speak MPTCP'),
+			direct_s: _('Leave a failed destination alone for'),
+			congestion_control: _('Congestion control'),
+			connect_timeout_s: _('Time limit of the handshake'),
+			reply_timeout_s: _('Time limit of the reply'),
+			pool_size: _('Warm connections'),
+			pool_idle_s: _('Age of warm connections'),
+			workers: _('Worker processes'),
+			intercept_port: _('Port of the workers'),
+			run_dir: _('Runtime directory')
+		}
+	},
+	{
+		type: 'wan',
+		title: _('WANs'),
+		basic: {
+			enabled: _('Enabled'),
+			interface: _('Interface'),
+			device: _('Device'),
+			role: _('Role'),
+			preference: _('Preference')
+		},
+		advanced: {
+			rate_down_mbit: _('Download rate'),
+			rate_up_mbit: _('Upload rate')
+		},
+		columns: [ 'enabled', 'interface', 'device', 'role', 'preference' ]
+	},
+	{
+		type: 'concentrator',
+		title: _('Concentrators'),
+		basic: {
+			enabled: _('Enabled'),
+			address: _('Addresses'),
+			port: _('Port'),
+			subscriber: _('Subscriber'),
+			key: _('Key')
+		},
+		advanced: {
+			foreign: _('Another make')
+		},
+		columns: [ 'enabled', 'address', 'port', 'subscriber' ]
+	},
+	{
+		type: 'discovery',
+		title: _('Discovery'),
+		basic: {
+			dhcp: _('Learn from DHCP'),
+			dhcp_override: _('DHCP goes first'),
+			interface: _('Trusted interfaces')
+		},
+		advanced: {
+			dhcp4_code: _('DHCPv4 option'),
+			dhcp6_code: _('DHCPv6 option'),
+			service_port: _('Port'),
+			prefer: _('Address family'),
+			nonsense_s: _('Leave a confused concentrator alone for')
+		}
+	},
+	{
+		type: 'radius',
+		title: _('Authentication'),
+		basic: {
+			enabled: _('Ask RADIUS'),
+			server: _('Servers'),
+			secret: _('Secret'),
+			username: _('User name'),
+			password: _('Password')
+		},
+		advanced: {
+			nas_identifier: _('NAS identifier'),
+			timeout_s: _('Time limit of one try'),
+			tries: _('Tries'),
+			retry_s: _('Pause before asking again'),
+			enterprise: _('Enterprise number')
+		}
+	},
+	{
+		type: 'quic',
+		title: _('QUIC'),
+		basic: {
+			policy: _('QUIC (HTTP/3)')
+		},
+		advanced: {}
+	},
+	{
+		type: 'paths',
+		title: _('Use of the lines'),
+		basic: {
+			busy_percent: _('Slower lines join at'),
+			busy_s: _('when it lasts'),
+			idle_percent: _('They leave at'),
+			idle_s: _('when that lasts')
+		},
+		advanced: {
+			silent_ms: _('Silence before a probe'),
+			return_s: _('Watch a returning line for'),
+			tune_kernel: _('Tune the kernel')
+		}
+	},
+	{
+		type: 'dscp',
+		title: _('DSCP'),
+		basic: {
+			mode: _('Marking'),
+			value: _('Value'),
+			map: _('Translations')
+		},
+		advanced: {}
+	},
+	{
+		type: 'logging',
+		title: _('Logging'),
+		basic: {
+			level: _('Level'),
+			flows: _('Log connections'),
+			mask: _('Shorten addresses')
+		},
+		advanced: {}
+	},
+	{
+		type: 'dns',
+		title: _('Names in rules'),
+		basic: {},
+		advanced: {
+			confdir: _('Snippet directory'),
+			restart: _('Restart command')
+		}
+	},
+	{
+		type: 'rule',
+		title: _('Rules'),
+		page: 'rules',
+		basic: {
+			name: _('Name'),
+			enabled: _('Enabled'),
+			action: _('Action'),
+			domain: _('Domains'),
+			dest: _('Destinations'),
+			dest_port: _('Ports')
+		},
+		advanced: {
+			src: _('LAN addresses'),
+			mac: _('LAN hardware addresses'),
+			proto: _('Protocols'),
+			dscp: _('DSCP')
+		},
+		columns: [ 'enabled', 'name', 'action' ]
+	}
+];
+
+const CHOICES = {
+	'global.intercept': {
+		global: _('to global addresses only'),
+		any: _('whatever leaves by a managed WAN'),
+		none: _('none but what a rule takes')
+	},
+	'global.fallback': { direct: _('connect directly'), block: _('do not connect') },
+	'global.mptcp_syn': { proxy: _('carry them like any other'), pass: _('leave them alone') },
+	'wan.role': { normal: _('normal'), backup: _('only when no other works') },
+	'discovery.prefer': { ipv4: _('IPv4 first'), ipv6: _('IPv6 first') },
+	'rule.action': { proxy: _('all WANs'), direct: _('direct, over one WAN'), block: _('block') },
+	'rule.proto': { tcp: 'TCP', udp: 'UDP' },
+	'quic.policy': {
+		forward: _('let it pass, over the best WAN alone'),
+		reject: _('refuse it, so that browsers use TCP over all WANs')
+	},
+	'dscp.mode': {
+		preserve: _('as the device wrote it'),
+		set: _('always the same value'),
+		off: _('none')
+	},
+	'logging.level': { debug: _('debug'), info: _('info'), warning: _('warning'), error: _('error') }
+};
+
+return baseclass.extend({
+	/* the sections of a page ('settings' or 'rules'), in order */
+	sections: function(page) {
+		return SECTIONS.filter(function(section) { return (section.page || 'settings') === page });
+	},
+
+	section: function(type) {
+		return SECTIONS.find(function(section) { return section.type === type });
+	},
+
+	/* what a choice is called: the word of the settings file where nobody thought of a better one */
+	choice: function(type, option, value) {
+		return (CHOICES[type + '.' + option] || {})[value] || value;
+	},
+
+	/* rows { name, title, tab } for all of `names` (the declared options). One that has no place yet comes last, under
+	   the name it has in the file: nothing the daemon knows is out of reach */
+	place: function(type, names) {
+		const section = this.section(type) || { basic: {}, advanced: {} };
+		const rows = [];
+
+		[ 'basic', 'advanced' ].forEach(function(tab) {
+			Object.keys(section[tab]).forEach(function(name) {
+				if (names.indexOf(name) >= 0)
+					rows.push({ name: name, title: section[tab][name], tab: tab });
+			});
+		});
+
+		names.forEach(function(name) {
+			if (!rows.some(function(row) { return row.name === name }))
+				rows.push({ name: name, title: name, tab: 'advanced' });
+		});
+
+		return rows;
+	},
+
+	/* a rule in one line: 'to example.com, port 443, from 192.168.1.20' */
+	ruleSummary: function(rule) {
+		const parts = [];
+		const list = function(value) { return value == null || value === '' ? [] : [].concat(value) };
+		const add = function(text, values) {
+			if (values.length)
+				parts.push(text.format(values.slice(0, 3).join(', ') + (values.length > 3 ? ' …' : '')));
+		};
+
+		add(_('to %s'), list(rule.domain).concat(list(rule.dest)));
+		add(_('port %s'), list(rule.dest_port));
+		add(_('from %s'), list(rule.src).concat(list(rule.mac)));
+		add('%s', list(rule.proto).map(function(name) { return name.toUpperCase() }));
+		add(_('DSCP %s'), list(rule.dscp));
+
+		return parts.join(', ') || _('everything');
+	}
+});

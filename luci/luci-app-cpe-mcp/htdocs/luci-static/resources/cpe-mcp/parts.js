@@ -1,0 +1,105 @@
+'use strict';
+'require baseclass';
+'require cpe-mcp.reasons as reasons';
+
+/* The pieces that the pages are built of. Everything that comes from outside becomes a text node, never markup: LuCI's
+   E() takes a lone string for markup, so children go through el() as a list. */
+
+const SVG = 'http://www.w3.org/2000/svg';
+const WAN_COLORS = 6;
+
+function el(tag, attributes) {
+	const children = Array.prototype.slice.call(arguments, 2).flat(Infinity).filter(function(child) {
+		return child != null && child !== false;
+	});
+
+	return E(tag, attributes || {}, children);
+}
+
+function svg(tag, attributes) {
+	const node = document.createElementNS(SVG, tag);
+
+	Object.keys(attributes).forEach(function(name) { node.setAttribute(name, attributes[name]) });
+	Array.prototype.slice.call(arguments, 2).forEach(function(child) { node.appendChild(child) });
+
+	return node;
+}
+
+return baseclass.extend({
+	el: el,
+	svg: svg,
+
+	/* the page's own style sheet, once */
+	style: function() {
+		if (!document.querySelector('link[data-cpe-mcp]'))
+			document.head.appendChild(E('link', {
+				'rel': 'stylesheet',
+				'data-cpe-mcp': '1',
+				'href': L.resource('cpe-mcp/style.css')
+			}));
+	},
+
+	/* good, bad, idle or busy, never by colour alone */
+	badge: function(kind, text) {
+		return el('span', { 'class': 'cpe-badge cpe-' + kind }, text);
+	},
+
+	/* the colour that a WAN has on all pages: by its place in the daemon's list */
+	color: function(names, name) {
+		const place = names.indexOf(name);
+
+		return place < 0 ? 'var(--cpe-none)' : 'var(--cpe-wan-%d)'.format(place % WAN_COLORS);
+	},
+
+	/* a WAN's name with its colour */
+	wan: function(names, name) {
+		return el('span', { 'class': 'cpe-wan' },
+			el('i', { 'style': 'background:' + this.color(names, name) }), name);
+	},
+
+	/* a thing and what is to be said of it, for narrow and wide screens */
+	fact: function(title, value) {
+		return el('div', { 'class': 'cpe-fact' }, el('span', {}, title), el('b', {}, value));
+	},
+
+	/* parts: [ { wan, percent } ] */
+	shareBar: function(names, parts) {
+		return el('div', { 'class': 'cpe-share', 'role': 'presentation' }, parts.map(L.bind(function(part) {
+			return el('i', { 'style': 'width:%d%;background:%s'.replace('%d', part.percent).replace('%s', this.color(names, part.wan)) });
+		}, this)));
+	},
+
+	progress: function(part, text) {
+		return el('div', { 'class': 'cbi-progressbar', 'title': text },
+			el('div', { 'style': 'width:%d%'.replace('%d', Math.round(part * 100)) }));
+	},
+
+	/* what is wrong and what to do, in place of a page */
+	trouble: function(found) {
+		const startup = found.kind === 'down' || found.kind === 'slow'
+			? el('p', {}, el('a', { 'class': 'btn cbi-button', 'href': L.url('admin/system/startup') }, _('Open System, Startup')), ' ',
+				el('a', { 'class': 'btn cbi-button', 'href': L.url('admin/status/logs') }, _('Open the system log')))
+			: null;
+
+		return el('div', { 'class': 'alert-message warning', 'data-trouble': found.kind },
+			el('h4', {}, found.text),
+			found.next ? el('p', {}, found.next) : null,
+			found.detail ? el('p', {}, el('code', {}, found.detail)) : null,
+			startup);
+	},
+
+	reason: function(row) {
+		return reasons.text(row);
+	},
+
+	/* a box whose height follows its content */
+	section: function(title) {
+		const children = Array.prototype.slice.call(arguments, 1);
+
+		return el('div', { 'class': 'cbi-section' }, title ? el('h3', {}, title) : null, children);
+	},
+
+	head: function(title, description) {
+		return [ el('h2', { 'name': 'content' }, title), el('div', { 'class': 'cbi-map-descr' }, description) ];
+	}
+});
