@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cpe_mcp.kernel.nft import Interception, render
+from cpe_mcp.kernel.nft import Interception, hooks, name_sets, render
+from cpe_mcp.policy.rules import compile_rules
+from cpe_mcp.settings.router import RuleSettings
 
 pytestmark = pytest.mark.unit
 
@@ -52,16 +54,16 @@ def test_switched_off_it_still_guards_the_concentrators_and_carries_on_what_was_
 
 
 def test_each_family_by_itself() -> None:
-    four = "\n".join(rules(PLAN._replace(active6=False), "intercept"))
+    four = "\n".join(rules(PLAN._replace(active6=False), "take"))
     assert "tproxy ip to :5125" in four
     assert "tproxy ip6" not in four
 
 
 def test_exemptions_come_before_tproxy() -> None:
     chain = rules(PLAN, "intercept")
-    first_tproxy = next(index for index, rule in enumerate(chain) if "tproxy" in rule)
+    assert chain[-1] == "goto take"
     for word in ("fib daddr type", "@wan4", "@wan6", "10.0.0.0/8", "2000::/3", "@direct4", "@direct6", "oifname !="):
-        assert any(word in rule for rule in chain[:first_tproxy]), word
+        assert any(word in rule for rule in chain[:-1]), word
 
 
 def test_settings_show_in_the_rules() -> None:
@@ -77,3 +79,66 @@ def test_sets_that_fill_at_run_time_are_not_emptied() -> None:
 def test_no_lan_no_rules() -> None:
     assert rules(PLAN._replace(lan=()), "prerouting") == []
     assert rules(PLAN._replace(wans=()), "intercept") == []
+
+
+def with_rules(*settings: RuleSettings, **fields: object) -> Interception:
+    return PLAN._replace(rules=compile_rules(settings), **fields)
+
+
+@pytest.mark.requirement("X-7")
+def test_rules_stand_in_their_order_before_the_default() -> None:
+    plan = with_rules(
+        RuleSettings("rule[0]", action="direct", dest=("192.0.2.0/24",)),
+        RuleSettings("video", action="proxy", dest_port=("443", "8000-8100", "8050-8200"), mac=("00:53:00:12:34:56",)),
+    )
+    chain = rules(plan, "intercept")
+    ours = [rule for rule in chain if "counter name" in rule]
+    assert ours == [
+        "meta nfproto ipv4 ip daddr { 192.0.2.0/24 } counter name rule_0 return",
+        "meta nfproto ipv4 ether saddr { 00:53:00:12:34:56 } tcp dport { 443, 8000-8200 } "
+        "counter name named_video goto take",
+        "meta nfproto ipv6 ether saddr { 00:53:00:12:34:56 } tcp dport { 443, 8000-8200 } "
+        "counter name named_video goto take",
+    ]
+    assert chain.index(ours[-1]) < next(index for index, rule in enumerate(chain) if "10.0.0.0/8" in rule)
+    assert hooks(plan) == ("prerouting",), "nothing is refused, so nothing costs forwarded packets anything"
+
+
+@pytest.mark.requirement("X-7")
+def test_what_a_rule_blocks_is_refused_where_it_is_forwarded() -> None:
+    plan = with_rules(RuleSettings("rule[0]", action="block", proto=("udp",), src=("192.168.1.7/32",)))
+    assert hooks(plan) == ("prerouting", "forward")
+    assert (
+        "meta nfproto ipv4 ip saddr { 192.168.1.7/32 } meta l4proto { udp } counter name rule_0 goto refuse"
+        in rules(plan, "forward")
+    )
+    assert not any("192.168.1.7" in rule for rule in rules(plan, "intercept")), "no TCP connection can match it"
+    off = plan._replace(active4=False, active6=False)
+    assert rules(off, "forward") == rules(plan, "forward"), "whether or not anything is taken"
+
+
+def test_name_sets_follow_the_domains_and_not_the_order() -> None:
+    video = RuleSettings("rule[0]", action="proxy", domain=("a.example", "b.example"))
+    moved = RuleSettings("rule[7]", action="block", domain=("b.example", "a.example"))
+    assert name_sets(with_rules(video)) == name_sets(with_rules(moved))
+    assert len(name_sets(with_rules(video, moved))) == 2, "one for each family"
+    assert all(len(name) <= 31 for name in name_sets(with_rules(video)))
+    for name in name_sets(with_rules(video)):
+        assert f"flush set inet cpe_mcp {name}" not in render(with_rules(video))
+
+
+@pytest.mark.requirement("X-12")
+def test_quic_is_refused_only_where_tcp_would_be_taken() -> None:
+    plan = PLAN._replace(reject_quic=True)
+    assert rules(plan, "forward")[-1] == "goto quic"
+    assert any("10.0.0.0/8" in rule for rule in rules(plan, "forward"))
+    assert len(rules(plan, "quic")) == 2
+    assert hooks(plan._replace(active4=False, active6=False)) == ("prerouting",), "nothing is taken at this moment"
+    assert hooks(PLAN) == ("prerouting",)
+
+
+def test_only_what_a_rule_takes() -> None:
+    plan = with_rules(RuleSettings("rule[0]", action="proxy", dest=("192.0.2.0/24",)), take_rest=False)
+    assert [rule for rule in rules(plan, "intercept") if "goto take" in rule] == [
+        "meta nfproto ipv4 ip daddr { 192.0.2.0/24 } counter name rule_0 goto take"
+    ]

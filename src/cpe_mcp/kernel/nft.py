@@ -1,23 +1,35 @@
-"""Interception: the nftables table ``inet cpe_mcp`` and nothing outside it (design D13, D14).
+"""Interception and the user's rules: the nftables table ``inet cpe_mcp`` and nothing outside it (design D13, D14).
 
 :func:`render` makes the text, :class:`Nft` loads it in one transaction when it changed or when somebody else touched it.
-The chains are flushed and filled again, the sets ``direct4`` and ``direct6`` keep their elements.
+The chains are flushed and filled again; the sets that fill at run time (``direct4``, ``direct6``, the names' addresses that
+dnsmasq adds) and the rules' counters keep what they have.
+
+``prerouting`` finds new TCP connections of the LAN, ``intercept`` chooses among them, ``take`` hands them to a worker.
+``forward`` is there while a rule blocks something or QUIC is refused: it sees what is forwarded, so that nothing depends on
+whether connections are taken at this moment. Rules stand in both in the same order, and the first match ends the walk.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import json
 import logging
 import subprocess
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cpe_mcp.kernel.numbers import MARK_LOCAL, NFT_TABLE
 from cpe_mcp.policy.address_space import GLOBAL6, NOT_GLOBAL4
+from cpe_mcp.policy.decide import BLOCK, DIRECT, PROXY
+from cpe_mcp.policy.rules import Rule
 
 log = logging.getLogger(__name__)
 
 NFT_TIMEOUT_S = 10.0
+QUIC_PORT = 443
+NAME_TIMEOUT_S = 86400
+"""How long an address stays in a name's set after dnsmasq put it there or a connection last used it. Long, because clients
+keep names for longer than their TTL; not for ever, because content networks give the same address to others."""
 
 
 class Interception(NamedTuple):
@@ -41,17 +53,53 @@ class Interception(NamedTuple):
     """Not only global ones."""
     pass_mptcp: bool
     """Leave connections alone that ask for MPTCP themselves."""
+    rules: tuple[Rule, ...] = ()
+    """The user's, in their order."""
+    take_rest: bool = True
+    """What no rule is about is taken; else only what a rule takes."""
+    reject_quic: bool = False
+    """Refuse UDP port 443 to where TCP would be taken."""
+
+
+CHAINS = ("prerouting", "intercept", "take", "forward", "refuse", "quic")
+"""The base chains, with their hooks, are made anew each time: a hook that is not needed costs every packet something."""
+HOOKS = {
+    "prerouting": "type filter hook prerouting priority mangle + 1; policy accept;",
+    "forward": "type filter hook forward priority filter - 1; policy accept;",
+}
+"""Prerouting comes after the marks of mwan3 and pbr, which stand at ``mangle``: of two chains of one priority the kernel runs
+the younger one first (seen on 6.18), and their marks tell which way a connection would leave."""
+SETS = (
+    "mcp4 { type ipv4_addr . inet_service; }",
+    "mcp6 { type ipv6_addr . inet_service; }",
+    "wan4 { type ipv4_addr; flags interval; auto-merge; }",
+    "wan6 { type ipv6_addr; flags interval; auto-merge; }",
+    "direct4 { type ipv4_addr . inet_service; flags timeout; size 16384; }",
+    "direct6 { type ipv6_addr . inet_service; flags timeout; size 16384; }",
+)
+REFUSE = ["meta l4proto tcp reject with tcp reset", "reject with icmpx admin-prohibited"]
+FAMILIES = ((4, "ip", "ipv4"), (6, "ip6", "ipv6"))
+"""Version, the word in ``ip daddr``, the word in ``meta nfproto`` and in type names."""
 
 
 def render(plan: Interception) -> str:
     """The transaction for ``nft -f -``. Idempotent; the first one makes the table."""
+    chains = {
+        "prerouting": _prerouting(plan),
+        "intercept": _intercept(plan),
+        "take": _take(plan),
+        "forward": _forward(plan),
+        "refuse": REFUSE if "forward" in hooks(plan) else [],
+        "quic": _quic(plan),
+    }
     lines = [
         f"add table inet {NFT_TABLE}",
-        *(f"add set inet {NFT_TABLE} {definition}" for definition in SETS),
-        *(f"add chain inet {NFT_TABLE} {chain}" for chain in ("prerouting", "intercept")),
+        *(f"add set inet {NFT_TABLE} {definition}" for definition in (*SETS, *_name_sets(plan))),
+        *(f"add counter inet {NFT_TABLE} {name}" for name in counters(plan)),
+        *(f"add chain inet {NFT_TABLE} {chain}" for chain in CHAINS),
         f"flush table inet {NFT_TABLE}",
-        f"delete chain inet {NFT_TABLE} prerouting",
-        f"add chain inet {NFT_TABLE} prerouting {{ type filter hook prerouting priority mangle; policy accept; }}",
+        *(f"delete chain inet {NFT_TABLE} {chain}" for chain in HOOKS),
+        *(f"add chain inet {NFT_TABLE} {chain} {{ {HOOKS[chain]} }}" for chain in hooks(plan)),
         f"flush set inet {NFT_TABLE} mcp4",
         f"flush set inet {NFT_TABLE} mcp6",
         f"flush set inet {NFT_TABLE} wan4",
@@ -61,19 +109,33 @@ def render(plan: Interception) -> str:
         lines.append(f"add element inet {NFT_TABLE} mcp{_version(address)} {{ {address} . {port} }}")
     for network in plan.wan_networks:
         lines.append(f"add element inet {NFT_TABLE} wan{ipaddress.ip_network(network).version} {{ {network} }}")
-    lines += [f"add rule inet {NFT_TABLE} prerouting {rule}" for rule in _prerouting(plan)]
-    lines += [f"add rule inet {NFT_TABLE} intercept {rule}" for rule in _intercept(plan)]
+    for chain, rules in chains.items():
+        lines += [f"add rule inet {NFT_TABLE} {chain} {rule}" for rule in rules]
     return "\n".join(lines) + "\n"
 
 
-SETS = (
-    "mcp4 { type ipv4_addr . inet_service; }",
-    "mcp6 { type ipv6_addr . inet_service; }",
-    "wan4 { type ipv4_addr; flags interval; auto-merge; }",
-    "wan6 { type ipv6_addr; flags interval; auto-merge; }",
-    "direct4 { type ipv4_addr . inet_service; flags timeout; size 16384; }",
-    "direct6 { type ipv6_addr . inet_service; flags timeout; size 16384; }",
-)
+def hooks(plan: Interception) -> tuple[str, ...]:
+    """The base chains of this plan."""
+    return ("prerouting", "forward") if _forward(plan) else ("prerouting",)
+
+
+def counters(plan: Interception) -> tuple[str, ...]:
+    """Names of the rules' counters."""
+    return tuple(rule.counter() for rule in plan.rules)
+
+
+def name_sets(plan: Interception) -> tuple[str, ...]:
+    """Names of the sets that dnsmasq fills."""
+    return tuple(dict.fromkeys(rule.name_set(family) for rule in plan.rules if rule.domains for family in (4, 6)))
+
+
+def _name_sets(plan: Interception) -> list[str]:
+    """Dynamic: a connection that uses an address makes it stay, which dnsmasq's adding it again does not before
+    kernel 6.12."""
+    return [
+        f"{name} {{ type ipv{name[-1]}_addr; flags dynamic,timeout; timeout {NAME_TIMEOUT_S}s; size 16384; }}"
+        for name in name_sets(plan)
+    ]
 
 
 def _prerouting(plan: Interception) -> list[str]:
@@ -83,17 +145,13 @@ def _prerouting(plan: Interception) -> list[str]:
         f"iifname != {_names(plan.lan)} return",
         "ip daddr . tcp dport @mcp4 drop",
         "ip6 daddr . tcp dport @mcp6 drop",
+        # Connections that a worker has accepted; they go on while interception is being switched off.
+        f"meta l4proto tcp socket transparent 1 meta mark set meta mark or {MARK_LOCAL:#x} accept",
     ]
     if plan.active4 or plan.active6:
-        rules += [
-            # Connections that a worker has accepted; they go on while interception is being switched off.
-            f"meta l4proto tcp socket transparent 1 meta mark set meta mark or {MARK_LOCAL:#x} accept",
-            # A bare SYN of a new connection and nothing else: what runs directly keeps running, and so do the answers of
-            # port-forwarded servers.
-            "ct state new tcp flags & (fin | syn | rst | ack) == syn jump intercept",
-        ]
-    else:
-        rules.append(f"meta l4proto tcp socket transparent 1 meta mark set meta mark or {MARK_LOCAL:#x} accept")
+        # A bare SYN of a new connection and nothing else: what runs directly keeps running, and so do the answers of
+        # port-forwarded servers.
+        rules.append("ct state new tcp flags & (fin | syn | rst | ack) == syn jump intercept")
     return rules
 
 
@@ -104,20 +162,140 @@ def _intercept(plan: Interception) -> list[str]:
         "fib daddr type { local, broadcast, anycast, multicast } return",
         "ip daddr @wan4 return",
         "ip6 daddr @wan6 return",
+        "ip daddr . tcp dport @direct4 return",
+        "ip6 daddr . tcp dport @direct6 return",
+        f"fib daddr . mark oifname != {_names(plan.wans)} return",
     ]
-    if not plan.any_destination:
-        rules += [f"ip daddr {{ {', '.join(NOT_GLOBAL4)} }} return", f"ip6 daddr != {GLOBAL6} return"]
-    rules += ["ip daddr . tcp dport @direct4 return", "ip6 daddr . tcp dport @direct6 return"]
+    # What a rule blocks is not taken, and refused in forward.
+    verdicts = {PROXY: "goto take", DIRECT: "return", BLOCK: "return"}
+    for rule in plan.rules:
+        if rule.can_be_tcp():
+            # forward counts what it sees: all that is not taken, but for that it must be there
+            counted = rule.action == PROXY or not _forward(plan)
+            rules += _matches(rule, verdicts[rule.action], counted=counted, is_tcp=True)
+    if not plan.take_rest:
+        return rules
+    rules += _not_global(plan)
     if plan.pass_mptcp:
         rules.append("tcp option mptcp exists return")
-    rules.append(f"fib daddr . mark oifname != {_names(plan.wans)} return")
-    for active, family, protocol in ((plan.active4, "ipv4", "ip"), (plan.active6, "ipv6", "ip6")):
-        if active:
-            rules.append(
-                f"meta nfproto {family} meta l4proto tcp tproxy {protocol} to :{plan.port}"
-                f" meta mark set meta mark or {MARK_LOCAL:#x} accept"
-            )
-    return rules
+    return [*rules, "goto take"]
+
+
+def _take(plan: Interception) -> list[str]:
+    return [
+        f"meta nfproto {nfproto} meta l4proto tcp tproxy {protocol} to :{plan.port}"
+        f" meta mark set meta mark or {MARK_LOCAL:#x} accept"
+        for active, (_, protocol, nfproto) in zip((plan.active4, plan.active6), FAMILIES, strict=True)
+        if active
+    ]
+
+
+def _forward(plan: Interception) -> list[str]:
+    if not plan.lan or not plan.wans:
+        return []
+    blocks = any(rule.action == BLOCK for rule in plan.rules)
+    quic = _quic(plan)
+    if not blocks and not quic:
+        return []
+    rules = [
+        f"iifname != {_names(plan.lan)} return",
+        f"oifname != {_names(plan.wans)} return",
+        "ct state != new return",
+        "ip daddr @wan4 return",
+        "ip6 daddr @wan6 return",
+    ]
+    for rule in plan.rules:
+        if rule.action == BLOCK:
+            rules += _matches(rule, "goto refuse")
+        elif rule.action == DIRECT:
+            rules += _matches(rule, "return")
+        else:  # what is forwarded although a rule takes it is UDP, or TCP at a moment when nothing is taken
+            rules += _matches(rule, "goto quic" if quic else "return", counted=False)
+    return [*rules, *([*_not_global(plan), "goto quic"] if quic and plan.take_rest else [])]
+
+
+def _quic(plan: Interception) -> list[str]:
+    """ICMP port unreachable: a browser's socket sees ECONNREFUSED and the browser falls back to TCP within a round trip."""
+    if not plan.reject_quic:
+        return []
+    return [
+        f"meta nfproto {nfproto} udp dport {QUIC_PORT} reject with icmpx port-unreachable"
+        for active, (_, _, nfproto) in zip((plan.active4, plan.active6), FAMILIES, strict=True)
+        if active
+    ]
+
+
+def _not_global(plan: Interception) -> list[str]:
+    if plan.any_destination:
+        return []
+    return [f"ip daddr {{ {', '.join(NOT_GLOBAL4)} }} return", f"ip6 daddr != {GLOBAL6} return"]
+
+
+def _matches(rule: Rule, verdict: str, *, counted: bool = True, is_tcp: bool = False) -> list[str]:
+    """One rule of the user as rules of nftables: one for each family and each way in which its conditions can hold."""
+    counter = f"counter name {rule.counter()} " if counted else ""
+    return [
+        " ".join([f"meta nfproto {nfproto}", *devices, *transport, *dscp, *destination, f"{counter}{verdict}"])
+        for version, protocol, nfproto in FAMILIES
+        for devices in _devices(rule, version, protocol)
+        for transport in [_transport(rule, is_tcp=is_tcp)]
+        for dscp in [[f"{protocol} dscp {_set(rule.dscp)}"] if rule.dscp else []]
+        for destination in _destinations(rule, version, protocol)
+    ]
+
+
+def _devices(rule: Rule, version: int, protocol: str) -> list[list[str]]:
+    if not (rule.macs or rule.sources):
+        return [[]]
+    ways = [[f"ether saddr {_set(rule.macs)}"]] if rule.macs else []
+    sources = _prefixes(rule.sources, version)
+    return ways + ([[f"{protocol} saddr {_set(sources)}"]] if sources else [])
+
+
+def _transport(rule: Rule, *, is_tcp: bool) -> list[str]:
+    protocols = rule.protocols or (("tcp", "udp") if rule.ports else ())
+    words = [f"meta l4proto {_set(protocols)}"] if protocols and not is_tcp else []
+    if rule.ports:
+        ports = _set(f"{first}-{last}" if first != last else str(first) for first, last in _joined(rule.ports))
+        words.append(f"{'tcp' if is_tcp else 'th'} dport {ports}")
+    return words
+
+
+def _destinations(rule: Rule, version: int, protocol: str) -> list[list[str]]:
+    if not (rule.dest or rule.domains):
+        return [[]]
+    prefixes = _prefixes(rule.dest, version)
+    ways = [[f"{protocol} daddr {_set(prefixes)}"]] if prefixes else []
+    if rule.domains:
+        name = rule.name_set(version)
+        used = f"update @{name} {{ {protocol} daddr timeout {NAME_TIMEOUT_S}s }}"
+        ways.append([f"{protocol} daddr @{name} {used}"])
+    return ways
+
+
+def _prefixes(prefixes: Iterable[str], version: int) -> list[str]:
+    """Those of one family, without overlaps, which nftables refuses."""
+    networks = [ipaddress.ip_network(prefix) for prefix in prefixes]
+    if version == 4:
+        four = [network for network in networks if isinstance(network, ipaddress.IPv4Network)]
+        return [str(network) for network in ipaddress.collapse_addresses(four)]
+    six = [network for network in networks if isinstance(network, ipaddress.IPv6Network)]
+    return [str(network) for network in ipaddress.collapse_addresses(six)]
+
+
+def _joined(ports: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same ports without overlaps."""
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(ports):
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
+        else:
+            joined.append((first, last))
+    return joined
+
+
+def _set(values: Iterable[object]) -> str:
+    return "{ " + ", ".join(str(value) for value in dict.fromkeys(values)) + " }"
 
 
 def _names(devices: Iterable[str]) -> str:
@@ -143,7 +321,7 @@ class Nft:
         text = render(plan)
         if text == self._text and not (verify and self._list() != self._listing):
             return False
-        self._run(text)
+        self._run(text + self._leftovers(plan))
         self._text, self._listing = text, self._list()
         return True
 
@@ -152,21 +330,40 @@ class Nft:
         name = f"direct{_version(address)}"
         self._run(f"add element inet {NFT_TABLE} {name} {{ {address} . {port} timeout {max(1, round(timeout_s))}s }}\n")
 
+    def counters(self) -> dict[str, int]:
+        """Connections that met each rule since it was there, by :meth:`Rule.counter`; empty when the table has gone."""
+        return {row["name"]: int(row["packets"]) for row in self._objects("counters") if "packets" in row}
+
     def remove(self) -> None:
         """Delete the table: no trace."""
         self._text = ""
         self._run(f"add table inet {NFT_TABLE}\ndelete table inet {NFT_TABLE}\n")
 
+    def _leftovers(self, plan: Interception) -> str:
+        """Statements that delete counters and name sets of rules that are gone."""
+        keep = {*counters(plan), *name_sets(plan)}
+        lines = []
+        for kind, prefixes in (("counter", ("rule_", "named_")), ("set", ("names_",))):
+            for row in self._objects(f"{kind}s"):
+                if row["name"].startswith(prefixes) and row["name"] not in keep:
+                    lines.append(f"delete {kind} inet {NFT_TABLE} {row['name']}\n")
+        return "".join(lines)
+
+    def _objects(self, kind: str) -> list[dict[str, Any]]:
+        """The table's ``sets`` or ``counters``."""
+        # -t: without the elements, of which there may be thousands
+        argv = ["nft", "-j", "-t", "list", kind, "table", "inet", NFT_TABLE]
+        result = subprocess.run(argv, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False)
+        if result.returncode:
+            return []
+        rows = [row.get(kind[:-1]) for row in json.loads(result.stdout)["nftables"]]
+        return [row for row in rows if row is not None and row.get("table") == NFT_TABLE]
+
     def _list(self) -> str:
-        """The rules as nft lists them, "" when the table has gone."""
-        listings = []
-        for chain in ("prerouting", "intercept"):
-            argv = ["nft", "-s", "list", "chain", "inet", NFT_TABLE, chain]
-            result = subprocess.run(argv, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False)
-            if result.returncode:
-                return ""
-            listings.append(result.stdout)
-        return "".join(listings)
+        """The table as nft lists it without what changes by itself (elements, counts), "" when it has gone."""
+        argv = ["nft", "-s", "-t", "list", "table", "inet", NFT_TABLE]
+        result = subprocess.run(argv, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False)
+        return "" if result.returncode else result.stdout
 
     def _run(self, text: str) -> None:
         result = subprocess.run(
@@ -174,3 +371,13 @@ class Nft:
         )
         if result.returncode:
             raise RuntimeError(f"nft refused: {result.stderr.strip().splitlines()[0] if result.stderr.strip() else ''}")
+
+
+def table_listing() -> str:
+    """Our whole table as nft lists it; "" when it is not there or nft is missing. Runs nft: a few milliseconds."""
+    argv = ["nft", "list", "table", "inet", NFT_TABLE]
+    try:
+        result = subprocess.run(argv, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return result.stdout if not result.returncode else ""

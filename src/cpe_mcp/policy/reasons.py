@@ -40,6 +40,9 @@ class Reason:
     OTHER_WAY = "other-way"
     MPTCP_STRIPPED = "mptcp-stripped"
     MPTCP_LOST = "mptcp-lost"
+    RULE_PROXY = "rule-proxy"
+    RULE_DIRECT = "rule-direct"
+    RULE_BLOCK = "rule-block"
     # one flow, at the concentrator
     COOKIE_WANTED = "cookie-wanted"
     WRONG_COOKIE = "wrong-cookie"
@@ -52,6 +55,8 @@ class Reason:
     NO_RESOURCES = "no-resources"
     NETWORK_FAILURE = "network-failure"
     IDLE = "idle"
+    SPEEDTEST = "speedtest"
+    SPEEDTEST_FULL = "speedtest-full"
     # one WAN
     WAN_UP = "wan-up"
     WAN_LINK_DOWN = "wan-link-down"
@@ -97,6 +102,9 @@ TEXTS: dict[str, str] = {
     Reason.OTHER_WAY: "the route to it does not leave by a managed WAN, and only that is taken",
     Reason.MPTCP_STRIPPED: "the concentrator was reached over plain TCP only: the handshake came back without MPTCP",
     Reason.MPTCP_LOST: "the connection to the concentrator fell back to plain TCP while it ran",
+    Reason.RULE_PROXY: "a rule takes it",
+    Reason.RULE_DIRECT: "a rule leaves it to plain forwarding",
+    Reason.RULE_BLOCK: "a rule refuses it",
     Reason.COOKIE_WANTED: "this listener faces the Internet and wants a cookie",
     Reason.WRONG_COOKIE: "the cookie was not made with the subscriber's key",
     Reason.UNKNOWN_SUBSCRIBER: "the cookie names no subscriber of the table",
@@ -108,6 +116,8 @@ TEXTS: dict[str, str] = {
     Reason.NO_RESOURCES: "the concentrator has no descriptors, memory or ports left",
     Reason.NETWORK_FAILURE: "the concentrator's own network is down",
     Reason.IDLE: "nothing came in time",
+    Reason.SPEEDTEST: "a speed test against this concentrator",
+    Reason.SPEEDTEST_FULL: "the subscriber runs as many speed tests as it may",
     Reason.WAN_UP: "up",
     Reason.WAN_LINK_DOWN: "the link is down",
     Reason.WAN_NO_ADDRESS: "the WAN has no address",

@@ -35,7 +35,9 @@ from cpe_mcp.paths.reconcile import (
     wanted_rules,
 )
 from cpe_mcp.paths.snapshot import WanView
+from cpe_mcp.policy.decide import PROXY
 from cpe_mcp.policy.reasons import TEXTS, Reason
+from cpe_mcp.policy.rules import compile_rules
 from cpe_mcp.settings import RouterSettings
 from cpe_mcp.upstream.tuning import ROUTER
 
@@ -83,6 +85,8 @@ class PathManager:
 
     def __init__(self, settings: RouterSettings, *, on_change: Callable[[], None]) -> None:
         self._settings = settings
+        self._intercept_port = settings.general.intercept_port
+        """Where the workers listen: they are started with it, so another one waits for the next restart."""
         self._on_change = on_change
         self._wans: dict[str, Wan] = {}
         self._adaptive = self._new_adaptive()
@@ -459,18 +463,22 @@ class PathManager:
     def _apply_nft(self) -> None:
         general = self._settings.general
         on, ipv6 = self._interception
-        on = on and general.intercept != "none"
+        rules = compile_rules(self._settings.rules) if general.enabled else ()
+        on = on and (general.intercept != "none" or any(rule.action == PROXY for rule in rules))
         networks = sorted({net for wan in self._wans.values() if wan.view is not None for net in wan.view.networks})
         plan = Interception(
             lan=general.lan,
             wans=tuple(wan.device for wan in self._wans.values()),
             wan_networks=tuple(networks),
             concentrators=self._concentrators,
-            port=general.intercept_port,
+            port=self._intercept_port,
             active4=on,
             active6=on and ipv6,
             any_destination=general.intercept == "any",
             pass_mptcp=general.mptcp_syn == "pass",
+            rules=rules,
+            take_rest=general.intercept != "none",
+            reject_quic=self._settings.quic.policy == "reject",
         )
         try:
             if self._nft.apply(plan, verify=self._verify_nft):
