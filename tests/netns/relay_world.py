@@ -201,6 +201,8 @@ class World:
             "congestion_control": "",
             "destinations": {"allow": [[bytes(16), 0]], "deny": []},
             "hairpin": False,
+            "speedtest_s": 4.0,
+            "public": [],
         }
         try:
             self._build()

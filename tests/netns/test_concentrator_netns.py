@@ -90,7 +90,15 @@ def world(tmp_path: Path) -> Iterator[World]:
     world.close()
 
 
-def convert(world: World, address: str, port: int, *, cookie: bytes = b"", service: int = SERVICE_PORT) -> bytes:
+def convert(
+    world: World,
+    address: str,
+    port: int,
+    *,
+    cookie: bytes = b"",
+    service: int = SERVICE_PORT,
+    half_close: bool = False,
+) -> bytes:
     """Ask for a server as a router would; everything that comes back until the end."""
     padded = cookie + bytes(-len(cookie) % 4)
     head = bytes([22, 1 + len(padded) // 4, 0, 0]) + padded if padded else b""
@@ -102,6 +110,8 @@ def convert(world: World, address: str, port: int, *, cookie: bytes = b"", servi
         socket.create_connection((CONCENTRATOR, service), timeout=6, source_address=(ROUTER1, 0)) as sock,
     ):
         sock.sendall(message)
+        if half_close:
+            sock.shutdown(socket.SHUT_WR)
         with contextlib.suppress(OSError):
             while piece := sock.recv(2000):
                 answer += piece
@@ -142,6 +152,28 @@ def test_what_is_reachable(world: World, tmp_path: Path) -> None:
     assert convert(world, CONCENTRATOR, 22, cookie=alice) == prohibited, "its own address"
     assert convert(world, "10.2.0.2", 22, cookie=alice) == prohibited, "its own, though the prefix is allowed"
     assert convert(world, SERVER, 9, cookie=alice) == bytes.fromhex("01022263 1e016000"), "allowed, and nobody there"
+
+
+@pytest.mark.requirement("X-10")
+def test_speed_tests_are_served_unless_switched_off(world: World, tmp_path: Path) -> None:
+    option = "option congestion_control ''"
+    config = CONFIG.replace(option, f"{option}\n    list public_address '192.0.2.10'")
+    concentrator = Concentrator(world, tmp_path, config)
+    concentrator.wait()
+    alice = make_cookie("alice", KEY)
+    mallory = make_cookie("alice", "another-key-altogether")
+    assert convert(world, CONCENTRATOR, 9, cookie=alice, half_close=True) == SUCCESS
+    assert convert(world, "192.0.2.10", 9, cookie=alice, half_close=True) == SUCCESS, "what leads here through NAT"
+    assert convert(world, CONCENTRATOR, 9, cookie=mallory) == bytes.fromhex("01022263 1e012000")
+    prohibited = bytes.fromhex("01022263 1e01610d")
+    assert convert(world, "192.0.2.10", 22, cookie=alice) == prohibited, "like an own address"
+    assert convert(world, "10.2.0.2", 9, cookie=alice) == prohibited, "not the one that was connected to"
+    text = concentrator.config.read_text()
+    concentrator.config.write_text(text.replace(option, f"{option}\n    option speedtest '0'"))
+    concentrator.process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert convert(world, CONCENTRATOR, 9, cookie=alice) == prohibited
+    assert convert(world, CONCENTRATOR, 19, cookie=alice) == prohibited
 
 
 def test_hairpin_is_refused(world: World, tmp_path: Path) -> None:

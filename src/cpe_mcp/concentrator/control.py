@@ -10,6 +10,7 @@ import collections
 import logging
 import os
 import platform
+import socket
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -34,6 +35,7 @@ from cpe_mcp.control.frames import (
 )
 from cpe_mcp.control.server import ControlServer, Worker
 from cpe_mcp.policy.reasons import TEXTS
+from cpe_mcp.relay.sockets import pack16
 from cpe_mcp.settings import ConcentratorSettings, SettingsError, split_host
 
 log = logging.getLogger(__name__)
@@ -109,8 +111,14 @@ class Control:
             "half_open_max": general.half_open_max,
             "server_mptcp": general.server_mptcp,
             "congestion_control": congestion_control(general.congestion_control),
-            "destinations": compile_rows(allow=destinations.allow, deny=destinations.deny, own=self._own),
+            "destinations": compile_rows(
+                allow=destinations.allow, deny=destinations.deny, own=[*self._own, *general.public_address]
+            ),
             "hairpin": destinations.hairpin,
+            "speedtest_s": general.speedtest_s if general.speedtest else 0.0,
+            "public": [
+                pack16(socket.AF_INET6 if ":" in text else socket.AF_INET, text) for text in general.public_address
+            ],
         }
 
     async def status(self, args: Mapping[str, Any]) -> dict[str, Any]:

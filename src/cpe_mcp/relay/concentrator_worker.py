@@ -18,9 +18,22 @@ from cpe_mcp.convert import Converter, ErrorCode, PeerError, PrefixReceived, Req
 from cpe_mcp.convert.tlv import TCP_OPTION_MPTCP, TlvType
 from cpe_mcp.policy.destinations import DestinationTable
 from cpe_mcp.policy.reasons import Reason
-from cpe_mcp.relay.flow import AUTHORIZING, CLOSED, CONCENTRATOR, CONNECTING, DRAINING, READING, RELAYING, step
+from cpe_mcp.policy.speed import PORTS
+from cpe_mcp.relay.flow import (
+    AUTHORIZING,
+    CLOSED,
+    CONCENTRATOR,
+    CONNECTING,
+    DRAINING,
+    MEASURING,
+    READING,
+    RELAYING,
+    step,
+)
 from cpe_mcp.relay.loop import End
+from cpe_mcp.relay.measuring import PER_SUBSCRIBER, Measuring
 from cpe_mcp.relay.pump import read_once
+from cpe_mcp.relay.records import FlowRecord
 from cpe_mcp.relay.relaying import NEAR, Flow
 from cpe_mcp.relay.sockets import (
     DESCRIPTORS_OUT,
@@ -46,6 +59,7 @@ REMEMBER_MAX = 16384
 """Verdicts remembered, about 4 MiB; the oldest goes first."""
 RETRY_WAIT_S = 5
 """Suggested wait in Convert Errors 64 and 65 of passing troubles of ours (RFC 8803 reads 0 as at least 30 s)."""
+SPEEDTEST_PORTS = frozenset(PORTS.values())
 EXTENSIONS = bytes([30, 4, 8])
 """TCP option kinds this converter handles: MPTCP, SACK-permitted, timestamps (RFC 8803 section 4.2.4)."""
 
@@ -77,7 +91,7 @@ Peer = tuple[str, str, bytes]
 class ConcentratorFlow(Flow):
     """One connection of an upstream MCP."""
 
-    __slots__ = ("_concentrator", "_convert", "_cookie", "_listener", "_request", "_verdict", "_waits")
+    __slots__ = ("_concentrator", "_convert", "_cookie", "_listener", "_measuring", "_request", "_verdict", "_waits")
 
     def __init__(self, worker: ConcentratorWorker, sock: Socket, listener: str, peer: tuple[str, int]) -> None:
         super().__init__(worker, CONCENTRATOR, READING, sock, (unmapped(peer[0]), peer[1]))
@@ -89,6 +103,7 @@ class ConcentratorFlow(Flow):
         self._verdict: Verdict | None = None
         self._waits = False
         """Counted as a warm connection of its subscriber."""
+        self._measuring: Measuring | None = None
         self.deadline = self.accepted + worker.message_timeout_s
         worker.half_open.add(self)
 
@@ -172,10 +187,7 @@ class ConcentratorFlow(Flow):
     def _stop_waiting(self) -> None:
         if self._waits and self._verdict is not None:
             self._waits = False
-            waiting, subscriber = self._concentrator.waiting, self._verdict.subscriber
-            waiting[subscriber] -= 1
-            if not waiting[subscriber]:
-                del waiting[subscriber]
+            _one_less(self._concentrator.waiting, self._verdict.subscriber)
 
     def _refuse_peer(self, verdict: Verdict) -> None:
         self._concentrator.count("refused")
@@ -203,6 +215,9 @@ class ConcentratorFlow(Flow):
         unsupported = bytes(kind for kind in self._request.option_kinds if kind not in EXTENSIONS)
         if unsupported:
             self._refuse(ErrorCode.UNSUPPORTED_TCP_OPTION, unsupported, Reason.TCP_OPTION_UNSUPPORTED)
+            return
+        if connect.port in SPEEDTEST_PORTS and worker.speedtest_s and self._is_addressed(connect.address, address):
+            self._measure(verdict, connect.port)
             return
         if not worker.hairpin and worker.is_subscriber_address(address):
             self._refuse(ErrorCode.NOT_AUTHORIZED, b"", Reason.DESTINATION_REFUSED)
@@ -275,6 +290,29 @@ class ConcentratorFlow(Flow):
         code = icmp6 if self.server_family == _socket.AF_INET6 else icmp4
         self._refuse(ErrorCode.DESTINATION_UNREACHABLE, bytes([code]), reason)
 
+    # The speed test -------------------------------------------------------------------------------------------------
+
+    def _is_addressed(self, packed: bytes, address: str) -> bool:
+        """Whether this is the address by which the peer has reached us."""
+        return address == unmapped(self.near.sock.getsockname()[0]) or packed in self._concentrator.public
+
+    def _measure(self, verdict: Verdict, port: int) -> None:
+        assert self._request is not None
+        worker = self._concentrator
+        running = worker.measuring.get(verdict.subscriber, 0)
+        if running >= PER_SUBSCRIBER:
+            self._refuse(ErrorCode.RESOURCE_EXCEEDED, bytes([RETRY_WAIT_S]), Reason.SPEEDTEST_FULL)
+            return
+        worker.measuring[verdict.subscriber] = running + 1
+        worker.count("speedtests")
+        self.state = step(CONCENTRATOR, self.state, "measure")
+        self.action, self.reason = "speedtest", Reason.SPEEDTEST
+        self.deadline = worker.loop.now + worker.speedtest_s
+        reply = self._convert.accept(extensions=EXTENSIONS if self._request.info else None)
+        self._measuring = Measuring(self, port, reply, len(self._request.trailing))
+        self._request = None
+        self._measuring.start()
+
     # Refusal --------------------------------------------------------------------------------------------------------
 
     def _refuse(self, code: ErrorCode, value: bytes, reason: str) -> None:
@@ -330,6 +368,8 @@ class ConcentratorFlow(Flow):
             self._refuse(ErrorCode.RESOURCE_EXCEEDED, bytes([RETRY_WAIT_S]), Reason.AUTH_TIMEOUT)
         elif self.state == CONNECTING:
             self._failed(errno.ETIMEDOUT)
+        elif self.state == MEASURING:
+            self.close(Reason.CLOSED, reset=True)
         else:
             self.close(Reason.IDLE, reset=True)
 
@@ -338,6 +378,16 @@ class ConcentratorFlow(Flow):
         self._stop_waiting()
         self._concentrator.half_open.discard(self)
         super().close(end, reset=reset)
+        if self._measuring is not None and self._verdict is not None:
+            _one_less(self._concentrator.measuring, self._verdict.subscriber)
+            self._measuring = None
+
+    def record(self, end: str) -> FlowRecord:
+        """See :class:`Flow`."""
+        record, test = super().record(end), self._measuring
+        if test is None:
+            return record
+        return record._replace(bytes_down=test.moved) if test.is_sending else record._replace(bytes_up=test.moved)
 
     def end_reason(self, broken: str) -> str:
         """See :class:`Flow`."""
@@ -365,6 +415,12 @@ class ConcentratorWorker(Worker):
         self.destinations = DestinationTable({"allow": [], "deny": []})
         self.waiting: dict[str, int] = {}
         """Warm connections by subscriber."""
+        self.speedtest_s = 0.0
+        """A speed test ends after this at the latest; 0: none is served."""
+        self.measuring: dict[str, int] = {}
+        """Speed tests by subscriber."""
+        self.public: frozenset[bytes] = frozenset()
+        """Addresses in front of us that lead here, 16 octets each."""
         self.half_open: set[ConcentratorFlow] = set()
         """Flows whose peer is not authenticated, so they may not hold a place for long."""
         self._verdicts: dict[Peer, Verdict] = {}
@@ -461,6 +517,8 @@ class ConcentratorWorker(Worker):
         self.half_open_max = int(settings["half_open_max"])
         self.server_mptcp = bool(settings["server_mptcp"])
         self.hairpin = bool(settings["hairpin"])
+        self.speedtest_s = float(settings["speedtest_s"])
+        self.public = frozenset(settings["public"])
         self.destinations = DestinationTable(settings["destinations"])
         self._congestion_control = settings["congestion_control"]
         wanted = {
@@ -494,6 +552,13 @@ class ConcentratorWorker(Worker):
                 continue
             self.count(f"accepted:{name}")
             ConcentratorFlow(self, sock, name, peer).start()
+
+
+def _one_less(table: dict[str, int], name: str) -> None:
+    """Count down; nothing is kept of who has none."""
+    table[name] -= 1
+    if not table[name]:
+        del table[name]
 
 
 def _remember(table: dict[Key, Value], key: Key, value: Value) -> None:

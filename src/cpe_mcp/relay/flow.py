@@ -21,6 +21,8 @@ AUTHORIZING = "authorizing"
 DRAINING = "draining"
 """Concentrator: the reply that ends the connection is out; we wait for the peer to close, since closing first with its
 bytes unread would send a reset that overtakes the reply (RFC 8803 section 4.1)."""
+MEASURING = "measuring"
+"""Concentrator: a speed test, served by the worker itself."""
 RELAYING = "relaying"
 """Bytes go both ways."""
 CLOSED = "closed"
@@ -38,7 +40,8 @@ UPSTREAM: Table = {
 
 CONCENTRATOR: Table = {
     READING: {"request": AUTHORIZING, "refuse": DRAINING, "close": CLOSED},
-    AUTHORIZING: {"open": CONNECTING, "refuse": DRAINING, "close": CLOSED},
+    AUTHORIZING: {"open": CONNECTING, "measure": MEASURING, "refuse": DRAINING, "close": CLOSED},
+    MEASURING: {"close": CLOSED},
     CONNECTING: {"connected": RELAYING, "refuse": DRAINING, "close": CLOSED},
     DRAINING: {"close": CLOSED},
     RELAYING: {"close": CLOSED},

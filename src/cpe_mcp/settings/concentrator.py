@@ -34,6 +34,14 @@ class GlobalSettings:
     congestion_control: str = option(
         "text", "auto", "TCP congestion control towards subscribers; auto takes bbr where the kernel has it."
     )
+    speedtest: bool = option("flag", True, "Serve the speed tests of subscribers' routers; the data goes nowhere else.")
+    speedtest_s: float = option("number", 15.0, "A speed test is cut off after this.", low=6, high=300, unit="s")
+    public_address: tuple[str, ...] = option(
+        "address",
+        (),
+        "Addresses that lead here through NAT: treated like the concentrator's own.",
+        many=True,
+    )
     tune_kernel: bool = option("flag", True, "Set the kernel values of design decision D19.")
     run_dir: str = option("text", "/run/mcp-concentrator", "Directory of sockets and runtime state.")
     log_level: str = option(

@@ -1,0 +1,120 @@
+"""The speed test's sums and words: ports, what is measured in which order, goodput of what was counted. No IO, no clock.
+
+The test is a Convert connection whose destination is the concentrator itself. The relay workers import this module, so
+nothing heavy may be in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+DISCARD_PORT = 9
+"""RFC 863: everything that comes is thrown away. Measures upload."""
+CHARGEN_PORT = 19
+"""RFC 864: something is sent until the peer closes. Measures download."""
+DOWN, UP = "down", "up"
+PORTS = {DOWN: CHARGEN_PORT, UP: DISCARD_PORT}
+BONDED = ""
+"""In place of a WAN's name: all of them together."""
+
+SETTLE_S = 1.0
+"""Not counted at the start: slow start, and for a bonded run the time until the slower lines have joined (design D18)."""
+COUNTED_S = 4.0
+"""Counted after that. A line of 100 Mbit/s carries 60 MB in a run of this length; twice as long changed no figure by 1 %."""
+RUN_S = SETTLE_S + COUNTED_S
+SHORTEST_S = 1.0
+"""A run that ended early says something if so much of it was counted."""
+
+IDLE, RUNNING, DONE, FAILED = "idle", "running", "done", "failed"
+WAITING, STOPPED = "waiting", "stopped"
+"""Of a run, besides the ones above: not begun yet; ended by hand."""
+
+Sample = tuple[float, int]
+"""``(seconds since the first byte could flow, bytes until then)``"""
+
+
+class Run:
+    """One direction over one WAN, or over all of them."""
+
+    __slots__ = ("direction", "error", "mbit", "progress", "samples", "state", "wan")
+
+    def __init__(self, wan: str, direction: str) -> None:
+        self.wan = wan
+        """BONDED for all together."""
+        self.direction = direction
+        """DOWN or UP, as the LAN sees it."""
+        self.state = WAITING
+        self.mbit = 0.0
+        self.error = ""
+        """One line for people; what a figure is worth less for, too."""
+        self.progress = 0.0
+        """0 to 1."""
+        self.samples: list[Sample] = []
+
+    def counted(self, elapsed_s: float, count: int) -> None:
+        """So many bytes after so many seconds."""
+        self.samples.append((elapsed_s, count))
+        self.progress = min(1.0, round(elapsed_s / RUN_S, 3))
+        self.mbit = goodput_mbit(self.samples) or 0.0
+
+    def ended(self, error: str = "") -> None:
+        """No more will be counted."""
+        figure = goodput_mbit(self.samples)
+        self.mbit = figure or 0.0
+        if figure:
+            self.state, self.error = DONE, error
+        else:
+            self.state, self.error = FAILED, error or "no data came through"
+        self.progress = 1.0
+
+    def report(self) -> dict[str, Any]:
+        """For people and programs."""
+        return {
+            "wan": self.wan,
+            "direction": self.direction,
+            "state": self.state,
+            "progress": self.progress,
+            "mbit": round(self.mbit, 1),
+            "error": self.error,
+        }
+
+
+def goodput_mbit(samples: Sequence[Sample]) -> float | None:
+    """Mbit/s of user data after SETTLE_S; None: too little was counted to say."""
+    start = next((sample for sample in samples if sample[0] >= SETTLE_S), None)
+    if start is None:
+        return None
+    elapsed_s = samples[-1][0] - start[0]
+    return (samples[-1][1] - start[1]) * 8e-6 / elapsed_s if elapsed_s >= SHORTEST_S else None
+
+
+def plan(usable: Sequence[str], wan: str) -> list[Run]:
+    """What to measure: one WAN, or each alone and then, where there are several, all together. Raises ValueError."""
+    if wan and wan not in usable:
+        raise ValueError(f"wan {wan!r} is not usable now; usable are: {', '.join(usable) or 'none'}")
+    names = [wan] if wan else [*usable, BONDED] if len(usable) > 1 else usable
+    return [Run(name, direction) for name in names for direction in (DOWN, UP)]
+
+
+def state_of(runs: Sequence[Run], *, is_running: bool) -> str:
+    """Of the whole test: one of IDLE, RUNNING, DONE, FAILED. One figure is enough for DONE."""
+    if is_running:
+        return RUNNING
+    states = {run.state for run in runs}
+    if not runs or STOPPED in states:
+        return IDLE
+    return DONE if DONE in states else FAILED
+
+
+def refusal_text(code: int) -> str:
+    """What an Error TLV means that answers a speed test's Connect (RFC 8803 section 4.2.8)."""
+    if code in (3, 32):
+        text = "the concentrator does not know this subscriber"
+    elif code in (64, 65):
+        text = "the concentrator is busy, perhaps with other speed tests: try again in a minute"
+    elif code in (96, 97):
+        text = "the concentrator offers no speed test: option speedtest of its section global is off, or it is of another make"
+    else:
+        text = "the concentrator refused the speed test"
+    return f"{text} (Convert Error {code})"

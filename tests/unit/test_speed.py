@@ -1,0 +1,79 @@
+"""The speed test's sums: what is measured in which order, and what the counted bytes say."""
+
+from __future__ import annotations
+
+import pytest
+
+from cpe_mcp.policy.speed import (
+    BONDED,
+    DONE,
+    DOWN,
+    FAILED,
+    IDLE,
+    RUN_S,
+    RUNNING,
+    STOPPED,
+    UP,
+    Run,
+    goodput_mbit,
+    plan,
+    refusal_text,
+    state_of,
+)
+
+pytestmark = [pytest.mark.unit, pytest.mark.requirement("X-10")]
+
+
+def test_the_first_second_does_not_count() -> None:
+    slow_start = [(0.1 * n, 1000 * n) for n in range(11)]
+    steady = [(1.0 + 0.1 * n, 10_000 + 1_250_000 * n) for n in range(1, 41)]
+    assert goodput_mbit(slow_start + steady) == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize("samples", [[], [(0.5, 9)], [(1.0, 1)], [(0.2, 5), (1.5, 10**6), (2.4, 10**8)]])
+def test_too_little_gives_no_figure(samples: list[tuple[float, int]]) -> None:
+    assert goodput_mbit(samples) is None
+
+
+def test_each_wan_alone_and_then_all_together() -> None:
+    runs = [(run.wan, run.direction) for run in plan(["dsl", "lte"], "")]
+    assert runs == [("dsl", DOWN), ("dsl", UP), ("lte", DOWN), ("lte", UP), (BONDED, DOWN), (BONDED, UP)]
+    assert [(run.wan, run.direction) for run in plan(["dsl"], "")] == [("dsl", DOWN), ("dsl", UP)]
+    assert [(run.wan, run.direction) for run in plan(["dsl", "lte"], "lte")] == [("lte", DOWN), ("lte", UP)]
+    with pytest.raises(ValueError, match=r"cable.*dsl, lte"):
+        plan(["dsl", "lte"], "cable")
+
+
+def test_a_run_and_the_whole() -> None:
+    good, bad = Run("dsl", DOWN), Run("dsl", UP)
+    assert state_of([], is_running=False) == IDLE
+    for second in range(6):
+        good.counted(float(second), second * 10**6)
+    assert (good.progress, good.report()["mbit"]) == (1.0, 8.0)
+    assert good.progress == min(1.0, 5 / RUN_S)
+    assert state_of([good, bad], is_running=True) == RUNNING
+    good.ended()
+    bad.ended("no route")
+    assert (good.state, bad.state, bad.error) == (DONE, FAILED, "no route")
+    assert state_of([good, bad], is_running=False) == DONE
+    assert state_of([bad], is_running=False) == FAILED
+    bad.state = STOPPED
+    assert state_of([good, bad], is_running=False) == IDLE
+
+
+def test_a_run_without_bytes_has_failed_and_says_so() -> None:
+    run = Run("dsl", DOWN)
+    for second in range(6):
+        run.counted(float(second), 0)
+    run.ended()
+    assert (run.state, run.mbit) == (FAILED, 0.0)
+    assert run.error
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(32, "subscriber"), (3, "subscriber"), (64, "busy"), (96, "speedtest"), (97, "speedtest"), (1, "refused")],
+)
+def test_refusals_are_sentences(code: int, words: str) -> None:
+    assert words in refusal_text(code)
+    assert str(code) in refusal_text(code)
