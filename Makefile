@@ -2,6 +2,7 @@
 # make test   the whole suite: style, types, tests
 # make lint   style and types only
 # make bench  figures against others, side by side
+# make docs   the manual as web pages, in build/site; they need no network
 #
 # Each installs what is missing on a Debian machine (as root) and asks for nothing that is there.
 
@@ -15,7 +16,7 @@ BENCH_PACKAGES := apache2-utils haproxy mptcpize
 PYTHON_PACKAGES := $(shell python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3 python3-venv)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint generate clean venv packages
+.PHONY: help demo test bench lint docs generate clean venv packages
 .NOTPARALLEL:
 
 help:
@@ -37,6 +38,11 @@ lint: venv
 bench: packages venv
 	@tools/debian-packages $(BENCH_PACKAGES)
 	$(BIN)/python tests/bench/bench_relay.py --json build/bench.json
+
+docs:
+	@tools/debian-packages $(PYTHON_PACKAGES)
+	@tools/venv build/docs-venv docs
+	build/docs-venv/bin/mkdocs build --quiet --strict --site-dir build/site
 
 # The files that are made from the settings' declarations; tests hold the committed ones to it.
 generate: venv

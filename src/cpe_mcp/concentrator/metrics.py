@@ -1,7 +1,7 @@
 """The Prometheus endpoint: serves :mod:`.figures` over HTTP. Needs prometheus_client, so it is imported only when it is on.
 
-The library's server has its own thread. That one touches nothing of ours: it asks the event loop for figures, which are made
-there between two events and never change again.
+The server has threads of its own. They touch nothing of ours: they ask the event loop for figures, which are made there
+between two events and never change again.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import socket
+import socketserver
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from wsgiref.simple_server import WSGIServer
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -25,6 +28,8 @@ log = logging.getLogger(__name__)
 ANSWER_S = 2.0
 """For the event loop to make the figures. Scrapers wait 10 s by default; a loop that is later than this has a trouble, which
 then shows as ``up`` 0."""
+REQUEST_S = 10.0
+"""For a scraper to send its request: one that only connects must not hold a thread for ever."""
 UP_DOC = "Whether the control daemon gave its figures in time; where it did not, nothing else is shown."
 
 
@@ -35,7 +40,7 @@ class MetricsServer(Collector):
         self._figures = figures
         self._wanted: tuple[str, int] | None = None
         self._turn = asyncio.Lock()
-        self._running: tuple[WSGIServer, threading.Thread] | None = None
+        self._running: tuple[_Server, threading.Thread] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def follow(self, address: str, port: int) -> None:
@@ -48,8 +53,7 @@ class MetricsServer(Collector):
             if wanted is not None:
                 self._loop = asyncio.get_running_loop()
                 try:
-                    # In a thread: the standard library's HTTP server looks its own name up in the DNS.
-                    self._running = await asyncio.to_thread(self._open, address, port)
+                    self._running = self._open(address, port)
                 except OSError as error:
                     where = f"{address} port {port} (options metrics_address, metrics_port of section global)"
                     raise OSError(error.errno, f"no metrics at {where}: {error.strerror}") from None
@@ -96,10 +100,13 @@ class MetricsServer(Collector):
         except TimeoutError:
             return None
 
-    def _open(self, address: str, port: int) -> tuple[WSGIServer, threading.Thread]:
+    def _open(self, address: str, port: int) -> tuple[_Server, threading.Thread]:
         registry = CollectorRegistry()
         registry.register(self)
-        server, thread = start_http_server(port, address, registry)
+        server = _Server(address, port)
+        server.set_app(make_wsgi_app(registry))
+        thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+        thread.start()
         return server, thread
 
     async def _close(self) -> None:
@@ -110,7 +117,36 @@ class MetricsServer(Collector):
             await asyncio.to_thread(_end, server, thread)
 
 
-def _end(server: WSGIServer, thread: threading.Thread) -> None:
+class _Server(socketserver.ThreadingMixIn, WSGIServer):
+    """Each scrape has a thread. The library's own server asks the DNS what it is called, and that may take its time."""
+
+    daemon_threads = True
+
+    def __init__(self, address: str, port: int) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        super().__init__((address, port), _Handler)
+
+    def server_bind(self) -> None:
+        """Without the look-up of :class:`http.server.HTTPServer`."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[0], self.server_address[1]  # type: ignore[assignment]
+        self.setup_environ()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A scraper that went away, mostly. What fails in our own code is told by the library's handler."""
+        log.debug("a scrape by %s failed", client_address, exc_info=True)
+
+
+class _Handler(WSGIRequestHandler):
+    """Says nothing of every scrape in the log, and does not wait for one that never asks."""
+
+    timeout = REQUEST_S
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing."""
+
+
+def _end(server: _Server, thread: threading.Thread) -> None:
     """Takes up to half a second: the standard library's server looks for the request to end that seldom."""
     server.shutdown()
     server.server_close()
