@@ -228,6 +228,10 @@ class PathManager:
         except RuntimeError as error:
             log.warning("%s port %d cannot be left to plain forwarding: %s", address, port, error)
 
+    def rule_counters(self) -> dict[str, int]:
+        """New connections that met each rule, by the rule's counter name. Runs ``nft``: for questions of people only."""
+        return self._nft.counters()
+
     def trouble(self, wan: str, reason: str) -> None:
         """A worker could not reach the concentrator over this WAN."""
         if wan in self._wans:
