@@ -12,14 +12,14 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
+from cpe_mcp.kernel.light_pyroute2 import load
 from cpe_mcp.kernel.numbers import MARK_MASK, RULE_LOCAL, RULE_WAN_BASE, TABLE_LOCAL, TABLE_WAN_BASE
 from cpe_mcp.paths.observed import DeviceView, Observed, Route, Rule
 from cpe_mcp.paths.reconcile import RoutePlan
 
 log = logging.getLogger(__name__)
+
+IPRoute, NetlinkError = load()
 
 FAMILY = {socket.AF_INET: 4, socket.AF_INET6: 6}
 AF = {4: socket.AF_INET, 6: socket.AF_INET6}
