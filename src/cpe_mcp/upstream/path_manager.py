@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from cpe_mcp.kernel.device_bytes import DeviceBytes
 from cpe_mcp.kernel.events import KernelEvents
 from cpe_mcp.kernel.mptcp import MptcpNetlink
 from cpe_mcp.kernel.nft import Interception, Nft
@@ -126,6 +127,8 @@ class PathManager:
         held.callback(self._thread.shutdown)
         self._routes = await self._in_thread(RouteKernel)
         held.push_async_callback(self._remove_routes)
+        self._device_bytes = DeviceBytes()
+        held.callback(self._device_bytes.close)
         self._prober = Prober(self._probe_answered)
         held.callback(self._prober.close)
         self._nft = Nft()  # later than the routes: interception must end before the rule that its packets need
@@ -353,7 +356,7 @@ class PathManager:
 
     def _count_bytes(self, now: float) -> None:
         """Byte counters of the devices, from the namespace this process is in."""
-        counters = device_bytes()
+        counters = self._device_bytes.read(wan.device for wan in self._wans.values())
         for wan in self._wans.values():
             now_counted = counters.get(wan.device)
             if now_counted is None:
@@ -538,18 +541,6 @@ class PathManager:
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
-
-
-def device_bytes() -> dict[str, tuple[int, int]]:
-    """``device -> (received, sent)`` of this process's network namespace."""
-    counters = {}
-    with open("/proc/self/net/dev", encoding="ascii") as file:
-        for line in file:
-            name, colon, numbers = line.partition(":")
-            if colon:
-                fields = numbers.split()
-                counters[name.strip()] = (int(fields[0]), int(fields[8]))
-    return counters
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
