@@ -1,7 +1,7 @@
 """``cpe-mcp``: asks the running ``cpe-mcpd`` and prints for people, or with ``--json`` for programs.
 
-Exit codes: 0 it works (for ``why``: the connection is proxied; for ``check``: every stage passed), 1 it does not or the
-daemon said no, 2 wrong usage, 3 the daemon is not running.
+Exit codes: 0 it works (for ``why``: the connection is proxied; for ``check``: every stage passed; for ``drop``: it ended),
+1 it does not or the daemon said no, 2 wrong usage, 3 the daemon is not running.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import argparse
 import json
 import os
 import re
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cpe_mcp.cli import speedtest
 from cpe_mcp.cli.table import amount, duration, endpoint, table
 from cpe_mcp.control.ask import ApiError, ask
 from cpe_mcp.control.frames import API_SOCKET
@@ -94,27 +94,34 @@ def paths(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
 
 
 def flows(ask: Ask, arguments: argparse.Namespace) -> tuple[Any, str, int]:
-    """Live connections, newest first; with --finished the last ones that ended."""
-    result = ask("records" if arguments.finished else "flows", limit=arguments.limit)
+    """Live connections, newest first, with their subflows; with --finished the last ones that ended."""
+    if arguments.finished:
+        return records(ask, arguments)
+    result = ask("flows", limit=arguments.limit, filter=arguments.filter)
+    lines = []
+    columns = {"id": "id", **FLOW_COLUMNS}
+    rows = [_flow_row(row) for row in result["flows"]]
+    listed = table(rows, columns).splitlines() if rows else ["none"]
+    lines.append(listed[0])
+    for row, line in zip(result["flows"], listed[1:], strict=False):
+        lines.append(line)
+        if row["fallback"]:
+            lines.append(f"    plain TCP: {row['fallback']}")
+        lines += [_subflow_line(subflow) for subflow in row["subflows"]]
+    if result.get("silent_workers"):
+        lines.append(f"{result['silent_workers']} workers did not answer in time; their connections are not listed")
+    return result, "\n".join(lines), EXIT_OK
+
+
+def records(ask: Ask, arguments: argparse.Namespace) -> tuple[Any, str, int]:
+    """The last finished connections, newest first, with how they ended and what each WAN carried of them."""
+    result = ask("records", limit=arguments.limit, filter=arguments.filter)
     rows = [
-        {
-            **row,
-            "from": endpoint(row["client"], row["client_port"]),
-            "to": endpoint(row["server"], row["server_port"]),
-            "down": amount(row["bytes_down"]),
-            "up": amount(row["bytes_up"]),
-            "age": duration(row["duration_s"]),
-        }
+        {**_flow_row(row), "wans": _shares(row["bytes_by_wan"]) or row["wan"], "over": row["fallback"]}
         for row in result["flows"]
     ]
-    columns = {"from": "client", "to": "server", "action": "action", "reason": "reason", "concentrator": "concentrator"}
-    columns |= {"wan": "first WAN", "down": "down", "up": "up", "age": "duration"}
-    if arguments.finished:
-        columns |= {"end": "ended"}
-    text = table(rows, columns) if rows else "none"
-    if result.get("silent_workers"):
-        text += f"\n{result['silent_workers']} workers did not answer in time; their connections are not listed"
-    return result, text, EXIT_OK
+    columns = {**FLOW_COLUMNS, "wan": "first WAN", "wans": "WANs used", "end": "ended", "over": "plain TCP"}
+    return result, table(rows, columns) if rows else "none", EXIT_OK
 
 
 def concentrators(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
@@ -139,26 +146,51 @@ def concentrators(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
 def why(ask: Ask, arguments: argparse.Namespace) -> tuple[Any, str, int]:
     """What a new connection to DEST gets, and why."""
     host, port = split_destination(arguments.destination)
-    results = [ask("why", dest=address, port=port) for address in addresses_of(host)]
+    result = ask("why", dest=host, port=port, client=arguments.client)
     lines = []
-    for result in results:
-        target = endpoint(result["destination"], result["port"])
-        over = f" by {result['concentrator']}, first over {result['wan']}" if result["action"] == "proxy" else ""
-        lines.append(f"{target}: {result['action']}{over}")
-        lines += [f"  {reason['reason']}: {reason['text']}" for reason in result["reasons"]]
-    proxied = all(result["action"] == "proxy" for result in results)
-    return results, "\n".join(lines), EXIT_OK if proxied else EXIT_NO
+    for answer in result["answers"]:
+        target = endpoint(answer["destination"], answer["port"])
+        over = f" by {answer['concentrator']}, first over {answer['wan']}" if answer["action"] == "proxy" else ""
+        lines.append(f"{target}: {answer['action']}{over}")
+        if answer.get("rule"):
+            lines.append(f"  rule: {answer['rule']}")
+        lines += [f"  {reason['reason']}: {reason['text']}" for reason in answer["reasons"]]
+    proxied = all(answer["action"] == "proxy" for answer in result["answers"])
+    return result, "\n".join(lines), EXIT_OK if proxied else EXIT_NO
 
 
 def check(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
     """A self-test, stage by stage, with the next step where one fails."""
     result = ask("check")
     lines = []
-    for row in result:
-        lines.append(f"{'ok  ' if row['ok'] else 'FAIL'}  {row['stage']}: {row['detail']}")
+    for row in result["stages"]:
+        verdict = "--  " if row.get("info") else "ok  " if row["ok"] else "FAIL"
+        lines.append(f"{verdict}  {row['stage']}: {row['detail']}")
         if row["next"]:
-            lines.append(f"      next: {row['next']}")
-    return result, "\n".join(lines), EXIT_OK if all(row["ok"] for row in result) else EXIT_NO
+            lines.append(f"      {'note' if row.get('info') else 'next'}: {row['next']}")
+    return result, "\n".join(lines), EXIT_OK if all(row["ok"] for row in result["stages"]) else EXIT_NO
+
+
+def drop(ask: Ask, arguments: argparse.Namespace) -> tuple[Any, str, int]:
+    """End a live connection; its ID is what flows shows."""
+    result = ask("drop", id=arguments.id)
+    if result["dropped"]:
+        return result, "ended", EXIT_OK
+    return result, f"there is no live connection {arguments.id}", EXIT_NO
+
+
+def support(ask: Ask, arguments: argparse.Namespace) -> tuple[Any, str, int]:
+    """A report for whoever helps: everything above, no secrets, addresses shortened unless --full."""
+    result = ask("support", full=arguments.full)
+    return result, result["report"].rstrip("\n"), EXIT_OK
+
+
+def metrics(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
+    """The figures as Prometheus text."""
+    from cpe_mcp.upstream.metrics import exposition
+
+    result = ask("status")
+    return result, exposition(result).rstrip("\n"), EXIT_OK
 
 
 def reload(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
@@ -170,13 +202,30 @@ def reload(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
     return result, "\n".join(lines), EXIT_OK
 
 
+FLOW_COLUMNS = {
+    "from": "client",
+    "to": "server",
+    "action": "action",
+    "reason": "reason",
+    "concentrator": "concentrator",
+    "wan": "first WAN",
+    "down": "down",
+    "up": "up",
+    "age": "duration",
+}
+
 COMMANDS: dict[str, Command] = {
     "status": status,
     "paths": paths,
     "flows": flows,
+    "records": records,
     "concentrators": concentrators,
-    "why": why,
     "check": check,
+    "why": why,
+    "drop": drop,
+    "support": support,
+    "metrics": metrics,
+    "speedtest": speedtest.run,
     "reload": reload,
 }
 
@@ -185,21 +234,13 @@ def split_destination(text: str) -> tuple[str, int]:
     """Host and port of ``HOST``, ``HOST:PORT``, ``IPV6`` or ``[IPV6]:PORT``. Raises UsageError."""
     match = re.fullmatch(r"\[([^]]+)\](?::(.*))?", text) or re.fullmatch(r"([^:]+)(?::(.*))?", text)
     host, port = (match[1], match[2]) if match else (text, None)
+    if not re.fullmatch(r"[^\s\[\]/]+", host):
+        raise UsageError(f"{text!r} is neither a name nor an address; with a port: NAME:PORT or [IPV6]:PORT")
     if port is None:
         return host, DEFAULT_PORT
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
         raise UsageError(f"{text!r}: {port!r} is not a port from 1 to 65535")
     return host, int(port)
-
-
-def addresses_of(host: str) -> list[str]:
-    """The addresses a connection to ``host`` could go to. Raises UsageError when there is none."""
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a host name"
-        raise UsageError(f"{host!r}: no address ({reason})") from None
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -253,11 +294,18 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, parents=[common], help=command.__doc__, description=command.__doc__)
+        if name in ("flows", "records"):
+            sub.add_argument("--filter", default="", metavar="TEXT", help="client, server, concentrator, WAN or action")
+            sub.add_argument("--limit", type=_count, default=FLOWS_LIMIT, metavar="N", help="at most N (default 100)")
         if name == "flows":
             sub.add_argument("--finished", action="store_true", default=False, help="those that ended last")
-            sub.add_argument("--limit", type=_count, default=FLOWS_LIMIT, metavar="N", help="at most N (default 100)")
         elif name == "why":
             sub.add_argument("destination", metavar="DEST[:PORT]", help="name or address; [IPV6]:PORT")
+            sub.add_argument("--client", default="", metavar="ADDRESS", help="asked for this LAN device")
+        elif name == "drop":
+            sub.add_argument("id", metavar="ID", help="as flows shows it, such as 0:17")
+        elif name == "support":
+            sub.add_argument("--full", action="store_true", default=False, help="addresses as they are")
     return parser
 
 
@@ -266,6 +314,33 @@ def _count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
+
+
+def _flow_row(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **row,
+        "from": endpoint(row["client"], row["client_port"]),
+        "to": endpoint(row["server"], row["server_port"]),
+        "down": amount(row["bytes_down"]),
+        "up": amount(row["bytes_up"]),
+        "age": duration(row["duration_s"]),
+    }
+
+
+def _subflow_line(row: dict[str, Any]) -> str:
+    moved = f"{amount(row['bytes_down'])} down, {amount(row['bytes_up'])} up"
+    line = f"    {row['wan'] or '?'}: {row['local']} -> {row['remote']}, {moved}, RTT {row['rtt_ms']:.0f} ms"
+    if row["retransmits"]:
+        line += f", {row['retransmits']} retransmits"
+    return line + (", backup" if row["backup"] else "")
+
+
+def _shares(bytes_by_wan: dict[str, dict[str, int]]) -> str:
+    """``dsl 63 %, lte 37 %``"""
+    sums = {wan: counted["down"] + counted["up"] for wan, counted in bytes_by_wan.items()}
+    total = sum(sums.values())
+    parts = sorted(sums.items(), key=lambda item: -item[1])
+    return ", ".join(f"{wan} {100 * count / total:.0f} %" for wan, count in parts) if total else ""
 
 
 def _amount(count: int | None) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cpe_mcp
 from cpe_mcp.control.api import ApiError, Method
@@ -15,6 +15,9 @@ from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.settings import SettingsError, warnings_of
 from cpe_mcp.upstream.check import check
 from cpe_mcp.upstream.control import Control
+
+if TYPE_CHECKING:
+    from cpe_mcp.upstream.speedtest import SpeedTest
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000
@@ -42,6 +45,7 @@ class Answers:
         self._radius = radius
         self._reload = reload
         self._started = control.now
+        self._speedtest: SpeedTest | None = None
 
     def methods(self) -> dict[str, Method]:
         """By name, for the ApiServer."""
@@ -53,6 +57,7 @@ class Answers:
             "concentrators": self.concentrators,
             "why": self.why,
             "check": self.check,
+            "speedtest": self.speedtest,
             "reload": self.reload,
         }
 
@@ -143,6 +148,14 @@ class Answers:
     async def check(self, args: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The self-test, stage by stage."""
         return check(await self.status({}))
+
+    async def speedtest(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """``action``: start (``wan``: only that one), status, stop."""
+        if self._speedtest is None:
+            from cpe_mcp.upstream.speedtest import SpeedTest
+
+            self._speedtest = SpeedTest(self._control)
+        return await self._speedtest.answer(args)
 
     async def reload(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Read the settings again."""
