@@ -304,6 +304,10 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--client", default="", metavar="ADDRESS", help="asked for this LAN device")
         elif name == "drop":
             sub.add_argument("id", metavar="ID", help="as flows shows it, such as 0:17")
+        elif name == "speedtest":
+            speedtest.add_arguments(sub)
+        elif name == "speedtest":
+            speedtest.add_arguments(sub)
         elif name == "support":
             sub.add_argument("--full", action="store_true", default=False, help="addresses as they are")
     return parser
