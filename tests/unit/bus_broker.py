@@ -56,7 +56,7 @@ class Broker:
         self.clients: dict[int, Client] = {}
         self.objects: dict[int, Published] = {}
         self._patterns: list[tuple[str, int]] = []
-        self._numbers = itertools.count(0x1000)
+        self._numbers = itertools.count(0x90000000)
         self._server: asyncio.AbstractServer | None = None
 
     async def start(self) -> None:
@@ -152,7 +152,10 @@ class Broker:
     def _event(self, client: Client, method: str, data: bytes) -> Status:
         args = pull_table(data)
         if method == "register":
-            self._patterns.append((str(args["pattern"]), int(args["object"])))
+            number = int(args["object"])
+            if not -(2**31) <= number < 2**31:
+                return Status.INVALID_ARGUMENT
+            self._patterns.append((str(args["pattern"]), number % 2**32))
             return Status.OK
         if method != "send":
             return Status.INVALID_COMMAND

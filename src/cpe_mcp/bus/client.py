@@ -104,7 +104,8 @@ class OwnBus:
         what = f"listening to {pattern}"
         number = await self._add_object([], what)
         self._listeners[number] = handler
-        await self._invoke(EVENT_OBJECT, "register", {"object": number, "pattern": pattern}, what, CALL_TIMEOUT_S)
+        args = {"object": as_int32(number), "pattern": pattern}
+        await self._invoke(EVENT_OBJECT, "register", args, what, CALL_TIMEOUT_S)
 
     async def wait_lost(self) -> None:
         """Returns when ubusd is gone."""
@@ -273,3 +274,8 @@ async def connect(socket_path: str = DEFAULT_SOCKET) -> OwnBus:
         writer.close()
         raise
     return bus
+
+
+def as_int32(number: int) -> int:
+    """A 32-bit number as blobmsg's type INT32 has it; ubusd takes object numbers as no other type."""
+    return number - 2**32 if number >= 2**31 else number
