@@ -14,6 +14,7 @@ pytestmark = pytest.mark.unit
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md"])
+MANUAL = sorted((DOCS / "manual").rglob("*.md"))
 REASONS = sorted(value for name, value in vars(Reason).items() if name.isupper())
 
 
@@ -25,6 +26,45 @@ def test_troubleshooting_has_every_reason_with_its_text_once() -> None:
     rows = re.findall(r"^\| `([a-z0-9-]+)` \| ([^|]*) \|", (DOCS / "manual/troubleshooting.md").read_text(), re.M)
     assert sorted(name for name, _ in rows) == REASONS
     assert {name: text.strip() for name, text in rows} == TEXTS
+
+
+def headings(page: Path) -> list[str]:
+    """Anchors of a page, as Python-Markdown makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    titles = re.findall(r"^#{1,6} (.+)$", text, re.M)
+    return [re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles]
+
+
+def test_every_page_is_in_the_navigation_once_and_is_there() -> None:
+    """What mkdocs says in its strict mode, without mkdocs."""
+    navigation = (DOCS.parent / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    listed = re.findall(r"^ *- [^:\n]+: (\S+\.md)$", navigation, re.M)
+    assert sorted(listed) == sorted(str(page.relative_to(DOCS / "manual")) for page in MANUAL)
+    assert listed[0] == "index.md"
+
+
+@pytest.mark.parametrize("page", MANUAL, ids=lambda page: page.name)
+def test_pages_of_the_manual_link_within_it_only(page: Path) -> None:
+    """The rendered pages have nothing else, and no server of somebody else is needed to read them."""
+    text = page.read_text()
+    for image, target, anchor in re.findall(r"(!?)\[[^]]*\]\(([^)#\s]*)(#[^)\s]+)?[^)]*\)", text):
+        if "://" in target:
+            assert not image, f"{page.name} shows an image of a foreign server"
+            continue
+        other = page.parent / target if target else page
+        assert other.is_relative_to(DOCS / "manual"), f"{page.name} links to {target}"
+        assert ".." not in target, f"{page.name} links to {target}"
+        assert other.is_file(), f"{page.name} links to {target}"
+        if anchor:
+            assert anchor[1:] in headings(other), f"{page.name} links to {target}{anchor}"
+
+
+@pytest.mark.parametrize("page", MANUAL, ids=lambda page: page.name)
+def test_pages_have_one_title_and_no_title_twice(page: Path) -> None:
+    assert re.match(r"# \S", page.read_text())
+    found = headings(page)
+    assert len(set(found)) == len(found)
+    assert len(re.findall(r"^# ", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)) == 1
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
