@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 import dataclasses
 import random
+import shutil
 import socket
+import struct
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from relay_world import (
@@ -31,6 +34,7 @@ from cpe_mcp.policy.decide import BLOCK, DIRECT, PROXY
 from cpe_mcp.policy.rules import Packet, Rule, compile_rules, first_match
 from cpe_mcp.relay.sockets import listen_transparent
 from cpe_mcp.settings.router import (
+    DnsSettings,
     GlobalSettings,
     PathsSettings,
     QuicSettings,
@@ -189,7 +193,7 @@ def test_rules_for_a_device_and_for_a_dscp(world: World, taken: None) -> None:
     async def body() -> None:
         async with managed(settings()) as manager:
             for condition in ({"mac": (client_mac(world),)}, {"src": (f"{CLIENT4}/32", f"{CLIENT6}/128")}):
-                rule = RuleSettings("tv", action="direct", **condition)  # type: ignore[arg-type]
+                rule = RuleSettings("tv", action="direct", **condition)
                 await manager.configure(settings(rule))
                 assert await asked(world, SERVER4) == "direct"
                 assert await asked(world, SERVER6) == "direct"
@@ -421,6 +425,156 @@ def test_what_was_left_behind_by_a_crash_is_taken_over(world: World) -> None:
             finally:
                 manager._nft.remove()
                 manager._nft = before
+
+    with inside(world.router):
+        asyncio.run(body())
+
+
+RESTART = """#!/bin/sh
+# What OpenWrt's init script does: stop it, start it.
+pid=$(cat {directory}/pid 2>/dev/null) && kill $pid && while readlink /proc/$pid/exe >/dev/null; do sleep 0.02; done
+exec dnsmasq --conf-file={directory}/dnsmasq.conf
+"""
+CONFIGURATION = """
+port=53
+listen-address=192.168.9.1
+bind-interfaces
+no-hosts
+no-resolv
+server=10.9.1.1
+pid-file={directory}/pid
+user=root
+conf-dir={directory}/conf
+"""
+
+
+@pytest.fixture
+def resolver(world: World, tmp_path: Path) -> Iterator[DnsSettings]:
+    """dnsmasq in the router as OpenWrt runs it, and one on the far side that knows the names."""
+    if shutil.which("dnsmasq") is None:
+        pytest.skip("needs the program dnsmasq")
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "dnsmasq.conf").write_text(CONFIGURATION.format(directory=tmp_path))
+    restart = tmp_path / "restart"
+    restart.write_text(RESTART.format(directory=tmp_path))
+    restart.chmod(0o755)
+    known = [
+        f"--address=/video.example/{SERVER4}",
+        f"--address=/video.example/{SERVER6}",
+        f"--address=/shop.example/{OTHER4}",
+    ]
+    options = [
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--no-resolv",
+        "--user=root",
+        "--no-hosts",
+        "--pid-file=",
+    ]
+    listen = [f"--listen-address={SERVER4}", "--bind-interfaces"]
+    upstream = subprocess.Popen(["ip", "netns", "exec", world.far, "dnsmasq", *options, *listen, *known])
+    with inside(world.router):
+        run(str(restart))
+    try:
+        yield DnsSettings(confdir=str(tmp_path / "conf"), restart=str(restart))
+    finally:
+        upstream.terminate()
+        upstream.wait()
+        with contextlib.suppress(OSError):
+            run("kill", (tmp_path / "pid").read_text().strip())
+
+
+def look_up(world: World, name: str, kind: int = 1) -> str:
+    """The one address of a name, asked as a LAN client does. ``kind`` is 1 for A, 28 for AAAA (RFC 1035, RFC 3596)."""
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    question = struct.pack("!HHHHHH", 7, 0x0100, 1, 0, 0, 0) + labels + struct.pack("!BHH", 0, kind, 1)
+    length, family = (4, socket.AF_INET) if kind == 1 else (16, socket.AF_INET6)
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        with inside(world.client), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(0.5)
+            client.connect(("192.168.9.1", 53))
+            with contextlib.suppress(OSError):  # it is being restarted
+                client.send(question)
+                answer = client.recv(512)
+                return socket.inet_ntop(family, answer[-length:])  # the only record is the last
+    raise AssertionError(f"no answer for {name}")
+
+
+@pytest.mark.requirement("X-7")
+def test_rules_by_name_with_a_real_dnsmasq(world: World, taken: None, resolver: DnsSettings) -> None:
+    directory = Path(resolver.confdir)
+    video = RuleSettings("video", action="proxy", domain=("video.example",))
+    block = RuleSettings("rule[1]", action="block", domain=("shop.example", "ads.video.example"))
+    start = dataclasses.replace(settings(video, block, intercept="none"), dns=resolver)
+
+    async def until_other_pid(pid: str) -> str:
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError):
+                if (now := (directory.parent / "pid").read_text()) != pid:
+                    return now
+            await asyncio.sleep(0.02)
+        raise AssertionError("dnsmasq was not restarted")
+
+    async def until_told(wanted: bool) -> None:
+        end = time.monotonic() + 5
+        while (directory / "cpe-mcp.conf").exists() != wanted:
+            assert time.monotonic() < end
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.3)  # and dnsmasq to read it
+
+    async def body() -> None:
+        async with managed(start) as manager:
+            await until_told(True)
+            assert manager.warnings() == []
+            assert await asked(world, SERVER4) == "direct", "nobody has looked it up yet"
+            assert await asyncio.to_thread(look_up, world, "www.video.example") == SERVER4
+            assert await asyncio.to_thread(look_up, world, "video.example", 28) == SERVER6
+            assert await asked(world, SERVER4) == "taken"
+            assert await asked(world, SERVER6) == "taken"
+            assert await asked(world, OTHER4) == "direct"
+            assert await asyncio.to_thread(look_up, world, "shop.example") == OTHER4
+            assert await asked(world, OTHER4) == "refused"
+            pid = (directory.parent / "pid").read_text()
+            swapped = dataclasses.replace(block, section="rule[0]")
+            await manager.configure(dataclasses.replace(start, rules=(swapped, video)))
+            await asyncio.sleep(0.3)
+            assert (directory.parent / "pid").read_text() == pid, "the order is not dnsmasq's business"
+            assert await asked(world, OTHER4) == "refused"
+            assert await asked(world, SERVER4) == "taken"
+            await manager.configure(dataclasses.replace(start, rules=()))
+            await until_told(False)
+            assert await until_other_pid(pid)
+        assert list(directory.iterdir()) == [], "no trace"
+
+    with inside(world.router):
+        asyncio.run(body())
+
+
+@pytest.mark.requirement("X-7")
+def test_a_dnsmasq_without_nftset_is_left_alone_and_the_user_is_told(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenWrt's stock dnsmasq: it would not start any more with the option."""
+    stock = tmp_path / "dnsmasq"
+    stock.write_text("#!/bin/sh\necho 'Compile time options: IPv6 GNU-getopt no-nftset no-ipset'\n")
+    stock.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin")
+    (tmp_path / "conf").mkdir()
+    names = DnsSettings(confdir=str(tmp_path / "conf"), restart="")
+    rule = RuleSettings("rule[0]", name="Video", action="block", domain=("video.example",))
+
+    async def body() -> None:
+        async with managed(dataclasses.replace(settings(rule), dns=names)) as manager:
+            end = time.monotonic() + 5
+            while not manager.warnings():
+                assert time.monotonic() < end
+                await asyncio.sleep(0.02)
+            (line,) = manager.warnings()
+            assert "'Video'" in line
+            assert "dnsmasq-full" in line
+        assert list((tmp_path / "conf").iterdir()) == []
 
     with inside(world.router):
         asyncio.run(body())

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from cpe_mcp.kernel.device_bytes import DeviceBytes
+from cpe_mcp.kernel.dnsmasq import Dnsmasq
 from cpe_mcp.kernel.events import KernelEvents
 from cpe_mcp.kernel.mptcp import MptcpNetlink
 from cpe_mcp.kernel.nft import Interception, Nft
@@ -38,7 +39,7 @@ from cpe_mcp.paths.reconcile import (
 from cpe_mcp.paths.snapshot import WanView
 from cpe_mcp.policy.decide import PROXY
 from cpe_mcp.policy.reasons import TEXTS, Reason
-from cpe_mcp.policy.rules import compile_rules
+from cpe_mcp.policy.rules import Rule, compile_rules
 from cpe_mcp.settings import RouterSettings
 from cpe_mcp.upstream.tuning import ROUTER
 
@@ -100,6 +101,9 @@ class PathManager:
         self._ranking: list[str] = []
         self._told: tuple[WanView, ...] = ()
         self._dirty = asyncio.Event()
+        self._names_changed = asyncio.Event()
+        self._dnsmasq = Dnsmasq()
+        self._name_problems: list[str] = []
         self._held = contextlib.AsyncExitStack()
         """What :meth:`start` took, so that :meth:`stop` gives back just that, also after a start that failed halfway."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="routes")
@@ -137,7 +141,9 @@ class PathManager:
         held.callback(self._events.close)
         self._events.start()
         await self._reconcile()
-        for work in (self._watch(), self._keep()):
+        held.callback(self._remove_names)
+        self._names_changed.set()
+        for work in (self._watch(), self._keep(), self._keep_names()):
             held.push_async_callback(_cancel, asyncio.create_task(work))
 
     async def stop(self) -> None:
@@ -166,6 +172,7 @@ class PathManager:
         self._adaptive = self._new_adaptive()
         self._make_wans()
         await self._reconcile()
+        self._names_changed.set()
         self._on_change()
 
     def wans(self) -> tuple[WanView, ...]:
@@ -206,6 +213,7 @@ class PathManager:
                     "backup": wan.name in self._backup,
                     "address4": view.address4 if view else "",
                     "address6": view.address6 if view else "",
+                    "networks": list(view.networks) if view else [],
                 }
             )
         return rows
@@ -230,6 +238,16 @@ class PathManager:
             self._nft.add_direct(address, port, self._settings.general.direct_s)
         except RuntimeError as error:
             log.warning("%s port %d cannot be left to plain forwarding: %s", address, port, error)
+
+    def warnings(self) -> list[str]:
+        """What the settings ask for and does not take place, one sentence each."""
+        lines = list(self._name_problems)
+        if self._settings.general.intercept_port != self._intercept_port:
+            lines.append(
+                f"the workers listen on port {self._intercept_port}; "
+                "option intercept_port of section global takes effect with the next restart"
+            )
+        return lines
 
     def rule_counters(self) -> dict[str, int]:
         """New connections that met each rule, by the rule's counter name. Runs ``nft``: for questions of people only."""
@@ -467,10 +485,26 @@ class PathManager:
         self._verify_nft = True
         self._dirty.set()
 
+    def _rules(self) -> tuple[Rule, ...]:
+        return compile_rules(self._settings.rules) if self._settings.general.enabled else ()
+
+    async def _keep_names(self) -> None:
+        """Tell dnsmasq the names of the rules. Never in anybody's way: it may take a second or two to restart."""
+        while True:
+            await self._names_changed.wait()
+            self._names_changed.clear()
+            dns = self._settings.dns
+            self._name_problems = await asyncio.to_thread(self._dnsmasq.apply, self._rules(), dns.confdir, dns.restart)
+            for line in self._name_problems:
+                self._complain(line)
+
+    def _remove_names(self) -> None:
+        self._dnsmasq.remove(self._settings.dns.confdir, self._settings.dns.restart)
+
     def _apply_nft(self) -> None:
         general = self._settings.general
         on, ipv6 = self._interception
-        rules = compile_rules(self._settings.rules) if general.enabled else ()
+        rules = self._rules()
         on = on and (general.intercept != "none" or any(rule.action == PROXY for rule in rules))
         networks = sorted({net for wan in self._wans.values() if wan.view is not None for net in wan.view.networks})
         plan = Interception(
