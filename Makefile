@@ -2,12 +2,15 @@
 # make test   the whole suite: style, types, tests
 # make lint   style and types only
 # make bench  figures against others, side by side
+# make ipk    installable packages for OpenWrt 24.10 (opkg), in build/packages; no SDK is needed
+# make apk    the same for OpenWrt 25.12 and later; needs apk-tools 3 (apk) on PATH
 # make docs   the manual as web pages, in build/site; they need no network
 #
 # Each installs what is missing on a Debian machine (as root) and asks for nothing that is there.
 
 VENV := .venv
 BIN := $(VENV)/bin
+LUCI := luci/luci-app-cpe-mcp
 
 # What the lab and the tests run. Python is added only where the machine's own cannot make a virtual environment.
 PACKAGES := iproute2 nftables dnsmasq-base udhcpc busybox isc-dhcp-client freeradius nginx-light curl iperf3
@@ -16,7 +19,7 @@ BENCH_PACKAGES := apache2-utils haproxy mptcpize
 PYTHON_PACKAGES := $(shell python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3 python3-venv)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint docs generate clean venv packages
+.PHONY: help demo test bench lint ipk apk docs generate clean venv packages
 .NOTPARALLEL:
 
 help:
@@ -28,6 +31,8 @@ demo: packages venv
 
 test: packages lint
 	@tools/debian-packages $(TEST_PACKAGES)
+	@if command -v node >/dev/null; then node --test tests/luci/; \
+	    else echo "node is not installed: the LuCI app's own modules are not tested"; fi
 	$(BIN)/pytest -m "not bench"
 
 lint: venv
@@ -38,6 +43,11 @@ lint: venv
 bench: packages venv
 	@tools/debian-packages $(BENCH_PACKAGES)
 	$(BIN)/python tests/bench/bench_relay.py --json build/bench.json
+	$(BIN)/python tests/bench/bench_router.py --json build/bench.json
+
+# PYTHON=3.14 is for a router with another Python than that release has.
+ipk apk: venv
+	$(BIN)/python tools/packages/build.py $@ $(if $(PYTHON),--python $(PYTHON))
 
 docs:
 	@tools/debian-packages $(PYTHON_PACKAGES)
@@ -52,6 +62,9 @@ generate: venv
 	    sed -i '/^## `config/,$$d' docs/manual/settings-$$side.md && \
 	    $(BIN)/python -m cpe_mcp.settings.sample $$side --table >> docs/manual/settings-$$side.md || exit 1; \
 	done
+	$(BIN)/python tools/luci_declared.py options > $(LUCI)/htdocs/luci-static/resources/cpe-mcp/declared.js
+	$(BIN)/python tools/luci_declared.py reasons > $(LUCI)/htdocs/luci-static/resources/cpe-mcp/reasons.js
+	$(BIN)/python tools/luci_pot.py > $(LUCI)/po/templates/cpe-mcp.pot
 
 clean:
 	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
