@@ -23,6 +23,7 @@ return baseclass.extend({
 				'reply_timeout_s': { kind: 'number', default: '10', low: 0.5, high: 120, unit: 's', doc: _('For the Convert reply.') },
 				'congestion_control': { kind: 'text', default: 'auto', doc: _('TCP congestion control towards the concentrator; auto takes bbr where the kernel has it.') },
 				'run_dir': { kind: 'text', default: '/var/run/cpe-mcp', doc: _('Directory of sockets and runtime state, in RAM.') },
+				'metrics_s': { kind: 'number', default: '0', low: 0, high: 3600, unit: 's', doc: _('How often cpe-mcp.prom is written to run_dir, for the textfile collector of a Prometheus exporter; 0: never.') },
 			}
 		},
 		'wan': {

@@ -24,6 +24,7 @@ const SECTIONS = [
 			pool_idle_s: _('Age of warm connections'),
 			workers: _('Worker processes'),
 			intercept_port: _('Port of the workers'),
+			metrics_s: _('Write metrics every'),
 			run_dir: _('Runtime directory')
 		}
 	},

@@ -1,0 +1,219 @@
+'use strict';
+'require dom';
+'require network';
+'require poll';
+'require rpc';
+'require uci';
+'require ui';
+'require view';
+'require cpe-mcp.api as api';
+'require cpe-mcp.chart as chart';
+'require cpe-mcp.firstpage as firstpage';
+'require cpe-mcp.flows as flows';
+'require cpe-mcp.parts as parts';
+'require cpe-mcp.units as units';
+
+/* The state of everything at one glance, the live graphs, and the proof; or the first-use page where no WAN is set up. */
+
+const REFRESH_S = 2;
+/* finished flows change slowly, and asking costs the daemon something: every fifth refresh */
+const PROOF_EVERY = 5;
+const PROOFS = 5, RECORDS_ASKED = 200;
+
+const el = parts.el;
+
+const callDump = rpc.declare({ object: 'network.interface', method: 'dump', expect: { interface: [] } });
+
+const STATES = {
+	up: [ 'good', _('up') ],
+	suspect: [ 'busy', _('in doubt') ],
+	checking: [ 'busy', _('checking') ],
+	returning: [ 'busy', _('coming back') ],
+	dead: [ 'bad', _('silent') ],
+	offline: [ 'bad', _('off') ]
+};
+
+function wanTile(names, wan) {
+	const state = STATES[wan.state] || [ wan.usable ? 'good' : 'bad', wan.state ];
+	const why = wan.state === 'up' ? '' : [ parts.reason(wan), wan.detail ].filter(Boolean).join(': ');
+	const use = !wan.usable ? _('not used')
+		: wan.backup ? _('waits: joins when the other lines are busy') : _('in use');
+
+	return el('div', { 'class': 'cpe-tile', 'data-wan': wan.name, 'style': '--cpe-tile:' + parts.color(names, wan.name) },
+		el('div', { 'class': 'cpe-tile-head' }, el('strong', {}, wan.name), parts.badge(state[0], state[1])),
+		el('p', { 'class': 'cpe-quiet' }, [ wan.device, wan.address4 || wan.address6 ].filter(Boolean).join(', ')),
+		why ? el('p', { 'class': 'cpe-why' }, why) : null,
+		parts.fact(_('Now'), '↓ %s  ↑ %s'.format(units.rate(wan.down_mbit), units.rate(wan.up_mbit))),
+		parts.fact(_('Learnt capacity'), '↓ %s  ↑ %s'.format(
+			units.rate(wan.capacity_down_mbit || null), units.rate(wan.capacity_up_mbit || null))),
+		parts.fact(_('Round trip'), units.ms(wan.rtt_ms)),
+		parts.fact(_('Carried'), '↓ %s  ↑ %s'.format(units.bytes(wan.bytes_down), units.bytes(wan.bytes_up))),
+		wan.quota_bytes ? parts.fact(_('Quota'), _('%s of %s').format(units.bytes(wan.quota_used_bytes || 0), units.bytes(wan.quota_bytes))) : null,
+		parts.fact(_('Use'), use));
+}
+
+function packageTile(status) {
+	const kind = !status.enabled ? 'idle' : status.proxy ? 'good' : 'bad';
+
+	return el('div', { 'class': 'cpe-tile', 'id': 'cpe-package' },
+		el('div', { 'class': 'cpe-tile-head' }, el('strong', {}, _('Multipath')),
+			parts.badge(kind, !status.enabled ? _('off') : status.proxy ? _('working') : _('direct only'))),
+		el('p', {}, parts.reason(status)),
+		status.proxy && status.interception && !status.interception.on
+			? el('p', { 'class': 'cpe-why' }, parts.reason(status.interception)) : null,
+		(status.warnings || []).map(function(text) { return el('p', { 'class': 'cpe-why' }, text) }),
+		parts.fact(_('Live connections'), String(status.live || 0)),
+		parts.fact(_('IPv6'), status.interception && status.interception.ipv6 ? _('taken too') : _('left alone')),
+		parts.fact(_('Running for'), units.duration(status.uptime_s)));
+}
+
+function concentratorTile(status) {
+	const rows = status.concentrators || [];
+	const first = rows.find(function(row) { return row.usable }) || rows[0];
+
+	if (!first)
+		return el('div', { 'class': 'cpe-tile', 'id': 'cpe-concentrator' },
+			el('div', { 'class': 'cpe-tile-head' }, el('strong', {}, _('Concentrator')), parts.badge('bad', _('none'))),
+			el('p', {}, _('None is known. Ask your operator for the DHCP option, or add one under Settings, Concentrators.')),
+			(status.sources || []).filter(function(row) { return row.discarded }).map(function(row) {
+				return el('p', { 'class': 'cpe-why' }, '%s %s: %s'.format(row.source, row.interface, row.discarded));
+			}));
+
+	return el('div', { 'class': 'cpe-tile', 'id': 'cpe-concentrator' },
+		el('div', { 'class': 'cpe-tile-head' }, el('strong', {}, _('Concentrator')),
+			first.usable ? parts.badge('good', _('usable')) : parts.badge('bad', _('not usable'))),
+		el('p', {}, first.name),
+		first.usable ? null : el('p', { 'class': 'cpe-why' }, parts.reason(first),
+			first.wait_s ? ' ' + _('(next try in %s)').format(units.duration(first.wait_s)) : null),
+		parts.fact(_('Address'), units.endpoint((first.addresses || [ '?' ])[0], first.port)),
+		parts.fact(_('Learnt from'), [ first.source, first.interface ].filter(Boolean).join(', ')),
+		parts.fact(_('Warm connections'), status.pool ? '%d / %d'.format(status.pool.ready, status.pool.size) : '–'),
+		rows.length > 1 ? parts.fact(_('Others'), rows.filter(function(row) { return row !== first })
+			.map(function(row) { return row.name }).join(', ')) : null);
+}
+
+function authenticationTile(status) {
+	const radius = status.radius || {};
+	const keyed = (status.concentrators || []).some(function(row) { return row.subscriber });
+	const badge = !radius.enabled ? parts.badge('idle', keyed ? _('by key') : _('not asked'))
+		: radius.accepted ? parts.badge('good', _('accepted')) : parts.badge('bad', _('not accepted'));
+
+	return el('div', { 'class': 'cpe-tile', 'id': 'cpe-authentication' },
+		el('div', { 'class': 'cpe-tile-head' }, el('strong', {}, _('Authentication')), badge),
+		el('p', {}, radius.enabled ? (radius.accepted ? _('RADIUS has accepted this router.') : parts.reason(radius))
+			: keyed ? _('A key shared with the concentrator.') : _('RADIUS is not asked.')),
+		radius.detail ? el('p', { 'class': 'cpe-why' }, radius.detail) : null,
+		radius.server ? parts.fact(_('Server'), radius.server) : null,
+		radius.expires_s != null ? parts.fact(_('Valid for'), units.duration(radius.expires_s)) : null,
+		radius.asks_again_s != null ? parts.fact(_('Asks again in'), units.duration(radius.asks_again_s)) : null);
+}
+
+function proofList(names, records) {
+	const proofs = flows.proofs(records, PROOFS);
+
+	if (!proofs.length)
+		return el('p', { 'class': 'cpe-quiet' },
+			_('Nothing large has ended yet. Load something of more than %s, and this place shows which lines carried it.')
+				.format(units.bytes(flows.PROOF_BYTES)));
+
+	return proofs.map(function(proof) {
+		return el('div', { 'class': 'cpe-proof' }, el('div', {}, flows.sentence(proof)), parts.shareBar(names, proof.parts));
+	});
+}
+
+return view.extend({
+	load: function() {
+		parts.style();
+
+		return Promise.all([
+			L.resolveDefault(uci.load('cpe-mcp')),
+			L.resolveDefault(uci.load('firewall')),
+			L.resolveDefault(callDump(), []),
+			this.ask(true)
+		]);
+	},
+
+	/* one batch: everything that a refresh needs goes out in the same request */
+	ask: function(withRecords) {
+		return Promise.all([
+			api.status(),
+			api.history(),
+			withRecords ? api.records(RECORDS_ASKED).catch(function() { return { flows: [] } }) : null
+		]).then(function(replies) {
+			return { status: replies[0], history: replies[1], records: replies[2] };
+		}, function(found) {
+			return { trouble: found };
+		});
+	},
+
+	render: function(loaded) {
+		if (!uci.sections('cpe-mcp', 'wan').length) {
+			const readonly = !L.hasViewPermission();
+
+			this.first = firstpage;
+
+			if (readonly)
+				this.handleSave = this.handleSaveApply = null;
+
+			return firstpage.render(loaded[2], readonly);
+		}
+
+		this.handleSave = this.handleSaveApply = null;
+		this.round = 0;
+		this.down = chart.create(_('Download'), 'down');
+		this.up = chart.create(_('Upload'), 'up');
+		this.notice = el('div', { 'id': 'cpe-notice' });
+		this.tiles = el('div', { 'class': 'cpe-tiles', 'id': 'cpe-state' });
+		this.wans = el('div', { 'class': 'cpe-tiles', 'id': 'cpe-wans' });
+		this.legend = el('div', { 'class': 'cpe-legend' });
+		this.proofs = el('div', { 'id': 'cpe-proofs' });
+		this.live = el('div', {},
+			this.tiles,
+			parts.section(_('WANs'), this.wans),
+			parts.section(_('Traffic'), el('div', { 'class': 'cpe-graphs' }, this.down.node, this.up.node), this.legend),
+			parts.section(_('Proof'), el('p', { 'class': 'cpe-quiet' }, _('Which lines carried the last large transfers:')), this.proofs));
+
+		this.show(loaded[3]);
+
+		poll.add(L.bind(function() {
+			this.round++;
+
+			return this.ask(this.round % PROOF_EVERY === 0).then(L.bind(this.show, this));
+		}, this), REFRESH_S);
+
+		return el('div', { 'class': 'cbi-map' },
+			parts.head(_('Multipath'), _('The access lines of this router, and what runs over them at this moment.')),
+			this.notice, this.live);
+	},
+
+	show: function(answer) {
+		this.live.classList.toggle('hidden', answer.trouble != null);
+		dom.content(this.notice, answer.trouble ? parts.trouble(answer.trouble) : []);
+
+		if (answer.trouble)
+			return;
+
+		const status = answer.status, wans = status.wans || [];
+		const names = wans.map(function(wan) { return wan.name });
+
+		dom.content(this.tiles, [ packageTile(status), concentratorTile(status), authenticationTile(status) ]);
+		dom.content(this.wans, wans.length ? wans.map(function(wan) { return wanTile(names, wan) })
+			: [ el('p', {}, _('The daemon manages no WAN yet.')) ]);
+		dom.content(this.legend, names.map(function(name) { return parts.wan(names, name) }));
+		this.down.update(answer.history, names);
+		this.up.update(answer.history, names);
+
+		if (answer.records)
+			dom.content(this.proofs, [].concat(proofList(names, answer.records.flows)));
+	},
+
+	handleSave: function() {
+		return this.first.save();
+	},
+
+	handleSaveApply: function(ev, mode) {
+		return this.first.save().then(function() { ui.changes.apply(mode == '0') }, function() {});
+	},
+
+	handleReset: null
+});
