@@ -44,6 +44,7 @@ bench: packages venv
 	@tools/debian-packages $(BENCH_PACKAGES)
 	$(BIN)/python tests/bench/bench_relay.py --json build/bench.json
 	$(BIN)/python tests/bench/bench_router.py --json build/bench.json
+	$(BIN)/python tests/bench/bench_router.py --json build/bench.json
 
 # PYTHON=3.14 is for a router with another Python than that release has.
 ipk apk: venv

@@ -59,8 +59,8 @@ ENDPOINT_CHECK_S = 1.0
 """Between two looks at the endpoints and limits, whose changes by others nothing tells."""
 SETTLE_S = 0.05
 """Events come in bunches: one round of reconciling for all of them. What is urgent was done in the handler."""
-SLOW_S = 30.0
-"""Everything is compared again this often, whatever events said."""
+SLOW_S = 60.0
+"""Everything is compared again this often, whatever events said. One look at all routes costs pyroute2 some 30 ms."""
 BRIDGE_FILTER = "net.bridge.bridge-nf-call-iptables"
 """Of the module br_netfilter: it shows packets to nftables below the bridge already, and the socket that tproxy finds there
 is lost on the way up (seen on 6.18). Stock OpenWrt does not load it, container runtimes do."""
