@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -11,8 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from relay_world import CONCENTRATOR, COOKIE, SERVICE_PORT, World, inside
+from relay_world import CONCENTRATOR, COOKIE, SERVICE_PORT, World, inside, run
+from test_upstream_netns import Router
 
+from cpe_mcp.control.ask import ApiError
+from cpe_mcp.control.ask import ask as control_ask
+from cpe_mcp.control.frames import API_SOCKET
 from cpe_mcp.convert import Client
 from cpe_mcp.kernel.numbers import IPPROTO_MPTCP
 from cpe_mcp.policy.speed import CHARGEN_PORT, DISCARD_PORT
@@ -181,3 +187,81 @@ def test_other_flows_go_on_beside_two_tests_at_full_speed(world: World) -> None:
         assert slowest < 0.5, "they leave room for others"
     for reader in readers:
         reader.join(5)
+
+
+# The router's side ------------------------------------------------------------------------------------------------------
+
+LINES = {"one": (40, 16), "two": (20, 8)}
+"""WAN -> Mbit/s down and up, with headers."""
+
+
+def shape(namespace: str, device: str, mbit: int) -> None:
+    run("tc", "-n", namespace, *f"qdisc add dev {device} root tbf rate {mbit}mbit burst 20kb latency 60ms".split())
+
+
+@pytest.fixture
+def router(tmp_path: Path) -> Iterator[Router]:
+    world = World(tmp_path, "spdr", bare=True)
+    try:
+        for device, (down, up) in zip(("w1", "w2"), LINES.values(), strict=True):
+            shape(world.far, device, down)
+            shape(world.router, device, up)
+        world.start_concentrator()
+        router = Router(world, tmp_path)
+        router.wait("one, two")
+        yield router
+    finally:
+        world.close()
+
+
+def speedtest(router: Router, **args: str) -> dict[str, Any]:
+    answer: dict[str, Any] = control_ask(str(router.run_dir / API_SOCKET), "speedtest", args)
+    return answer
+
+
+@pytest.mark.requirement("X-10")
+def test_a_router_measures_each_wan_and_all_together(router: Router) -> None:
+    result = router.cli("speedtest", timeout=90)
+    assert result.returncode == 0, result.stdout + result.stderr + router.log.read_text()
+    runs = {(row["wan"], row["direction"]): row for row in speedtest(router)["runs"]}
+    assert {row["state"] for row in runs.values()} == {"done"}, result.stdout
+    for name, rates in LINES.items():
+        for direction, rate in zip(("down", "up"), rates, strict=True):
+            assert 0.85 * rate <= runs[name, direction]["mbit"] <= rate, (name, direction, result.stdout)
+        assert name in result.stdout
+    for number, direction in enumerate(("down", "up")):
+        both = sum(rates[number] for rates in LINES.values())
+        assert 1.1 * LINES["one"][number] <= runs["", direction]["mbit"] <= both, (direction, result.stdout)
+    assert "all together" in result.stdout
+    for secret in ("wonderland", COOKIE.hex()):
+        assert secret not in result.stdout + json.dumps(speedtest(router)) + router.log.read_text()
+
+
+@pytest.mark.requirement("X-10")
+def test_one_at_a_time_stopped_by_hand_and_refusals_are_told(router: Router) -> None:
+    assert speedtest(router) == {"state": "idle", "concentrator": "", "runs": []}
+    for args, words in (({"wan": "three"}, "one, two"), ({"action": "begin"}, "start, status, stop")):
+        with pytest.raises(ApiError, match=words):
+            speedtest(router, **{"action": "start", **args})
+    started = speedtest(router, action="start", wan="two")
+    assert (started["state"], len(started["runs"])) == ("running", 2)
+    with pytest.raises(ApiError, match="running already"):
+        speedtest(router, action="start")
+    end = time.monotonic() + 5
+    while not speedtest(router)["runs"][0]["progress"]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    stopped = speedtest(router, action="stop")
+    assert stopped["state"] == "idle"
+    assert {row["state"] for row in stopped["runs"]} == {"stopped"}
+    argv = ["ps", "-o", "args=", "--ppid", str(router.daemon.pid)]
+    children = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+    assert "speedtest_probe" not in children, "the measuring process is gone"
+
+    router.world.settings["speedtest_s"] = 0.0
+    router.world.far_control.send("settings", router.world.settings)
+    result = router.cli("--json", "speedtest", "--wan", "one", timeout=30)
+    assert result.returncode == 1
+    shown = json.loads(result.stdout)
+    assert shown["state"] == "failed"
+    assert all("offers no speed test" in row["error"] for row in shown["runs"]), shown

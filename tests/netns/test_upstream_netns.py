@@ -62,9 +62,9 @@ class Router:
         self.world.processes.append(process)
         return process
 
-    def cli(self, *args: str) -> subprocess.CompletedProcess[str]:
+    def cli(self, *args: str, timeout: float = 20.0) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "cpe_mcp.cli.main", "--run-dir", str(self.run_dir), *args]
-        return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+        return subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False)
 
     def wait(self, word: str = "proxying") -> str:
         end = time.monotonic() + 8
