@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cpe_mcp.cli.main import main
+from cpe_mcp.cli.main import COMMANDS, main
 from cpe_mcp.control.api import ApiServer
 from cpe_mcp.control.ask import ApiError
 from cpe_mcp.control.frames import API_SOCKET
@@ -36,6 +38,28 @@ FLOW = {
     "end": "",
     "pooled": True,
     "first_byte_ms": 21.0,
+    "id": "0:17",
+    "mptcp": True,
+    "fallback": "",
+    "bytes_by_wan": {"dsl": {"down": 3_100_000, "up": 500}, "lte": {"down": 1_900_000, "up": 0}},
+}
+SUBFLOW = {
+    "wan": "lte",
+    "local": "10.2.0.1:41000",
+    "remote": "198.51.100.1:5124",
+    "backup": True,
+    "rtt_ms": 51.2,
+    "bytes_down": 1_900_000,
+    "bytes_up": 0,
+    "retransmits": 3,
+}
+WHY = {
+    "destination": "192.0.2.80",
+    "port": 443,
+    "action": "proxy",
+    "concentrator": "mine",
+    "wan": "dsl",
+    "reasons": [{"reason": "proxied", "text": "carried"}],
 }
 
 
@@ -92,14 +116,92 @@ def test_json_is_the_daemons_own_answer(tmp_path: Path, capsys: pytest.CaptureFi
     assert json.loads(capsys.readouterr().out) == rows
 
 
-def test_flows_are_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with daemon(tmp_path, {"flows": {"flows": [FLOW], "silent_workers": 0}}) as asked:
-        assert main(["--run-dir", str(tmp_path), "flows", "--limit", "5"]) == 0
-    assert asked == [("flows", {"limit": 5})]
+def test_flows_are_a_table_with_the_subflows_below_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flows = [{**FLOW, "subflows": [SUBFLOW]}, {**FLOW, "id": "0:16", "fallback": "mptcp-stripped", "subflows": []}]
+    with daemon(tmp_path, {"flows": {"flows": flows, "silent_workers": 1}}) as asked:
+        assert main(["--run-dir", str(tmp_path), "flows", "--limit", "5", "--filter", "lte"]) == 0
+    assert asked == [("flows", {"limit": 5, "filter": "lte"})]
+    lines = capsys.readouterr().out.splitlines()
+    for word in ("0:17", "192.168.1.2:4000", "192.0.2.80:443", "mine", "5.0 MB"):
+        assert word in lines[1]
+    assert lines[2] == (
+        "    lte: 10.2.0.1:41000 -> 198.51.100.1:5124, 1.9 MB down, 0 B up, RTT 51 ms, 3 retransmits, backup"
+    )
+    assert lines[3].startswith("0:16")
+    assert lines[4] == "    plain TCP: mptcp-stripped"
+    assert lines[5].startswith("1 workers did not answer")
+
+
+@pytest.mark.parametrize("command", [["records"], ["flows", "--finished"]])
+def test_records_say_what_each_wan_carried(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    with daemon(tmp_path, {"records": {"flows": [{**FLOW, "end": "closed"}]}}) as asked:
+        assert main(["--run-dir", str(tmp_path), *command]) == 0
+    assert asked == [("records", {"limit": 100, "filter": ""})]
+    assert "dsl 62 %, lte 38 %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("action", "code"), [("proxy", 0), ("direct", 1)])
+def test_why(tmp_path: Path, capsys: pytest.CaptureFixture[str], action: str, code: int) -> None:
+    answers = [WHY, {**WHY, "destination": "2001:db8::80", "action": action}]
+    with daemon(tmp_path, {"why": {**WHY, "name": "www.example", "answers": answers}}) as asked:
+        argv = ["why", "www.example:8443", "--client", "192.168.1.2", "--run-dir", str(tmp_path)]
+        assert main(argv) == code
+    assert asked == [("why", {"dest": "www.example", "port": 8443, "client": "192.168.1.2"})]
     shown = capsys.readouterr().out
-    assert "192.168.1.2:4000" in shown
-    assert "192.0.2.80:443" in shown
-    assert "mine" in shown
+    assert "192.0.2.80:443: proxy by mine, first over dsl" in shown
+    assert f"[2001:db8::80]:443: {action}" in shown
+
+
+@pytest.mark.parametrize(("dropped", "code"), [(True, 0), (False, 1)])
+def test_drop(tmp_path: Path, dropped: bool, code: int) -> None:
+    with daemon(tmp_path, {"drop": {"dropped": dropped}}) as asked:
+        assert main(["--run-dir", str(tmp_path), "drop", "0:17"]) == code
+    assert asked == [("drop", {"id": "0:17"})]
+
+
+def test_check_tells_failures_from_notes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = {"stage": "wan", "ok": True, "detail": "dsl", "next": "", "info": False}
+    note = {"stage": "sqm", "ok": True, "detail": "SQM shapes eth1", "next": "keep it", "info": True}
+    with daemon(tmp_path, {"check": {"stages": [good, note]}}):
+        assert main(["--run-dir", str(tmp_path), "check"]) == 0
+    assert capsys.readouterr().out == "ok    wan: dsl\n--    sqm: SQM shapes eth1\n      note: keep it\n"
+    bad = {"stage": "join", "ok": False, "detail": "none on lte", "next": "look", "info": False}
+    with daemon(tmp_path, {"check": {"stages": [good, bad]}}):
+        assert main(["--run-dir", str(tmp_path), "check"]) == 1
+    assert "FAIL  join: none on lte\n      next: look" in capsys.readouterr().out
+
+
+def test_support_is_the_report_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with daemon(tmp_path, {"support": {"report": "== about ==\nx\n"}}) as asked:
+        assert main(["--run-dir", str(tmp_path), "support"]) == 0
+    assert asked == [("support", {"full": False})]
+    assert capsys.readouterr().out == "== about ==\nx\n"
+
+
+def test_what_is_not_needed_is_not_imported() -> None:
+    """The command starts in a blink also on a slow router: no asyncio, no settings, no netlink library."""
+    program = "import sys, cpe_mcp.cli.main; print(*sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"asyncio", "cpe_mcp.settings", "pyroute2", "msgpack", "cpe_mcp.upstream.metrics"} & set(shown)
+
+
+@pytest.mark.requirement("X-2")
+def test_manual_page_and_completion_have_every_command_and_option() -> None:
+    """The list of both is the parser's own help."""
+    root = Path(__file__).parents[2]
+    page = (root / "docs/man/cpe-mcp.8").read_text().replace("\\-", "-")
+    completion = (root / "files/usr/share/bash-completion/completions/cpe-mcp").read_text()
+    for name in COMMANDS:
+        for place, text in (("manual page", page), ("completion", completion)):
+            assert re.search(rf"\b{name}\b", text), f"{name} is not in the {place}"
+        shown = io.StringIO()
+        with contextlib.redirect_stdout(shown), pytest.raises(SystemExit):
+            main([name, "--help"])
+        for option in set(re.findall(r"--[a-z-]+", shown.getvalue())) - {"--help"}:
+            for place, text in (("manual page", page), ("completion", completion)):
+                assert option in text, f"{option} of {name} is not in the {place}"
 
 
 def test_what_the_daemon_refuses_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,7 +210,7 @@ def test_what_the_daemon_refuses_is_one_line(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().err == "cpe-mcp: section wan 'dsl': no device\n"
 
 
-@pytest.mark.parametrize("destination", ["", "192.0.2.1:99999", "192.0.2.1:http", "[2001:db8::1"])
+@pytest.mark.parametrize("destination", ["", "a b", "192.0.2.1:99999", "192.0.2.1:http", "[2001:db8::1"])
 def test_destinations_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str], destination: str) -> None:
     with daemon(tmp_path, {"why": {}}):
         assert main(["--run-dir", str(tmp_path), "why", destination]) == 2
@@ -122,7 +224,7 @@ def test_usage() -> None:
 
 
 def test_a_reader_that_has_seen_enough(tmp_path: Path) -> None:
-    flows = [FLOW] * 1000  # printed, more than a pipe holds
+    flows = [{**FLOW, "subflows": []}] * 1000  # printed, more than a pipe holds
     with daemon(tmp_path, {"flows": {"flows": flows, "silent_workers": 0}}):
         command = [sys.executable, "-m", "cpe_mcp.cli.main", "--json", "--run-dir", str(tmp_path), "flows"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

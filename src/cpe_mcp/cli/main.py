@@ -17,7 +17,7 @@ from typing import Any
 from cpe_mcp.cli import speedtest
 from cpe_mcp.cli.table import amount, duration, endpoint, table
 from cpe_mcp.control.ask import ApiError, ask
-from cpe_mcp.control.frames import API_SOCKET
+from cpe_mcp.control.places import API_SOCKET
 
 EXIT_OK, EXIT_NO, EXIT_USAGE, EXIT_NOT_RUNNING = 0, 1, 2, 3
 
@@ -304,8 +304,6 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--client", default="", metavar="ADDRESS", help="asked for this LAN device")
         elif name == "drop":
             sub.add_argument("id", metavar="ID", help="as flows shows it, such as 0:17")
-        elif name == "speedtest":
-            speedtest.add_arguments(sub)
         elif name == "speedtest":
             speedtest.add_arguments(sub)
         elif name == "support":

@@ -221,7 +221,8 @@ class Control:
         elif kind == FLOWS and payload["id"] in self._flow_queries:
             waiting, flows, complete = self._flow_queries[payload["id"]]
             flows += payload["flows"]
-            waiting.discard(worker)
+            if not payload.get("more"):
+                waiting.discard(worker)
             if not waiting:
                 complete.set()
 

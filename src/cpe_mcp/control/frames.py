@@ -6,6 +6,8 @@ from typing import Any
 
 import msgpack
 
+from cpe_mcp.control import places
+
 HELLO = "hello"
 SNAPSHOT = "snapshot"
 SETTINGS = "settings"
@@ -22,8 +24,8 @@ AUTHORIZE = "authorize"
 AUTHORIZED = "authorized"
 FORGET = "forget"
 
-CONTROL_SOCKET = "control.sock"
-API_SOCKET = "api.sock"
+CONTROL_SOCKET = places.CONTROL_SOCKET
+API_SOCKET = places.API_SOCKET
 
 MAX_FRAME_BYTES = 160 * 1024
 """Largest datagram either side sends; below the 208 KiB default of net.core.wmem_default, which bounds a seqpacket."""

@@ -67,6 +67,14 @@ class GlobalSettings:
         "text", "auto", "TCP congestion control towards the concentrator; auto takes bbr where the kernel has it."
     )
     run_dir: str = option("text", "/var/run/cpe-mcp", "Directory of sockets and runtime state, in RAM.")
+    metrics_s: float = option(
+        "number",
+        0.0,
+        "How often cpe-mcp.prom is written to run_dir, for the textfile collector of a Prometheus exporter; 0: never.",
+        low=0,
+        high=3600,
+        unit="s",
+    )
 
 
 @dataclass(frozen=True, slots=True)

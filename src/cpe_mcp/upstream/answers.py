@@ -1,26 +1,41 @@
 """What ``cpe-mcpd`` answers to ``cpe-mcp`` and the UI: the methods of its question socket. Nothing changes in here but by
-``reload``."""
+``reload`` and ``drop``.
+
+What is asked seldom is imported when it is asked: a daemon that nobody asks stays small.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
+import re
+import socket
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import cpe_mcp
 from cpe_mcp.control.api import ApiError, Method
-from cpe_mcp.policy.decide import DIRECT, PROXY, decide
-from cpe_mcp.policy.reasons import TEXTS, Reason
+from cpe_mcp.policy.reasons import TEXTS
 from cpe_mcp.settings import SettingsError, warnings_of
-from cpe_mcp.upstream.check import check
 from cpe_mcp.upstream.control import Control
+from cpe_mcp.upstream.history import INTERVAL_S, History
 
 if TYPE_CHECKING:
     from cpe_mcp.upstream.speedtest import SpeedTest
+    from cpe_mcp.upstream.why import Facts
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Result = TypeVar("Result")
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000
+FILTER_MAX = 255
+"""Characters; longer than any name or address."""
+RESOLVE_S = 5.0
+"""For the name of ``why``: what a person waits for."""
+METHOD_S = 8.0
+"""For the programs that ``check`` and ``support`` run; the asker gives up after 10 s."""
 
 
 class Radius(Protocol):
@@ -46,17 +61,22 @@ class Answers:
         self._reload = reload
         self._started = control.now
         self._speedtest: SpeedTest | None = None
+        self.rates = History()
+        """Fed by the daemon, once a second."""
 
     def methods(self) -> dict[str, Method]:
         """By name, for the ApiServer."""
         return {
             "status": self.status,
             "paths": self.paths,
+            "history": self.history,
             "flows": self.flows,
             "records": self.records,
             "concentrators": self.concentrators,
             "why": self.why,
             "check": self.check,
+            "drop": self.drop,
+            "support": self.support,
             "speedtest": self.speedtest,
             "reload": self.reload,
         }
@@ -88,7 +108,7 @@ class Answers:
             "radius": self._radius().status(),
             "pool": {
                 "size": snapshot.pool_size * len(counters),
-                **{name: _sum(counters, f"pool_{name}") for name in ("ready", "taken", "missed", "died")},
+                **{name: _sum(counters, f"pool_{name}") for name in ("ready", "plain", "taken", "missed", "died")},
             },
             "live": _sum(counters, "live"),
             "workers": [
@@ -101,14 +121,32 @@ class Answers:
         """The WANs in full."""
         return {"wans": self._wans()}
 
+    async def history(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """What each WAN carried in the last minutes, for the graph."""
+        return {"interval_s": INTERVAL_S, "wans": self.rates.wans()}
+
     async def flows(self, args: Mapping[str, Any]) -> dict[str, Any]:
-        """Live flows; ``limit``."""
-        flows, silent = await self._control.live_flows(_limit(args))
+        """Live flows with their subflows; ``limit``, ``filter``."""
+        flows, silent = await self._control.live_flows(_limit(args), _filter(args))
+        backup = {row["name"] for row in self._control.paths.report() if row["backup"]}
+        for flow in flows:
+            for subflow in flow.setdefault("subflows", []):
+                subflow["local"] = _endpoint(subflow["local"], subflow.pop("local_port"))
+                subflow["remote"] = _endpoint(subflow["remote"], subflow.pop("remote_port"))
+                # Backup is a flag of the endpoint: all subflows of a WAN have it, or none.
+                subflow["backup"] = subflow["wan"] in backup
         return {"flows": flows, "silent_workers": silent}
 
     async def records(self, args: Mapping[str, Any]) -> dict[str, Any]:
-        """Finished flows; ``limit``."""
-        return {"flows": self._control.ledger.last(_limit(args))}
+        """Finished flows; ``limit``, ``filter``."""
+        return {"flows": self._control.ledger.last(_limit(args), _filter(args))}
+
+    async def drop(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """End the live flow ``id`` with a reset."""
+        match = re.fullmatch(r"([0-9]{1,4}):([0-9]{1,15})", str(args.get("id", "")))
+        if match is None:
+            raise ApiError("id is missing or none: flows shows the id of each connection, such as 0:17")
+        return {"dropped": await self._control.drop(int(match[1]), int(match[2]))}
 
     async def concentrators(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Every known concentrator and what each source said."""
@@ -122,32 +160,39 @@ class Answers:
         return status
 
     async def why(self, args: Mapping[str, Any]) -> dict[str, Any]:
-        """What a new connection to ``dest`` (address), ``port`` gets."""
-        try:
-            address = ipaddress.ip_address(args["dest"])
-            port = int(args.get("port", 443))
-        except KeyError:
-            raise ApiError("dest is missing: an IPv4 or IPv6 address") from None
-        except (ValueError, TypeError) as error:
-            raise ApiError(f"dest is an IPv4 or IPv6 address and port a number: {error}") from None
-        decision = decide(address.version, str(address), port, self._control.snapshot)
-        forwarded = self._forwarded(address, port)
-        action = DIRECT if forwarded else decision.action
-        reasons = [*forwarded, *(reason for reason in decision.reasons if not (forwarded and reason == Reason.PROXIED))]
-        proxied = action == PROXY and decision.concentrator is not None and decision.wan is not None
-        return {
-            "destination": str(address),
-            "port": port,
-            "family": address.version,
-            "action": action,
-            "concentrator": decision.concentrator.name if proxied and decision.concentrator else "",
-            "wan": decision.wan.name if proxied and decision.wan else "",
-            "reasons": [{"reason": reason, "text": TEXTS[reason]} for reason in dict.fromkeys(reasons)],
-        }
+        """What a new connection to ``dest`` (address or name), ``port``, from ``client`` gets.
 
-    async def check(self, args: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The self-test, stage by stage."""
-        return check(await self.status({}))
+        For a name the answer is that of its first address, and ``answers`` has one for each.
+        """
+        from cpe_mcp.upstream.why import explain
+
+        port, client = _port(args), str(args.get("client") or "")
+        if client and not _is_address(client):
+            raise ApiError("client is the IPv4 or IPv6 address of a LAN device")
+        name, addresses = await _resolved(str(args.get("dest") or ""))
+        answers = [explain(address, port, client, self._facts(address, port)) for address in addresses]
+        return {**answers[0], "name": name, "answers": answers}
+
+    async def check(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """The self-test, stage by stage, and what else on this router has a say."""
+        return {"stages": await self._stages()}
+
+    async def support(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """The support report; ``full`` leaves addresses as they are. Secrets are never in it."""
+        from cpe_mcp.upstream.support_parts import gather
+
+        status, stages = await self.status({}), await self._stages()
+        live, _ = await self._control.live_flows(10)
+        report = gather(
+            self._control.settings,
+            status=status,
+            stages=stages,
+            live=live,
+            finished=self._control.ledger.last(20),
+            secrets=[row.key for row in self._control.candidates.candidates(self._control.now)],
+            full=bool(args.get("full")),
+        )
+        return {"report": await _in_time(report)}
 
     async def speedtest(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """``action``: start (``wan``: only that one), status, stop."""
@@ -164,22 +209,58 @@ class Answers:
         except SettingsError as error:
             raise ApiError(f"the settings before stay in force: {error}") from None
 
-    def _forwarded(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> list[str]:
-        """Why a connection to there would not even be taken; empty when it would."""
+    def _facts(self, address: Address, port: int) -> Facts:
+        from cpe_mcp.kernel.routing_view import way_to
+        from cpe_mcp.upstream.why import Facts
+
         control = self._control
-        reasons = []
-        if not control.interception[0]:
-            reasons.append(control.not_taken_reason())
-        elif address.version == 6 and not control.interception[1]:
-            reasons.append(Reason.NO_IPV6)
-        if control.settings.general.intercept == "none":
-            reasons.append(Reason.NOT_TAKEN)
-        elif control.settings.general.intercept == "global" and not address.is_global:
-            reasons.append(Reason.NOT_GLOBAL)
         left = control.left_direct.get((str(address), port))
-        if left is not None and left.until > control.now:
-            reasons += [Reason.LEFT_DIRECT, left.reason]
-        return reasons
+        wans = control.paths.report()
+        try:
+            device: str | None = way_to(str(address)).device
+        except OSError:
+            device = None
+        return Facts(
+            snapshot=control.snapshot,
+            takes=control.interception,
+            not_taken=control.not_taken_reason(),
+            intercept=control.settings.general.intercept,
+            wan_networks=tuple(network for row in wans for network in row.get("networks", ())),
+            devices=tuple(row["device"] for row in wans),
+            device=device,
+            left_direct=left.reason if left is not None and left.until > control.now else "",
+        )
+
+    async def _stages(self) -> list[dict[str, Any]]:
+        from cpe_mcp.kernel.nft_view import table_listing
+        from cpe_mcp.upstream import neighbours
+        from cpe_mcp.upstream.check import Evidence, check
+
+        status = await self.status({})
+        lan = self._control.settings.general.lan
+        looks = asyncio.to_thread(table_listing), asyncio.to_thread(neighbours.look, lan)
+        table, seen = await _in_time(asyncio.gather(*looks))
+        evidence = Evidence(self._subflows(status["wans"]), table, self._control.ledger.last(LIMIT_MAX))
+        return [*check(status, evidence), *neighbours.describe(seen, status["wans"])]
+
+    def _subflows(self, wans: list[dict[str, Any]]) -> dict[str, int]:
+        """Established subflows to the known concentrators by WAN, as the kernel lists them."""
+        from cpe_mcp.kernel.subflows import TCP_ESTABLISHED, SubflowDump
+
+        candidates = self._control.candidates.candidates(self._control.now)
+        remotes = {(address, candidate.port) for candidate in candidates for address in candidate.addresses}
+        names = {address: wan["name"] for wan in wans for address in (wan["address4"], wan["address6"]) if address}
+        counts = dict.fromkeys(names.values(), 0)
+        dump = SubflowDump()
+        try:
+            for subflow in dump.read(remotes):
+                if subflow.state == TCP_ESTABLISHED and subflow.local in names:
+                    counts[names[subflow.local]] += 1
+        except OSError:
+            return {}
+        finally:
+            dump.close()
+        return counts
 
     def _wans(self) -> list[dict[str, Any]]:
         """The path manager's report with each WAN's bytes."""
@@ -211,3 +292,60 @@ def _limit(args: Mapping[str, Any]) -> int:
     if not isinstance(limit, int) or not 1 <= limit <= LIMIT_MAX:
         raise ApiError(f"limit is a number from 1 to {LIMIT_MAX}")
     return limit
+
+
+def _filter(args: Mapping[str, Any]) -> str:
+    """Raises ApiError."""
+    text = args.get("filter") or ""
+    if not isinstance(text, str) or len(text) > FILTER_MAX:
+        raise ApiError("filter is a text: part of a client, destination, concentrator, WAN or action")
+    return text
+
+
+def _port(args: Mapping[str, Any]) -> int:
+    """Raises ApiError."""
+    port = args.get("port") or 443
+    if not isinstance(port, int) or not 1 <= port <= 65535:
+        raise ApiError("port is a number from 1 to 65535")
+    return port
+
+
+async def _resolved(dest: str) -> tuple[str, list[Address]]:
+    """``(name, addresses)`` of an address (name "") or a name. Raises ApiError. The resolver works in a thread."""
+    if not dest:
+        raise ApiError("dest is missing: an address or a name")
+    try:
+        return "", [ipaddress.ip_address(dest)]
+    except ValueError:
+        pass
+    try:
+        async with asyncio.timeout(RESOLVE_S):
+            found = await asyncio.get_running_loop().getaddrinfo(dest, None, type=socket.SOCK_STREAM)
+    except TimeoutError:
+        raise ApiError(f"the name {dest!r} has no address: the resolver did not answer in {RESOLVE_S:.0f} s") from None
+    except (OSError, UnicodeError) as error:
+        detail = error.strerror if isinstance(error, OSError) else "this is not a name"
+        raise ApiError(f"the name {dest!r} has no address: {detail}") from None
+    texts = dict.fromkeys(str(row[4][0]).partition("%")[0] for row in found)
+    return dest, [ipaddress.ip_address(text) for text in texts]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _endpoint(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+async def _in_time(work: Awaitable[Result]) -> Result:
+    """Raises ApiError when it takes too long."""
+    try:
+        async with asyncio.timeout(METHOD_S):
+            return await work
+    except TimeoutError:
+        raise ApiError(f"the kernel's tools did not answer in {METHOD_S:.0f} s") from None

@@ -12,7 +12,19 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from cpe_mcp.control.frames import ANSWERED, CONTROL_SOCKET, COUNTERS, DIRECT, FLOWS, LIST, RECORDS, SNAPSHOT, TROUBLE
+from cpe_mcp.control.frames import (
+    ANSWERED,
+    CONTROL_SOCKET,
+    COUNTERS,
+    DIRECT,
+    DROP,
+    DROPPED,
+    FLOWS,
+    LIST,
+    RECORDS,
+    SNAPSHOT,
+    TROUBLE,
+)
 from cpe_mcp.control.server import ControlServer, Worker
 from cpe_mcp.discovery.candidates import Candidate, CandidateTable
 from cpe_mcp.discovery.lease import Lease
@@ -32,7 +44,7 @@ BUSY_S = 30.0
 REFUSED_S = 60.0
 """Pause after Convert Error 32: an operator's change of mind shows within a minute."""
 FLOWS_TIMEOUT_S = 1.0
-"""For the workers' lists of live flows; one that is busier than that is reported as silent."""
+"""For the workers' lists of live flows and other answers; one that is busier than that is reported as silent."""
 DIRECT_MAX = 4096
 """Destinations remembered as left to plain forwarding, for ``why``; as many as a port scan may leave behind."""
 SILENCE = (Reason.CONCENTRATOR_UNREACHABLE, Reason.CONCENTRATOR_TIMEOUT)
@@ -58,18 +70,19 @@ class LeftDirect(NamedTuple):
     reason: str
 
 
-class FlowQuery:
-    """One question to all workers for their live flows."""
+class Query:
+    """One question to some workers."""
 
     def __init__(self, workers: Sequence[Worker]) -> None:
         self.waiting = set(workers)
-        self.flows: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = []
         self.complete = asyncio.Event()
 
-    def heard(self, worker: Worker, flows: Sequence[dict[str, Any]] = ()) -> None:
-        """A worker answered, or is gone."""
-        self.waiting.discard(worker)
-        self.flows += flows
+    def heard(self, worker: Worker, rows: Sequence[dict[str, Any]] = (), *, more: bool = False) -> None:
+        """A worker answered, or is gone; ``more``: another frame follows."""
+        self.rows += rows
+        if not more:
+            self.waiting.discard(worker)
         if not self.waiting:
             self.complete.set()
 
@@ -97,7 +110,7 @@ class Control:
         )
         self._congestion_controls = tuple(congestion_controls)
         self._outages = Outages()
-        self._queries: dict[int, FlowQuery] = {}
+        self._queries: dict[int, Query] = {}
         self._queries_made = 0
         self._protected: tuple[tuple[str, int], ...] | None = None
         self._scheduled: asyncio.Handle | None = None
@@ -109,6 +122,7 @@ class Control:
             TROUBLE: self._trouble,
             ANSWERED: self._answered,
             FLOWS: self._flows,
+            DROPPED: self._dropped,
         }
 
     @property
@@ -144,14 +158,28 @@ class Control:
         )
         self.changed()
 
-    async def live_flows(self, limit: int) -> tuple[list[dict[str, Any]], int]:
-        """The newest live flows of all workers, and how many workers did not answer in time."""
-        workers = self.workers
+    async def live_flows(self, limit: int, text: str = "") -> tuple[list[dict[str, Any]], int]:
+        """The newest live flows of all workers with ``text`` in them, and how many workers did not answer in time.
+
+        Each flow's ``id`` is ``WORKER:NUMBER``, as :meth:`drop` takes it.
+        """
+        query = await self._ask(self.workers, LIST, {"limit": limit, "filter": text})
+        flows = sorted(query.rows, key=lambda flow: float(flow["started"]), reverse=True)
+        return flows[:limit], len(query.waiting)
+
+    async def drop(self, index: int, number: int) -> bool:
+        """End a live flow. False: that worker has no such flow, or is not there."""
+        workers = [worker for worker in self.workers if worker.index == index]
+        query = await self._ask(workers, DROP, {"flow": number})
+        return any(row["dropped"] for row in query.rows)
+
+    async def _ask(self, workers: Sequence[Worker], kind: str, payload: Mapping[str, Any]) -> Query:
+        """Ask these workers, and wait a moment for all to answer."""
         self._queries_made += 1
         number = self._queries_made
-        query = self._queries[number] = FlowQuery(workers)
+        query = self._queries[number] = Query(workers)
         for worker in workers:
-            worker.send(LIST, {"id": number, "limit": limit})
+            worker.send(kind, {**payload, "id": number})
         try:
             if workers:
                 async with asyncio.timeout(FLOWS_TIMEOUT_S):
@@ -160,8 +188,7 @@ class Control:
             pass
         finally:
             del self._queries[number]
-        flows = sorted(query.flows, key=lambda flow: float(flow["started"]), reverse=True)
-        return flows[:limit], len(query.waiting)
+        return query
 
     def learn_dhcp(self, interface: str, family: int, lease: Lease | None) -> None:
         """A DHCP client's hook wrote or removed a lease file."""
@@ -274,7 +301,7 @@ class Control:
 
     def _records(self, worker: Worker, rows: Sequence[Mapping[str, Any]]) -> None:
         for row in rows:
-            self._prove_ipv6(self.ledger.add(row))
+            self._prove_ipv6(self.ledger.add(row, worker.index))
 
     def _prove_ipv6(self, record: FlowRecord) -> None:
         if record.family != 6 or not record.concentrator:
@@ -336,7 +363,13 @@ class Control:
     def _flows(self, worker: Worker, payload: Mapping[str, Any]) -> None:
         query = self._queries.get(int(payload["id"]))
         if query is not None:
-            query.heard(worker, [dict(flow) for flow in payload["flows"]])
+            rows = [{**flow, "id": f"{worker.index}:{flow['id']}"} for flow in payload["flows"]]
+            query.heard(worker, rows, more=bool(payload.get("more")))
+
+    def _dropped(self, worker: Worker, payload: Mapping[str, Any]) -> None:
+        query = self._queries.get(int(payload["id"]))
+        if query is not None:
+            query.heard(worker, [{"dropped": bool(payload["dropped"])}])
 
 
 def trusted_interfaces(settings: RouterSettings) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from cpe_mcp.discovery.dhcp_files import DhcpFiles
 from cpe_mcp.settings import RouterSettings, SettingsError, load_router, warnings_of
 from cpe_mcp.upstream.answers import Answers
 from cpe_mcp.upstream.authenticator import Authenticator
+from cpe_mcp.upstream.chronicle import Chronicle
 from cpe_mcp.upstream.control import Control
 from cpe_mcp.upstream.path_manager import PathManager
 
@@ -46,6 +47,12 @@ class Daemon:
         self._dhcp = DhcpFiles(settings.general.run_dir, self._control.learn_dhcp)
         self._reloading = asyncio.Lock()
         answers = Answers(self._control, path, radius=lambda: self._authenticator, reload=self.reload)
+        self._chronicle = Chronicle(
+            answers.rates,
+            counters=self._paths.bytes_by_wan,
+            status=lambda: answers.status({}),
+            metrics=lambda: (settings.general.run_dir, self._settings.general.metrics_s),
+        )
         self._api = ApiServer(os.path.join(settings.general.run_dir, API_SOCKET), answers.methods())
         self._had_wans = False
 
@@ -56,11 +63,13 @@ class Daemon:
         self._control.start()
         self._dhcp.start()
         self._authenticator.start()
+        self._chronicle.start()
         await self._api.start()
 
     async def stop(self) -> None:
         """Leave plain forwarding behind. The workers keep the flows they carry."""
         await self._api.close()
+        await self._chronicle.stop()
         self._dhcp.close()
         await self._authenticator.stop()
         self._control.stop()

@@ -1,0 +1,106 @@
+"""What else on this router has a say in where packets go: SQM, mwan3, pbr, foreign policy rules, the bridge filter.
+
+:func:`describe` is pure and makes rows for ``cpe-mcp check``; :func:`look` reads the files and the kernel.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from cpe_mcp.kernel.numbers import RULE_LOCAL
+from cpe_mcp.settings.uci import Section, SettingsError, parse
+
+UCI_DIRECTORY = "/etc/config"
+FILES = ("sqm", "mwan3", "pbr")
+BRIDGE_FILTERS = ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables")
+"""Of the module br_netfilter: bridged connections are then seen below the bridge, and tproxy's socket is lost on the way up."""
+PAGE = "the manual's page on living together says more"
+
+
+class Neighbours(NamedTuple):
+    """What was seen."""
+
+    files: Mapping[str, tuple[Section, ...]]
+    """UCI files that exist, of :data:`FILES`."""
+    rules: tuple[str, ...]
+    """Foreign policy rules that are asked before ours, as text."""
+    bridge_filters: tuple[str, ...]
+    """Of :data:`BRIDGE_FILTERS`, those that are on while a LAN device is a bridge."""
+
+
+def describe(seen: Neighbours, wans: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows ``{"stage", "ok", "detail", "next", "info"}``; none for what is not there. ``wans``: rows of ``status``."""
+    rows = []
+    if seen.bridge_filters:
+        detail = f"the kernel filters bridged packets ({', '.join(seen.bridge_filters)}): they cannot be taken"
+        rows.append(
+            _row("bridge", detail, "set that to 0, or unload br_netfilter (container programs load it)", ok=False)
+        )
+    devices = {wan["device"]: wan["name"] for wan in wans}
+    for queue in _enabled(seen.files.get("sqm", ()), "queue"):
+        device = queue.get("interface", "")
+        if device in devices:
+            rates = " / ".join(f"{_mbit(queue.get(name, '0'))}" for name in ("download", "upload"))
+            advice = f"keep it; where its rates are right, give them to wan {devices[device]} as rate_down_mbit, rate_up_mbit"
+            rows.append(_row("sqm", f"SQM shapes {device} to {rates} Mbit/s down / up", f"{advice}; {PAGE}"))
+    balanced = [section["name"] for section in _enabled(seen.files.get("mwan3", ()), "interface", default="0")]
+    if balanced:
+        detail = f"mwan3 balances {', '.join(balanced)}"
+        rows.append(_row("mwan3", detail, f"its policies rule what is forwarded, not what is taken; {PAGE}"))
+    pbr = seen.files.get("pbr", ())
+    if _enabled(pbr, "pbr", default="0"):
+        policies = len(_enabled(pbr, "policy"))
+        detail = f"pbr is enabled with {policies} policies"
+        rows.append(_row("pbr", detail, f"what it sends to other interfaces than the WANs is not taken; {PAGE}"))
+    if seen.rules:
+        detail = f"policy rules of others come before ours: {'; '.join(seen.rules)}"
+        rows.append(_row("rules", detail, "what they catch is routed by them first; see that this is meant"))
+    return rows
+
+
+def look(lan: Iterable[str], directory: str = UCI_DIRECTORY) -> Neighbours:
+    """Read the files and the kernel; ``lan``: the LAN's devices. A file that is not there or is broken is not a neighbour.
+
+    Blocks for some milliseconds.
+    """
+    from cpe_mcp.kernel.routing_view import rules
+    from cpe_mcp.kernel.sysctl import read
+
+    files = {}
+    for name in FILES:
+        try:
+            with open(os.path.join(directory, name), encoding="utf-8", errors="replace") as file:
+                files[name] = parse(file.read(), name)
+        except (OSError, SettingsError):
+            continue
+    try:
+        foreign = tuple(rule.text() for rule in rules() if 0 < rule.preference < RULE_LOCAL)
+    except OSError:
+        foreign = ()
+    bridged = any(os.path.isdir(f"/sys/class/net/{device}/bridge") for device in lan)
+    filters = tuple(name for name in BRIDGE_FILTERS if bridged and read(name) == "1")
+    return Neighbours(files, foreign, filters)
+
+
+def _enabled(sections: Iterable[Section], kind: str, default: str = "1") -> list[dict[str, str]]:
+    """Options of the sections of this type that are switched on, with their ``name``."""
+    found = []
+    for section in sections:
+        if section.type == kind:
+            options = {"name": section.name, **{entry.name: entry.value for entry in section.entries}}
+            if options.get("enabled", default) in ("1", "on", "true", "yes", "enabled"):
+                found.append(options)
+    return found
+
+
+def _mbit(kbit: str) -> str:
+    try:
+        return f"{float(kbit) / 1000:g}"
+    except ValueError:
+        return "?"
+
+
+def _row(stage: str, detail: str, next_step: str, *, ok: bool = True) -> dict[str, Any]:
+    return {"stage": stage, "ok": ok, "detail": detail, "next": next_step, "info": ok}
