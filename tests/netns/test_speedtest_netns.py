@@ -206,6 +206,7 @@ def router(tmp_path: Path) -> Iterator[Router]:
         for device, (down, up) in zip(("w1", "w2"), LINES.values(), strict=True):
             shape(world.far, device, down)
             shape(world.router, device, up)
+        world.settings["speedtest_s"] = 15.0
         world.start_concentrator()
         router = Router(world, tmp_path)
         router.wait("one, two")
@@ -224,7 +225,9 @@ def test_a_router_measures_each_wan_and_all_together(router: Router) -> None:
     result = router.cli("speedtest", timeout=90)
     assert result.returncode == 0, result.stdout + result.stderr + router.log.read_text()
     runs = {(row["wan"], row["direction"]): row for row in speedtest(router)["runs"]}
-    assert {row["state"] for row in runs.values()} == {"done"}, result.stdout
+    assert {(row["state"], row["progress"], row["error"]) for row in runs.values()} == {("done", 1.0, "")}, (
+        result.stdout
+    )
     for name, rates in LINES.items():
         for direction, rate in zip(("down", "up"), rates, strict=True):
             assert 0.85 * rate <= runs[name, direction]["mbit"] <= rate, (name, direction, result.stdout)
