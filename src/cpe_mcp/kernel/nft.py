@@ -371,13 +371,3 @@ class Nft:
         )
         if result.returncode:
             raise RuntimeError(f"nft refused: {result.stderr.strip().splitlines()[0] if result.stderr.strip() else ''}")
-
-
-def table_listing() -> str:
-    """Our whole table as nft lists it; "" when it is not there or nft is missing. Runs nft: a few milliseconds."""
-    argv = ["nft", "list", "table", "inet", NFT_TABLE]
-    try:
-        result = subprocess.run(argv, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return result.stdout if not result.returncode else ""

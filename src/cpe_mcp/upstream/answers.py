@@ -92,7 +92,7 @@ class Answers:
             "version": cpe_mcp.__version__,
             "kernel": os.uname().release,
             "settings": self._settings_path,
-            "warnings": warnings_of(control.settings),
+            "warnings": [*warnings_of(control.settings), *control.paths.warnings()],
             "uptime_s": round(control.now - self._started, 1),
             "enabled": control.settings.general.enabled,
             "proxy": snapshot.proxy,
@@ -170,7 +170,7 @@ class Answers:
         if client and not _is_address(client):
             raise ApiError("client is the IPv4 or IPv6 address of a LAN device")
         name, addresses = await _resolved(str(args.get("dest") or ""))
-        answers = [explain(address, port, client, self._facts(address, port)) for address in addresses]
+        answers = [explain(address, port, client, self._facts(address, port, client, name)) for address in addresses]
         return {**answers[0], "name": name, "answers": answers}
 
     async def check(self, args: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,8 +209,10 @@ class Answers:
         except SettingsError as error:
             raise ApiError(f"the settings before stay in force: {error}") from None
 
-    def _facts(self, address: Address, port: int) -> Facts:
+    def _facts(self, address: Address, port: int, client: str, name: str) -> Facts:
+        from cpe_mcp.kernel.hardware_address import hardware_address
         from cpe_mcp.kernel.routing_view import way_to
+        from cpe_mcp.policy.rules import compile_rules
         from cpe_mcp.upstream.why import Facts
 
         control = self._control
@@ -229,6 +231,9 @@ class Answers:
             devices=tuple(row["device"] for row in wans),
             device=device,
             left_direct=left.reason if left is not None and left.until > control.now else "",
+            rules=compile_rules(control.settings.rules) if control.settings.general.enabled else (),
+            names=(name.lower().rstrip("."),) if name and control.paths.names_work() else (),
+            mac=hardware_address(client) if client else "",
         )
 
     async def _stages(self) -> list[dict[str, Any]]:

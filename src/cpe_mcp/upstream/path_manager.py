@@ -249,6 +249,10 @@ class PathManager:
             )
         return lines
 
+    def names_work(self) -> bool:
+        """Whether dnsmasq fills the sets of the names in rules."""
+        return not self._name_problems
+
     def rule_counters(self) -> dict[str, int]:
         """New connections that met each rule, by the rule's counter name. Runs ``nft``: for questions of people only."""
         return self._nft.counters()

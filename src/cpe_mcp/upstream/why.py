@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from cpe_mcp.paths.snapshot import Snapshot
-from cpe_mcp.policy.decide import DIRECT, PROXY, decide
+from cpe_mcp.policy.decide import BLOCK, DIRECT, PROXY, decide
 from cpe_mcp.policy.reasons import TEXTS, Reason
+from cpe_mcp.policy.rules import REASONS, Packet, Rule, first_match
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -35,22 +36,34 @@ class Facts(NamedTuple):
     """By which the route to the destination leaves; "" where there is none, None where it is not known."""
     left_direct: str
     """Why it is left to plain forwarding after a failure; "" when it is not."""
+    rules: tuple[Rule, ...] = ()
+    """The user's."""
+    names: tuple[str, ...] = ()
+    """Names that the destination was looked up by, where rules can see them."""
+    mac: str = ""
+    """The client's hardware address, "" where it is not known."""
 
 
 def explain(address: Address, port: int, client: str, facts: Facts) -> dict[str, Any]:
-    """``{"destination", "port", "client", "family", "action", "concentrator", "wan", "reasons": [{"reason", "text"}]}``.
+    """``{"destination", "port", "client", "family", "action", "rule": {"name", "section", "action"}, "concentrator", "wan",
+    "reasons": [{"reason", "text"}]}``; the texts of "rule" are "" where no rule matches.
 
     ``client`` is the LAN client's address, "" for any.
     """
-    # A rule (section rule) decides between the two: ask it here, and put its name into the answer.
+    rule = _rule(address, port, client, facts)
     decision = decide(address.version, str(address), port, facts.snapshot)
-    forwarded = forwarded_reasons(address, facts)
-    if forwarded:
+    forwarded = forwarded_reasons(address, facts, rule)
+    if rule is not None and rule.action == BLOCK:
+        # Refused where it is forwarded, whether or not anything is taken.
+        action, reasons = BLOCK, [Reason.RULE_BLOCK]
+    elif forwarded:
         # The policy is not asked about what is not taken, so what it would do to it ("blocked") is not true.
         in_the_way = [reason for reason in decision.reasons if reason not in (Reason.PROXIED, Reason.BLOCKED)]
         action, reasons = DIRECT, [*forwarded, *in_the_way]
     else:
         action, reasons = decision.action, list(decision.reasons)
+        if rule is not None:
+            reasons.append(REASONS[rule.action])
     proxied = action == PROXY
     return {
         "destination": str(address),
@@ -58,24 +71,40 @@ def explain(address: Address, port: int, client: str, facts: Facts) -> dict[str,
         "client": client,
         "family": address.version,
         "action": action,
+        "rule": {
+            "name": rule.label if rule is not None else "",
+            "section": rule.section if rule is not None else "",
+            "action": rule.action if rule is not None else "",
+        },
         "concentrator": decision.concentrator.name if proxied and decision.concentrator else "",
         "wan": decision.wan.name if proxied and decision.wan else "",
         "reasons": [{"reason": reason, "text": TEXTS.get(reason, reason)} for reason in dict.fromkeys(reasons)],
     }
 
 
-def forwarded_reasons(address: Address, facts: Facts) -> list[str]:
+def _rule(address: Address, port: int, client: str, facts: Facts) -> Rule | None:
+    """The rule that a TCP connection meets; none for what rules do not look at: it leaves by no managed WAN (D13)."""
+    if _is_within(address, facts.wan_networks) or (facts.device is not None and facts.device not in facts.devices):
+        return None
+    packet = Packet(str(address), port, source=client, mac=facts.mac, names=facts.names)
+    return first_match(facts.rules, packet)
+
+
+def forwarded_reasons(address: Address, facts: Facts, rule: Rule | None = None) -> list[str]:
     """Why a connection to there is not even taken, in the order in which the nft table asks; empty when it is."""
     reasons: list[str] = []
     if not facts.takes[0]:
         reasons.append(facts.not_taken)
     elif address.version == 6 and not facts.takes[1]:
         reasons.append(Reason.NO_IPV6)
-    if facts.intercept == "none":
+    is_included = rule is not None and rule.action == PROXY
+    if rule is not None and rule.action == DIRECT:
+        reasons.append(Reason.RULE_DIRECT)
+    elif facts.intercept == "none" and not is_included:
         reasons.append(Reason.NOT_TAKEN)
     if _is_within(address, facts.wan_networks):
         reasons.append(Reason.WAN_NETWORK)
-    elif facts.intercept == "global" and not address.is_global:
+    elif facts.intercept == "global" and not address.is_global and rule is None:
         reasons.append(Reason.NOT_GLOBAL)
     if facts.left_direct:
         reasons += [Reason.LEFT_DIRECT, facts.left_direct]
