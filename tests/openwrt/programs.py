@@ -86,8 +86,14 @@ class Ubusd(Program):
 
     def ubus(self, *args: str, timeout_s: float = 10.0) -> subprocess.CompletedProcess[str]:
         """``ubus ARGS`` on this bus."""
-        command = [find("ubus"), "-S", "-s", str(self.socket), "-t", str(int(timeout_s)), *args]
+        command = [find("ubus"), "-s", str(self.socket), "-t", str(int(timeout_s)), *args]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s + 5)
+
+    def refusal(self, name: str, method: str, args: Mapping[str, Any] | None = None) -> tuple[int, str]:
+        """The ubus status of a call that must fail, and what was printed all the same."""
+        done = self.ubus("call", name, method, *([] if args is None else [json.dumps(args)]))
+        assert done.returncode != 0, done.stdout
+        return (256 - done.returncode if done.returncode > 128 else done.returncode), done.stdout
 
     def call(self, name: str, method: str, args: Mapping[str, Any] | None = None) -> Any:
         """The reply, which must be there; prints what went wrong."""
