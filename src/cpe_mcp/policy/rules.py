@@ -8,7 +8,6 @@ a managed WAN, and at nothing else (design D13).
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -126,6 +125,8 @@ def is_about_a_device(rule: Rule) -> bool:
 def _within(address: str, prefixes: Sequence[str]) -> bool:
     if not address or not prefixes:
         return False
+    import ipaddress  # not above: everything in policy stays light enough for a relay worker
+
     parsed = ipaddress.ip_address(address)
     return any(parsed in ipaddress.ip_network(prefix) for prefix in prefixes)
 
