@@ -53,12 +53,14 @@ SUBFLOW = {
     "bytes_up": 0,
     "retransmits": 3,
 }
+RULE = {"name": "video", "section": "rule[1]", "action": "proxy"}
 WHY = {
     "destination": "192.0.2.80",
     "port": 443,
     "action": "proxy",
     "concentrator": "mine",
     "wan": "dsl",
+    "rule": {"name": "", "section": "", "action": ""},
     "reasons": [{"reason": "proxied", "text": "carried"}],
 }
 
@@ -144,7 +146,7 @@ def test_records_say_what_each_wan_carried(
 
 @pytest.mark.parametrize(("action", "code"), [("proxy", 0), ("direct", 1)])
 def test_why(tmp_path: Path, capsys: pytest.CaptureFixture[str], action: str, code: int) -> None:
-    answers = [WHY, {**WHY, "destination": "2001:db8::80", "action": action}]
+    answers = [WHY, {**WHY, "destination": "2001:db8::80", "action": action, "rule": RULE}]
     with daemon(tmp_path, {"why": {**WHY, "name": "www.example", "answers": answers}}) as asked:
         argv = ["why", "www.example:8443", "--client", "192.168.1.2", "--run-dir", str(tmp_path)]
         assert main(argv) == code
@@ -152,6 +154,8 @@ def test_why(tmp_path: Path, capsys: pytest.CaptureFixture[str], action: str, co
     shown = capsys.readouterr().out
     assert "192.0.2.80:443: proxy by mine, first over dsl" in shown
     assert f"[2001:db8::80]:443: {action}" in shown
+    assert shown.count("rule") == len(["rule video", "rule[1]"])
+    assert "  rule video (rule[1]): proxy" in shown
 
 
 @pytest.mark.parametrize(("dropped", "code"), [(True, 0), (False, 1)])

@@ -152,8 +152,8 @@ def why(ask: Ask, arguments: argparse.Namespace) -> tuple[Any, str, int]:
         target = endpoint(answer["destination"], answer["port"])
         over = f" by {answer['concentrator']}, first over {answer['wan']}" if answer["action"] == "proxy" else ""
         lines.append(f"{target}: {answer['action']}{over}")
-        if answer.get("rule"):
-            lines.append(f"  rule: {answer['rule']}")
+        if answer["rule"]["section"]:
+            lines.append(f"  rule {answer['rule']['name']} ({answer['rule']['section']}): {answer['rule']['action']}")
         lines += [f"  {reason['reason']}: {reason['text']}" for reason in answer["reasons"]]
     proxied = all(answer["action"] == "proxy" for answer in result["answers"])
     return result, "\n".join(lines), EXIT_OK if proxied else EXIT_NO

@@ -35,7 +35,7 @@ def families(status: Mapping[str, Any]) -> Iterator[Family]:
     """All metrics, in the order in which they are shown."""
     taken, pool, totals, radius = (status[name] for name in ("interception", "pool", "totals", "radius"))
     version = {"version": status["version"], "kernel": status["kernel"]}
-    yield _one("info", GAUGE, "Version of the package and of the kernel; always 1.", 1, version)
+    yield _one("build", GAUGE, "Version of the package and of the kernel; always 1.", 1, version)
     yield _one("uptime_seconds", GAUGE, "Since the control daemon started.", status["uptime_s"])
     yield _one("proxying", GAUGE, "1 while connections may be proxied.", status["proxy"])
     on = {"ipv4": taken["on"], "ipv6": taken["on"] and taken["ipv6"]}

@@ -1,0 +1,451 @@
+"""The pure halves of what the daemon answers: ledger, history, why, check, neighbours, metrics."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cpe_mcp.paths.snapshot import EMPTY, ConcentratorView, Snapshot, WanView
+from cpe_mcp.policy.reasons import Reason
+from cpe_mcp.relay.records import FlowRecord
+from cpe_mcp.settings.uci import parse
+from cpe_mcp.upstream.check import Evidence, check
+from cpe_mcp.upstream.history import GAP_S, SAMPLES, History
+from cpe_mcp.upstream.ledger import KEPT_RECORDS, Ledger
+from cpe_mcp.upstream.metrics import PREFIX, exposition
+from cpe_mcp.upstream.neighbours import Neighbours, describe
+from cpe_mcp.upstream.why import Facts, explain
+
+pytestmark = pytest.mark.unit
+
+RECORD = FlowRecord(
+    id=7,
+    started=1.5,
+    client="192.168.1.2",
+    client_port=4000,
+    server="192.0.2.80",
+    server_port=443,
+    family=4,
+    concentrator="mine",
+    wan="dsl",
+    action="proxy",
+    reason="pooled",
+    pooled=True,
+    first_byte_ms=20.0,
+    bytes_up=1000,
+    bytes_down=5_000_000,
+    duration_s=3.0,
+    end="closed",
+    mptcp=True,
+)
+
+
+# The ledger ---------------------------------------------------------------------------------------------------------
+
+
+def test_ledger_sums_and_keeps_the_last() -> None:
+    ledger = Ledger()
+    for number in range(KEPT_RECORDS + 5):
+        ledger.add({**RECORD._asdict(), "id": number}, worker=2)
+    assert [row["id"] for row in ledger.last(3)] == ["2:1004", "2:1003", "2:1002"]
+    assert len(ledger.last(10_000)) == KEPT_RECORDS
+    totals = ledger.totals()
+    assert (totals["flows"], totals["bytes_up"], totals["by_end"]) == (1005, 1_005_000, {"closed": 1005})
+    assert totals["fallbacks"] == {}
+
+
+@pytest.mark.requirement("Y-8")
+def test_ledger_counts_fallbacks_by_wan_and_reason() -> None:
+    ledger = Ledger()
+    for wan, reason in (("lte", "mptcp-stripped"), ("lte", "mptcp-stripped"), ("dsl", "mptcp-lost"), ("dsl", "")):
+        ledger.add({**RECORD._asdict(), "wan": wan, "fallback": reason, "mptcp": not reason})
+    assert ledger.totals()["fallbacks"] == {"lte": {"mptcp-stripped": 2}, "dsl": {"mptcp-lost": 1}}
+
+
+def test_ledger_understands_older_and_newer_workers() -> None:
+    ledger = Ledger()
+    old = RECORD._asdict()
+    for name in ("mptcp", "fallback", "bytes_by_wan"):
+        del old[name]
+    assert ledger.add(old).bytes_by_wan == {}
+    assert ledger.add({**RECORD._asdict(), "colour": "green"}).end == "closed"
+    with pytest.raises(TypeError):
+        ledger.add({"id": 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", [3, 2, 1]),
+        ("192.168.1.9", [1]),
+        (":8443", [2]),
+        ("MINE", [2, 1]),
+        ("direct", [3]),
+        ("lte", [2]),
+        ("nothing", []),
+    ],
+)
+def test_ledger_filter(text: str, found: list[int]) -> None:
+    ledger = Ledger()
+    rows: list[dict[str, Any]] = [
+        {"id": 1, "client": "192.168.1.9"},
+        {"id": 2, "server_port": 8443, "bytes_by_wan": {"lte": {"down": 1, "up": 1}}},
+        {"id": 3, "action": "direct", "concentrator": "", "wan": ""},
+    ]
+    for row in rows:
+        ledger.add({**RECORD._asdict(), **row})
+    assert [int(row["id"].partition(":")[2]) for row in ledger.last(10, text)] == found
+    assert len(ledger.last(1, text)) == min(1, len(found))
+
+
+# The history --------------------------------------------------------------------------------------------------------
+
+
+def test_history_makes_rates_of_counters() -> None:
+    history = History()
+    history.observe(10.0, {"dsl": (0, 0)})
+    assert history.wans() == []
+    history.observe(11.0, {"dsl": (125_000, 1_250_000)})
+    history.observe(13.0, {"dsl": (125_000, 3_750_000)})
+    assert history.wans() == [{"name": "dsl", "down_mbit": [10.0, 10.0], "up_mbit": [1.0, 0.0]}]
+
+
+def test_history_keeps_three_minutes() -> None:
+    history = History()
+    for second in range(SAMPLES + 50):
+        history.observe(float(second), {"dsl": (0, second * second)})
+    (row,) = history.wans()
+    assert len(row["down_mbit"]) == len(row["up_mbit"]) == SAMPLES
+    assert row["down_mbit"] == sorted(row["down_mbit"]), "the newest is not last"
+
+
+def test_history_of_wans_that_come_and_go() -> None:
+    history = History()
+    for second in range(5):
+        history.observe(float(second), {"dsl": (0, second * 125_000)})
+    history.observe(5.0, {"dsl": (0, 625_000), "lte": (0, 0)})
+    rows = {row["name"]: row["down_mbit"] for row in history.wans()}
+    assert rows == {"dsl": [1.0] * 5, "lte": [0.0] * 5}, "all lists are of one length, to be drawn on top of each other"
+    history.observe(6.0, {"lte": (0, 0)})
+    assert [row["name"] for row in history.wans()] == ["lte"]
+
+
+def test_history_after_a_counter_that_went_back_and_after_a_sleep() -> None:
+    history = History()
+    history.observe(0.0, {"dsl": (5, 5_000_000)})
+    history.observe(1.0, {"dsl": (5, 100)})
+    assert history.wans()[0]["down_mbit"] == [0.0]
+    history.observe(2.0 + GAP_S, {"dsl": (5, 100)})
+    assert history.wans() == []
+
+
+# Why ----------------------------------------------------------------------------------------------------------------
+
+WANS = (WanView("dsl", "eth1", "203.0.113.2", ""),)
+MINE = (ConcentratorView("mine", ("198.51.100.1",), 5124, b"", False),)
+READY: Snapshot = EMPTY._replace(proxy=True, reason="ready", wans=WANS, concentrators=MINE)
+FACTS = Facts(
+    snapshot=READY,
+    takes=(True, False),
+    not_taken="",
+    intercept="global",
+    wan_networks=("203.0.113.0/24", "192.168.100.0/24"),
+    devices=("eth1", "wwan0"),
+    device="eth1",
+    left_direct="",
+)
+
+
+def reasons(address: str, facts: Facts, port: int = 443) -> tuple[str, list[str]]:
+    answer = explain(ipaddress.ip_address(address), port, "", facts)
+    return answer["action"], [row["reason"] for row in answer["reasons"]]
+
+
+@pytest.mark.requirement("Y-6")
+def test_why_proxied() -> None:
+    answer = explain(ipaddress.ip_address("8.8.8.8"), 443, "192.168.1.2", FACTS)
+    assert (answer["action"], answer["concentrator"], answer["wan"]) == ("proxy", "mine", "dsl")
+    assert answer["reasons"] == [{"reason": "proxied", "text": "carried over Multipath TCP"}]
+
+
+@pytest.mark.requirement("Y-6")
+@pytest.mark.parametrize(
+    ("address", "changes", "first"),
+    [
+        ("192.168.100.1", {}, Reason.WAN_NETWORK),
+        ("203.0.113.9", {}, Reason.WAN_NETWORK),
+        ("10.0.0.1", {}, Reason.NOT_GLOBAL),
+        ("2606:4700::1", {}, Reason.NO_IPV6),
+        ("8.8.8.8", {"intercept": "none"}, Reason.NOT_TAKEN),
+        ("8.8.8.8", {"left_direct": "server-refused"}, Reason.LEFT_DIRECT),
+        ("8.8.8.8", {"device": "tun0"}, Reason.OTHER_WAY),
+        ("8.8.8.8", {"device": ""}, Reason.OTHER_WAY),
+        ("8.8.8.8", {"takes": (False, False), "not_taken": Reason.NO_WORKER}, Reason.NO_WORKER),
+    ],
+)
+def test_why_forwarded(address: str, changes: dict[str, Any], first: str) -> None:
+    action, given = reasons(address, FACTS._replace(**changes))
+    assert action == "direct"
+    assert given[0] == first
+    assert Reason.PROXIED not in given
+
+
+def test_why_takes_any_destination_that_is_not_behind_a_wan_when_told_so() -> None:
+    facts = FACTS._replace(intercept="any")
+    assert reasons("10.0.0.1", facts)[0] == "proxy"
+    assert reasons("192.168.100.1", facts) == ("direct", [Reason.WAN_NETWORK])
+
+
+def test_why_without_knowledge_of_the_route_does_not_guess() -> None:
+    assert reasons("8.8.8.8", FACTS._replace(device=None))[0] == "proxy"
+
+
+def test_why_says_blocked_only_when_it_is() -> None:
+    """The policy would block, but nothing is taken: then it is forwarded, whatever the policy would have said."""
+    blocking = READY._replace(proxy=False, reason=Reason.NO_CONCENTRATOR, fallback="block", concentrators=())
+    facts = FACTS._replace(snapshot=blocking)
+    assert reasons("8.8.8.8", facts) == ("block", [Reason.NO_CONCENTRATOR, Reason.BLOCKED])
+    off = facts._replace(takes=(False, False), not_taken=Reason.NO_CONCENTRATOR)
+    assert reasons("8.8.8.8", off) == ("direct", [Reason.NO_CONCENTRATOR])
+
+
+# Check --------------------------------------------------------------------------------------------------------------
+
+
+def wan_row(name: str, device: str, *, usable: bool = True) -> dict[str, Any]:
+    return {
+        "name": name,
+        "device": device,
+        "usable": usable,
+        "text": "up" if usable else "the link is down",
+        "backup": False,
+        "rtt_ms": 20.5,
+        "bytes_up": 1000,
+        "bytes_down": 2000,
+        "address4": "203.0.113.2",
+        "address6": "",
+    }
+
+
+def status(**changes: Any) -> dict[str, Any]:
+    return {
+        "version": "1.0",
+        "kernel": "6.6.0",
+        "uptime_s": 12.5,
+        "settings": "/etc/config/cpe-mcp",
+        "enabled": True,
+        "proxy": True,
+        "warnings": [],
+        "wans": [wan_row("dsl", "eth1"), wan_row("lte", "wwan0")],
+        "concentrators": [{"name": "mine", "source": "static", "usable": True, "reason": "", "text": "usable"}],
+        "sources": [],
+        "radius": {"enabled": False, "accepted": False, "text": "not asked", "detail": ""},
+        "workers": [{"index": 0, "pid": 5, "counters": {}}],
+        "pool": {"size": 8, "ready": 8, "plain": 0, "taken": 3, "missed": 1, "died": 0},
+        "interception": {"on": True, "ipv6": False, "reason": "", "text": ""},
+        "live": 2,
+        "totals": Ledger().totals(),
+        **changes,
+    }
+
+
+GOOD = Evidence({"dsl": 8, "lte": 8}, "... tproxy ip to :5125 ...", [])
+
+
+def row(stage: str, evidence: Evidence = GOOD, **changes: Any) -> dict[str, Any]:
+    found = {row["stage"]: row for row in check(status(**changes), evidence)}
+    return found[stage]
+
+
+@pytest.mark.requirement("Y-10")
+def test_check_has_every_stage_and_all_is_well() -> None:
+    rows = check(status(), GOOD)
+    stages = [row["stage"] for row in rows]
+    assert {"intercept", "discover", "authenticate", "connect", "join", "aggregate"} <= set(stages)
+    assert all(row["ok"] for row in rows)
+    assert [row["stage"] for row in rows if row["info"]] == ["aggregate"], "what was not seen is no verdict"
+
+
+@pytest.mark.requirement("Y-10")
+@pytest.mark.parametrize(
+    ("stage", "changes", "words"),
+    [
+        ("settings", {"enabled": False}, "enabled"),
+        ("wan", {"wans": [wan_row("dsl", "eth1", usable=False)]}, "cable"),
+        ("discover", {"concentrators": []}, "DHCP"),
+        (
+            "authenticate",
+            {"radius": {"enabled": True, "accepted": False, "text": "no RADIUS server answered", "detail": ""}},
+            "secret",
+        ),
+        (
+            "authenticate",
+            {
+                "concentrators": [
+                    {
+                        "name": "mine",
+                        "source": "static",
+                        "usable": False,
+                        "reason": "concentrator-refused",
+                        "text": "refused",
+                    }
+                ]
+            },
+            "key",
+        ),
+        ("worker", {"workers": []}, "relay"),
+        ("connect", {"pool": {"size": 8, "ready": 0, "plain": 0}}, "port"),
+        (
+            "intercept",
+            {"interception": {"on": False, "ipv6": False, "reason": "no-wan", "text": "no WAN"}},
+            "first stage",
+        ),
+        ("join", {"pool": {"size": 8, "ready": 8, "plain": 3}}, "mptcp.enabled"),
+        ("join", {"wans": [wan_row("dsl", "eth1"), wan_row("lte", "wwan0", usable=False)]}, "stage wan"),
+    ],
+)
+def test_check_names_the_next_step_of_a_stage_that_fails(stage: str, changes: dict[str, Any], words: str) -> None:
+    found = row(stage, **changes)
+    assert found["ok"] is False
+    assert found["info"] is False
+    assert words in found["next"]
+
+
+def test_check_does_not_believe_in_an_interception_that_nft_does_not_have() -> None:
+    found = row("intercept", GOOD._replace(table=""))
+    assert found["ok"] is False
+    assert "kmod-nft-tproxy" in found["next"]
+
+
+@pytest.mark.requirement("X-9")
+def test_check_names_the_wan_that_no_subflow_joins() -> None:
+    found = row("join", GOOD._replace(subflows={"dsl": 8, "lte": 0}))
+    assert found["ok"] is False
+    assert "none on lte" in found["detail"]
+
+
+@pytest.mark.requirement("X-3")
+def test_check_is_content_with_one_wan() -> None:
+    one: dict[str, Any] = {"wans": [wan_row("dsl", "eth1")]}
+    assert row("join", GOOD._replace(subflows={"dsl": 8}), **one)["info"] is True
+    assert row("aggregate", **one)["info"] is True
+
+
+@pytest.mark.requirement("Y-7")
+def test_check_proves_aggregation_with_a_transfer() -> None:
+    records = [
+        {"bytes_down": 10, "bytes_up": 1, "bytes_by_wan": {}},
+        {"bytes_down": 10_000_000, "bytes_up": 1, "bytes_by_wan": {"dsl": {"down": 10_000_000, "up": 1}}},
+        {
+            "bytes_down": 34_000_000,
+            "bytes_up": 1,
+            "bytes_by_wan": {"lte": {"down": 37_000, "up": 0}, "dsl": {"down": 63_000, "up": 0}},
+        },
+    ]
+    found = row("aggregate", GOOD._replace(records=records))
+    assert (found["ok"], found["info"]) == (True, False)
+    assert "34 MB used dsl 63 %, lte 37 %" in found["detail"]
+    alone = row("aggregate", GOOD._replace(records=records[:2]))
+    assert alone["info"] is True
+    assert "more than dsl" in alone["detail"]
+
+
+# Neighbours ---------------------------------------------------------------------------------------------------------
+
+SQM = """
+config queue 'eth1'
+	option enabled '1'
+	option interface 'eth1'
+	option download '85000'
+	option upload '10500'
+
+config queue 'other'
+	option enabled '1'
+	option interface 'eth7'
+"""
+MWAN3 = """
+config globals 'globals'
+
+config interface 'wan'
+	option enabled '1'
+
+config interface 'wan6'
+	option enabled '0'
+"""
+PBR = """
+config pbr 'config'
+	option enabled '1'
+
+config policy
+	option interface 'vpn'
+
+config policy
+	option enabled '0'
+"""
+
+
+@pytest.mark.requirement("X-15")
+def test_neighbours_are_told_of_and_no_failures() -> None:
+    files = {"sqm": parse(SQM, "sqm"), "mwan3": parse(MWAN3, "mwan3"), "pbr": parse(PBR, "pbr")}
+    rows = describe(Neighbours(files, ("IPv4 100: from all lookup 7",), ()), [wan_row("dsl", "eth1")])
+    assert [row["stage"] for row in rows] == ["sqm", "mwan3", "pbr", "rules"]
+    assert all(row["ok"] and row["info"] and row["next"] for row in rows)
+    assert rows[0]["detail"] == "SQM shapes eth1 to 85 / 10.5 Mbit/s down / up"
+    assert rows[1]["detail"] == "mwan3 balances wan"
+    assert rows[2]["detail"] == "pbr is enabled with 1 policies"
+
+
+def test_neighbours_that_are_off_or_absent_are_not_mentioned() -> None:
+    off = {
+        "sqm": parse(SQM.replace("'1'", "'0'"), "sqm"),
+        "mwan3": parse(MWAN3.replace("'1'", "'0'"), "mwan3"),
+        "pbr": parse(PBR.replace("'1'", "'0'"), "pbr"),
+    }
+    for files in (off, {}):
+        assert describe(Neighbours(files, (), ()), [wan_row("dsl", "eth1")]) == []
+
+
+def test_the_bridge_filter_is_a_failure() -> None:
+    (found,) = describe(Neighbours({}, (), ("net.bridge.bridge-nf-call-iptables",)), [])
+    assert (found["stage"], found["ok"]) == ("bridge", False)
+
+
+# Metrics ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("X-14")
+def test_metrics_are_prometheus_text() -> None:
+    parser = pytest.importorskip("prometheus_client.parser", reason="prometheus_client is not installed")
+    ledger = Ledger()
+    ledger.add(RECORD._asdict())
+    ledger.add({**RECORD._asdict(), "fallback": "mptcp-stripped", "mptcp": False, "wan": "lte"})
+    odd = [{"name": 'a"b\\c\nd', "source": "static", "usable": False, "reason": "", "text": ""}]
+    text = exposition(status(totals=ledger.totals(), concentrators=odd))
+    families = {family.name: family for family in parser.text_string_to_metric_families(text)}
+    samples = {(s.name, *sorted(s.labels.items())): s.value for family in families.values() for s in family.samples}
+    assert samples["cpe_mcp_proxying",] == 1
+    assert samples["cpe_mcp_uptime_seconds",] == 12.5
+    assert samples["cpe_mcp_intercepting", ("family", "ipv6")] == 0
+    assert samples["cpe_mcp_wan_receive_bytes_total", ("wan", "lte")] == 2000
+    assert samples["cpe_mcp_wan_rtt_seconds", ("wan", "dsl")] == pytest.approx(0.0205)
+    assert samples["cpe_mcp_flows_total", ("action", "proxy")] == 2
+    assert samples["cpe_mcp_fallbacks_total", ("reason", "mptcp-stripped"), ("wan", "lte")] == 1
+    assert samples["cpe_mcp_concentrator_usable", ("concentrator", 'a"b\\c\nd')] == 0
+    assert all(family.documentation for family in families.values())
+
+
+def test_metrics_without_anything_to_count_are_still_whole() -> None:
+    text = exposition(status(wans=[], concentrators=[]))
+    assert text.endswith("\n")
+    assert all(line.startswith(("#", "cpe_mcp_")) for line in text.splitlines())
+
+
+def test_the_names_of_metrics_are_in_the_manual() -> None:
+    page = (Path(__file__).parents[2] / "docs/manual/metrics.md").read_text()
+    page = page[page.index("## Metrics of a router") :]
+    names = [line.split()[2] for line in exposition(status()).splitlines() if line.startswith("# TYPE")]
+    assert re.findall(r"^\| `(\w+)` \|", page, re.M) == [name.removeprefix(PREFIX) for name in names]
