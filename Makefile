@@ -44,11 +44,10 @@ bench: packages venv
 	@tools/debian-packages $(BENCH_PACKAGES)
 	$(BIN)/python tests/bench/bench_relay.py --json build/bench.json
 	$(BIN)/python tests/bench/bench_router.py --json build/bench.json
-	$(BIN)/python tests/bench/bench_router.py --json build/bench.json
 
 # PYTHON=3.14 is for a router with another Python than that release has.
 ipk apk: venv
-	$(BIN)/python tools/packages/build.py $@ $(if $(PYTHON),--python $(PYTHON))
+	$(BIN)/python tools/packages/make_packages.py $@ $(if $(PYTHON),--python $(PYTHON))
 
 docs:
 	@tools/debian-packages $(PYTHON_PACKAGES)

@@ -1,4 +1,4 @@
-"""Builds the installable packages without OpenWrt's SDK: ``build.py ipk|apk [--python X.Y] [--output DIR]``.
+"""Builds the installable packages without OpenWrt's SDK: ``make_packages.py ipk|apk [--python X.Y] [--output DIR]``.
 
 What they hold comes from the feed Makefiles in ``package/`` and ``luci/``. Python's modules are packed as source: byte code
 is what the feed's own build makes, with the Python that the router has.
