@@ -9,7 +9,6 @@ PATH = "cpe-mcp.path"
 CONCENTRATOR = "cpe-mcp.concentrator"
 AUTH = "cpe-mcp.auth"
 
-UNKNOWN = "unknown"
 GONE = "gone"
 """State of a WAN that is not in the settings any more."""
 ACCEPTED, WAITING, OFF = "accepted", "waiting", "off"

@@ -110,6 +110,8 @@ class Control:
             on_frame=self._on_frame,
             on_gone=self._on_gone,
         )
+        self.on_rebuilt: Callable[[], None] = lambda: None
+        """Called after every look at what is known; anything may be another now."""
         self._congestion_controls = tuple(congestion_controls)
         self._outages = Outages()
         self._queries: dict[int, Query] = {}
@@ -234,6 +236,7 @@ class Control:
             self.server.broadcast(SNAPSHOT, to_wire(self.snapshot))
         self._intercept(interception(self.snapshot, workers=len(self.workers)))
         self._wake_at(self.candidates.next_change(now), self.ipv6_proof.next_change(now))
+        self.on_rebuilt()
 
     def _left_alone(self, now: float) -> str:
         """Why the best known concentrator is not usable."""

@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 import cpe_mcp
 from cpe_mcp.aaa.cookie import CookieError, make_cookie
 from cpe_mcp.aaa.radius import RadiusError
+from cpe_mcp.bus.service import BusService
 from cpe_mcp.control.api import ApiServer
 from cpe_mcp.control.frames import API_SOCKET
 from cpe_mcp.discovery.dhcp_files import DhcpFiles
 from cpe_mcp.settings import RouterSettings, SettingsError, load_router, warnings_of
+from cpe_mcp.upstream.announcer import Announcer
 from cpe_mcp.upstream.answers import Answers
 from cpe_mcp.upstream.authenticator import Authenticator
 from cpe_mcp.upstream.chronicle import Chronicle
@@ -54,6 +56,9 @@ class Daemon:
             metrics=lambda: (settings.general.run_dir, self._settings.general.metrics_s),
         )
         self._api = ApiServer(os.path.join(settings.general.run_dir, API_SOCKET), answers.methods())
+        self._bus = BusService(answers.methods())
+        self._announcer = Announcer(self._control, radius=lambda: self._authenticator, send=self._bus.send)
+        self._control.on_rebuilt = self._announcer.changed
         self._had_wans = False
 
     async def start(self) -> None:
@@ -65,9 +70,12 @@ class Daemon:
         self._authenticator.start()
         self._chronicle.start()
         await self._api.start()
+        self._bus.start()
 
     async def stop(self) -> None:
         """Leave plain forwarding behind. The workers keep the flows they carry."""
+        self._announcer.stop()
+        await self._bus.stop()
         await self._api.close()
         await self._chronicle.stop()
         self._dhcp.close()
