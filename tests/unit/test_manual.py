@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cpe_mcp.concentrator.figures import COUNTER, PREFIX, Figures, SubscriberTotals, families
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.settings import parse_concentrator, parse_router
+from cpe_mcp.upstream.metrics import families as router_families
 
 pytestmark = pytest.mark.unit
 
@@ -72,6 +75,50 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def metrics_listed(section: str) -> set[str]:
+    """Metric names of one section of the page."""
+    text = (DOCS / "manual/metrics.md").read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    return set(re.findall(r"^\| `([a-z_]+)` \| (?:gauge|counter) \|", text, re.M))
+
+
+def test_the_metrics_page_has_every_metric_of_the_concentrator() -> None:
+    everything = Figures(
+        version="",
+        kernel="",
+        uptime_s=0.0,
+        workers=0,
+        worker_restarts=0,
+        counters={"accepted:x": 1, "error:32": 1},
+        refusals={"x": 1},
+        radius_enabled=True,
+        radius={"requests": 1},
+        subscribers=(SubscriberTotals("x", 0, 0, 0),),
+    )
+    names = {
+        family.name.removeprefix(PREFIX) + ("_total" if family.kind == COUNTER else "")
+        for family in families(everything)
+    }
+    assert metrics_listed("Metrics of a concentrator") == names | {"up"}
+
+
+def test_the_metrics_page_has_every_metric_of_the_router() -> None:
+    status: dict[str, Any] = {
+        "version": "",
+        "kernel": "",
+        "uptime_s": 0,
+        "proxy": True,
+        "interception": {"on": True, "ipv6": True},
+        "workers": [],
+        "radius": {"accepted": True, "enabled": False},
+        "wans": [],
+        "concentrators": [],
+        "pool": {"ready": 0, "plain": 0, "taken": 0, "missed": 0},
+        "live": 0,
+        "totals": {"by_action": {}, "by_end": {}, "bytes_down": 0, "bytes_up": 0, "fallbacks": {}},
+    }
+    assert metrics_listed("Metrics of a router") == {family.name for family in router_families(status)}
 
 
 def test_settings_shown_in_pages_are_accepted() -> None:
