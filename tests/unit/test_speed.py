@@ -61,6 +61,17 @@ def test_a_run_and_the_whole() -> None:
     assert state_of([good, bad], is_running=False) == IDLE
 
 
+def test_what_is_shown_before_anything_counts() -> None:
+    run = Run("dsl", DOWN)
+    run.counted(0.0, 0)
+    assert run.mbit == 0.0
+    for tenth in range(1, 10):
+        run.counted(tenth / 10, 0 if tenth < 4 else (tenth - 4) * 100_000)
+    assert run.mbit == pytest.approx(8.0)
+    run.ended()
+    assert (run.mbit, run.state) == (0.0, FAILED), "it ended before it had said anything"
+
+
 def test_a_run_without_bytes_has_failed_and_says_so() -> None:
     run = Run("dsl", DOWN)
     for second in range(6):

@@ -37,7 +37,8 @@ def run(ask: Ask, arguments: argparse.Namespace) -> tuple[Any, str, int]:
         result = ask("speedtest", action="stop")
     if shown:
         _show("")
-    return result, report(result), EXIT_OK if result["state"] == "done" else EXIT_NO
+    all_done = all(row["state"] == "done" for row in result["runs"])
+    return result, report(result), EXIT_OK if all_done else EXIT_NO
 
 
 def progress_line(result: dict[str, Any]) -> str:

@@ -23,6 +23,8 @@ SETTLE_S = 1.0
 COUNTED_S = 4.0
 """Counted after that. A line of 100 Mbit/s carries 60 MB in a run of this length; twice as long changed no figure by 1 %."""
 RUN_S = SETTLE_S + COUNTED_S
+LATELY = 6
+"""Samples, half a second of them, that a figure is made of to look at while nothing counts yet."""
 SHORTEST_S = 1.0
 """A run that ended early says something if so much of it was counted."""
 
@@ -46,6 +48,7 @@ class Run:
         """DOWN or UP, as the LAN sees it."""
         self.state = WAITING
         self.mbit = 0.0
+        """Of what counts; while nothing does yet, of the last moments."""
         self.error = ""
         """One line for people; what a figure is worth less for, too."""
         self.progress = 0.0
@@ -56,7 +59,7 @@ class Run:
         """So many bytes after so many seconds."""
         self.samples.append((elapsed_s, count))
         self.progress = min(1.0, round(elapsed_s / RUN_S, 3))
-        self.mbit = goodput_mbit(self.samples) or 0.0
+        self.mbit = goodput_mbit(self.samples) or _rate_mbit(self.samples[-LATELY:])
 
     def ended(self, error: str = "") -> None:
         """No more will be counted."""
@@ -85,8 +88,12 @@ def goodput_mbit(samples: Sequence[Sample]) -> float | None:
     start = next((sample for sample in samples if sample[0] >= SETTLE_S), None)
     if start is None:
         return None
-    elapsed_s = samples[-1][0] - start[0]
-    return (samples[-1][1] - start[1]) * 8e-6 / elapsed_s if elapsed_s >= SHORTEST_S else None
+    return _rate_mbit([start, samples[-1]]) if samples[-1][0] - start[0] >= SHORTEST_S else None
+
+
+def _rate_mbit(samples: Sequence[Sample]) -> float:
+    (begin_s, before), (end_s, after) = samples[0], samples[-1]
+    return (after - before) * 8e-6 / (end_s - begin_s) if end_s > begin_s else 0.0
 
 
 def plan(usable: Sequence[str], wan: str) -> list[Run]:

@@ -25,7 +25,8 @@ class FlowRecord(NamedTuple):
     wan: str
     """WAN of the first subflow, "" where the routing table chose."""
     action: str
-    """``proxy``, ``direct`` or ``block``; "" for a connection that ended before it had asked for anything."""
+    """``proxy``, ``direct`` or ``block``, at the concentrator ``speedtest`` too; "" for a connection that ended before it had
+    asked for anything."""
     reason: str
     """Why: a value of :class:`cpe_mcp.policy.reasons.Reason`."""
     pooled: bool
