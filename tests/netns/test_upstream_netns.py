@@ -23,6 +23,7 @@ config global 'global'
     option intercept 'any'
     option congestion_control ''
     option pool_size '2'
+    option metrics_s '@METRICS@'
     list lan 'lan'
 
 config wan 'one'
@@ -43,12 +44,12 @@ config concentrator 'mine'
 class Router:
     """The daemon, a worker, and the command line."""
 
-    def __init__(self, world: World, directory: Path) -> None:
+    def __init__(self, world: World, directory: Path, *, extra: str = "", metrics_s: str = "0") -> None:
         self.world = world
         self.run_dir = directory / "run"
         self.config = directory / "cpe-mcp"
         self.log = directory / "log"
-        self.config.write_text(CONFIG.replace("@RUN@", str(self.run_dir)))
+        self.config.write_text(CONFIG.replace("@RUN@", str(self.run_dir)).replace("@METRICS@", metrics_s) + extra)
         run("ip", "-n", world.router, "route", "add", "default", "via", "10.2.0.2", "metric", "50")
         self.daemon = self.start("cpe_mcp.upstream.daemon", "--config", str(self.config), "--foreground")
         self.worker = self.start(
