@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cpe_mcp.cli.main import COMMANDS
 from cpe_mcp.concentrator.figures import COUNTER, PREFIX, Figures, SubscriberTotals, families
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.settings import parse_concentrator, parse_router
@@ -119,6 +122,28 @@ def test_the_metrics_page_has_every_metric_of_the_router() -> None:
         "totals": {"by_action": {}, "by_end": {}, "bytes_down": 0, "bytes_up": 0, "fallbacks": {}},
     }
     assert metrics_listed("Metrics of a router") == {family.name for family in router_families(status)}
+
+
+@pytest.mark.parametrize(
+    ("module", "commands", "page"),
+    [
+        ("cpe_mcp.cli.main", tuple(COMMANDS), "cpe-mcp.8"),
+        ("cpe_mcp.upstream.daemon", (), "cpe-mcpd.8"),
+        ("cpe_mcp.relay.upstream_worker", (), "cpe-mcpd.8"),
+        ("cpe_mcp.concentrator.daemon", (), "mcp-concentrator.8"),
+        ("cpe_mcp.lab.main", ("list", "run", "up", "shell", "down"), "cpe-mcp-lab.8"),
+    ],
+)
+def test_manual_pages_for_the_terminal_have_every_command_and_option(
+    module: str, commands: tuple[str, ...], page: str
+) -> None:
+    text = (DOCS / "man" / page).read_text().replace("\\-", "-")
+    for command in ("", *commands):
+        argv = [sys.executable, "-m", module, *([command] if command else []), "--help"]
+        shown = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+        assert not command or re.search(rf"\b{command}\b", text), command
+        for option in sorted(set(re.findall(r"--[a-z]+(?:-[a-z]+)*", shown)) - {"--help"}):
+            assert option in text, f"{command} {option}"
 
 
 def test_settings_shown_in_pages_are_accepted() -> None:
