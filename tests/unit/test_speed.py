@@ -72,6 +72,15 @@ def test_what_is_shown_before_anything_counts() -> None:
     assert (run.mbit, run.state) == (0.0, FAILED), "it ended before it had said anything"
 
 
+def test_a_line_that_breaks_off_has_no_figure() -> None:
+    run = Run("lte", DOWN)
+    for tenth in range(51):
+        run.counted(tenth / 10, min(tenth, 35) * 600_000)
+    run.ended()
+    assert (run.state, run.mbit) == (FAILED, 0.0)
+    assert "stopped" in run.error
+
+
 def test_a_run_without_bytes_has_failed_and_says_so() -> None:
     run = Run("dsl", DOWN)
     for second in range(6):

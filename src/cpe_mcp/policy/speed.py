@@ -23,6 +23,8 @@ SETTLE_S = 1.0
 COUNTED_S = 4.0
 """Counted after that. A line of 100 Mbit/s carries 60 MB in a run of this length; twice as long changed no figure by 1 %."""
 RUN_S = SETTLE_S + COUNTED_S
+STALL_S = 1.0
+"""Two retransmissions of a slow line; a line that is only slow brings something in this time."""
 LATELY = 6
 """Samples, half a second of them, that a figure is made of to look at while nothing counts yet."""
 SHORTEST_S = 1.0
@@ -63,12 +65,14 @@ class Run:
 
     def ended(self, error: str = "") -> None:
         """No more will be counted."""
-        figure = goodput_mbit(self.samples)
+        figure = 0.0 if has_stalled(self.samples) else goodput_mbit(self.samples)
         self.mbit = figure or 0.0
         if figure:
             self.state, self.error = DONE, error
         else:
-            self.state, self.error = FAILED, error or "no data came through"
+            self.state = FAILED
+            arrived = bool(self.samples) and self.samples[-1][1] > 0
+            self.error = error or ("the line stopped carrying data meanwhile" if arrived else "no data came through")
         self.progress = 1.0
 
     def report(self) -> dict[str, Any]:
@@ -89,6 +93,12 @@ def goodput_mbit(samples: Sequence[Sample]) -> float | None:
     if start is None:
         return None
     return _rate_mbit([start, samples[-1]]) if samples[-1][0] - start[0] >= SHORTEST_S else None
+
+
+def has_stalled(samples: Sequence[Sample]) -> bool:
+    """Whether nothing came in the last STALL_S: an average over that would tell of no line there is."""
+    before = [count for elapsed_s, count in samples if elapsed_s <= samples[-1][0] - STALL_S]
+    return bool(before) and samples[-1][1] <= before[-1]
 
 
 def _rate_mbit(samples: Sequence[Sample]) -> float:
