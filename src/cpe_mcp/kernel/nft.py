@@ -18,7 +18,7 @@ import subprocess
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from cpe_mcp.kernel.numbers import MARK_LOCAL, NFT_TABLE
+from cpe_mcp.kernel.numbers import MARK_DSCP_MASK, MARK_DSCP_SHIFT, MARK_LOCAL, NFT_TABLE
 from cpe_mcp.policy.address_space import GLOBAL6, NOT_GLOBAL4
 from cpe_mcp.policy.decide import BLOCK, DIRECT, PROXY
 from cpe_mcp.policy.rules import Rule
@@ -59,13 +59,16 @@ class Interception(NamedTuple):
     """What no rule is about is taken; else only what a rule takes."""
     reject_quic: bool = False
     """Refuse UDP port 443 to where TCP would be taken."""
+    dscp: bool = False
+    """Connections to concentrators may carry a DSCP."""
 
 
-CHAINS = ("prerouting", "intercept", "take", "forward", "refuse", "quic")
+CHAINS = ("prerouting", "intercept", "take", "forward", "refuse", "quic", "output", "dscp")
 """The base chains, with their hooks, are made anew each time: a hook that is not needed costs every packet something."""
 HOOKS = {
     "prerouting": "type filter hook prerouting priority mangle + 1; policy accept;",
     "forward": "type filter hook forward priority filter - 1; policy accept;",
+    "output": "type filter hook output priority mangle; policy accept;",
 }
 """Prerouting comes after the marks of mwan3 and pbr, which stand at ``mangle``: of two chains of one priority the kernel runs
 the younger one first (seen on 6.18), and their marks tell which way a connection would leave."""
@@ -91,6 +94,8 @@ def render(plan: Interception) -> str:
         "forward": _forward(plan),
         "refuse": REFUSE if "forward" in hooks(plan) else [],
         "quic": _quic(plan),
+        "output": _output(plan),
+        "dscp": _dscp(plan),
     }
     lines = [
         f"add table inet {NFT_TABLE}",
@@ -116,7 +121,8 @@ def render(plan: Interception) -> str:
 
 def hooks(plan: Interception) -> tuple[str, ...]:
     """The base chains of this plan."""
-    return ("prerouting", "forward") if _forward(plan) else ("prerouting",)
+    wanted = {"prerouting": True, "forward": bool(_forward(plan)), "output": bool(_output(plan))}
+    return tuple(chain for chain in HOOKS if wanted[chain])
 
 
 def counters(plan: Interception) -> tuple[str, ...]:
@@ -222,6 +228,22 @@ def _quic(plan: Interception) -> list[str]:
         f"meta nfproto {nfproto} udp dport {QUIC_PORT} reject with icmpx port-unreachable"
         for active, (_, _, nfproto) in zip((plan.active4, plan.active6), FAMILIES, strict=True)
         if active
+    ]
+
+
+def _output(plan: Interception) -> list[str]:
+    """Only with a concentrator that has an IPv6 address: there are no IPv6 subflows otherwise."""
+    if not plan.dscp or not any(_version(address) == 6 for address, _ in plan.concentrators):
+        return []
+    return [f"meta nfproto ipv6 meta mark and {MARK_DSCP_MASK:#x} != 0 jump dscp"]
+
+
+def _dscp(plan: Interception) -> list[str]:
+    """One rule for each value: nftables 1.0 cannot compute a DSCP from a mark."""
+    return [
+        f"meta mark and {MARK_DSCP_MASK:#x} == {value << MARK_DSCP_SHIFT:#x} ip6 dscp set {value} return"
+        for value in range(1, 64)
+        if _output(plan)
     ]
 
 

@@ -7,6 +7,9 @@ Routing tables and rule preferences: mwan3 uses tables and rules 1-63 and 1001-3
 MARK_LOCAL = 0x4000_0000
 """Delivered to a relay worker instead of being forwarded (tproxy)."""
 MARK_MASK = 0x4000_0000
+MARK_DSCP_SHIFT = 24
+MARK_DSCP_MASK = 0x3F00_0000
+"""DSCP of a connection to the concentrator, on its socket: what IP_TOS cannot set on IPv6 subflows, nft does by this."""
 TABLE_LOCAL = 5100
 """Routing table with one local default route: where marked packets look."""
 TABLE_WAN_BASE = 5101

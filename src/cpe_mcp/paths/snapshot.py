@@ -64,6 +64,8 @@ class Snapshot(NamedTuple):
     """For the Convert reply, counted from the Connect TLV; the server's handshake is in it."""
     congestion_control: str
     """TCP congestion control of connections to the concentrator; "" leaves the kernel's default."""
+    dscp: tuple[int, ...] = ()
+    """What each DSCP of a LAN client's SYN becomes on its flow: 64 values; empty: all become 0, and nothing is looked at."""
 
 
 EMPTY = Snapshot(
@@ -97,6 +99,7 @@ def from_wire(wire: Mapping[str, Any]) -> Snapshot:
     fields["concentrators"] = tuple(
         ConcentratorView(**{**row, "addresses": tuple(_texts(row["addresses"]))}) for row in fields["concentrators"]
     )
+    fields["dscp"] = tuple(fields.get("dscp", ()))
     return Snapshot(**fields)
 
 

@@ -58,7 +58,7 @@ class Route:
         """Whether warm connections present themselves to this concentrator while they wait."""
         return not self.concentrator.foreign
 
-    def open(self) -> Socket:
+    def open(self, dscp: int = 0) -> Socket:
         """Start a connection. Raises OSError."""
         return connect_concentrator(
             self.address,
@@ -66,6 +66,7 @@ class Route:
             device=self.wan.device,
             source=self.source,
             congestion_control=self.congestion_control,
+            dscp=dscp,
         )
 
 

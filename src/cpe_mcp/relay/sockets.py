@@ -11,7 +11,7 @@ import errno
 import os
 import struct
 
-from cpe_mcp.kernel.numbers import IPPROTO_MPTCP
+from cpe_mcp.kernel.numbers import IPPROTO_MPTCP, MARK_DSCP_SHIFT
 
 Socket = _socket.socket
 
@@ -19,7 +19,9 @@ SO_REUSEPORT = 15
 SO_BINDTODEVICE = 25
 IP_TRANSPARENT = 19
 IPV6_TRANSPARENT = 75
+SO_MARK = 36
 TCP_CONGESTION = 13
+TCP_SAVE_SYN, TCP_SAVED_SYN = 27, 28
 TCP_IS_MPTCP = 43
 SOL_MPTCP, MPTCP_INFO = 284, 1
 """linux/socket.h, linux/mptcp.h: since 5.16"""
@@ -39,6 +41,8 @@ BACKLOG = 4096
 """Asked for; the kernel caps it at net.core.somaxconn."""
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER with time 0: close sends RST, on MPTCP MP_FASTCLOSE."""
+SYN_BYTES = 140
+"""The longest IP header and the longest TCP header of a saved SYN, with room; the call fails when it is too little."""
 V4_MAPPED = bytes(10) + b"\xff\xff"
 
 PENDING = (errno.EINPROGRESS, errno.EAGAIN, errno.EALREADY)
@@ -57,6 +61,7 @@ def listen_transparent(family: int, port: int) -> Socket:
     else:
         sock.setsockopt(_socket.SOL_IP, IP_TRANSPARENT, 1)
         sock.bind(("0.0.0.0", port))
+    sock.setsockopt(_socket.IPPROTO_TCP, TCP_SAVE_SYN, 1)
     prepare(sock)
     sock.listen(BACKLOG)
     return sock
@@ -76,7 +81,9 @@ def listen_mptcp(address: str, port: int, device: str) -> Socket:
     return sock
 
 
-def connect_concentrator(address: str, port: int, *, device: str, source: str, congestion_control: str) -> Socket:
+def connect_concentrator(
+    address: str, port: int, *, device: str, source: str, congestion_control: str, dscp: int = 0
+) -> Socket:
     """Start a Multipath TCP connection whose first subflow leaves by ``device`` from ``source``.
 
     AF_INET6 even for an IPv4 address: an AF_INET socket never gains IPv6 subflows (design D7). Raises OSError.
@@ -89,6 +96,8 @@ def connect_concentrator(address: str, port: int, *, device: str, source: str, c
             sock.bind((mapped(source), 0))
         if congestion_control:
             sock.setsockopt(_socket.IPPROTO_TCP, TCP_CONGESTION, congestion_control.encode())
+        if dscp:
+            set_mptcp_dscp(sock, dscp)
         prepare(sock)
         _start(sock, (mapped(address), port))
     except OSError:
@@ -97,12 +106,16 @@ def connect_concentrator(address: str, port: int, *, device: str, source: str, c
     return sock
 
 
-def connect_tcp(family: int, address: str, port: int, *, device: str = "", mptcp: bool = False) -> Socket:
+def connect_tcp(
+    family: int, address: str, port: int, *, device: str = "", mptcp: bool = False, dscp: int = 0
+) -> Socket:
     """Start a connection to a server. ``mptcp`` only offers it: a server that refuses gets plain TCP. Raises OSError."""
     sock = Socket(family, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK, IPPROTO_MPTCP if mptcp else 0)
     try:
         if device:
             sock.setsockopt(_socket.SOL_SOCKET, SO_BINDTODEVICE, device.encode())
+        if dscp:
+            set_dscp(sock, family, dscp)
         prepare(sock)
         _start(sock, (address, port))
     except OSError:
@@ -146,6 +159,47 @@ def widen_window(sock: Socket) -> None:
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVLOWAT, 1)
     except OSError:
         pass  # a kernel without it: slower for a while, not broken
+
+
+def syn_dscp(sock: Socket) -> int:
+    """DSCP of the SYN that opened an intercepted connection; 0 where the kernel has not kept it. Once: it is freed by this.
+
+    One call of 1 us. A TCP socket cannot see the DSCP of later packets (IP_RECVTOS is for the first one read only).
+    """
+    try:
+        syn = sock.getsockopt(_socket.IPPROTO_TCP, TCP_SAVED_SYN, SYN_BYTES)
+    except OSError:
+        return 0
+    if len(syn) < 2:
+        return 0
+    traffic_class = syn[1] if syn[0] >> 4 == 4 else (syn[0] & 0xF) << 4 | syn[1] >> 4
+    return traffic_class >> 2
+
+
+def set_dscp(sock: Socket, family: int, dscp: int) -> None:
+    """On a plain TCP socket."""
+    level, option = (
+        (_socket.IPPROTO_IPV6, _socket.IPV6_TCLASS)
+        if family == _socket.AF_INET6
+        else (_socket.IPPROTO_IP, _socket.IP_TOS)
+    )
+    try:
+        sock.setsockopt(level, option, dscp << 2)
+    except OSError:
+        pass  # dead already, and a wrong colour is no reason to lose a connection
+
+
+def set_mptcp_dscp(sock: Socket, dscp: int) -> None:
+    """On a Multipath TCP socket: all its subflows, later ones too (seen on 6.18).
+
+    IP_TOS reaches the IPv4 subflows. For IPv6 ones the kernel refuses IPV6_TCLASS; the mark is copied to them, and the nft
+    table writes the DSCP by it.
+    """
+    try:
+        sock.setsockopt(_socket.IPPROTO_IP, _socket.IP_TOS, dscp << 2)
+        sock.setsockopt(_socket.SOL_SOCKET, SO_MARK, dscp << MARK_DSCP_SHIFT)
+    except OSError:
+        pass
 
 
 def reset_on_close(sock: Socket) -> None:

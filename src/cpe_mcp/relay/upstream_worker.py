@@ -30,7 +30,10 @@ from cpe_mcp.relay.sockets import (
     connect_tcp,
     listen_transparent,
     pack16,
+    set_dscp,
+    set_mptcp_dscp,
     socket_error,
+    syn_dscp,
 )
 from cpe_mcp.relay.subflow_info import SubflowInfo, speaks_mptcp, subflows_of
 from cpe_mcp.relay.worker import Worker, run_worker
@@ -58,6 +61,7 @@ class UpstreamFlow(Flow):
 
     __slots__ = (
         "_convert",
+        "_dscp",
         "_early",
         "_rest",
         "_retried",
@@ -76,6 +80,8 @@ class UpstreamFlow(Flow):
         self.server_family = family
         self.deadline = self.accepted + DIRECT_TIMEOUT_S
         self._route: Route | None = None
+        self._dscp = 0
+        """Of both ends of this flow."""
         self._convert: Client | None = None
         self._early = b""
         self._sent_early = False
@@ -97,6 +103,11 @@ class UpstreamFlow(Flow):
             self.close(Reason.CLIENT_RESET, reset=True)
             return
         worker.loop.add(self.near)
+        table = worker.snapshot.dscp
+        if table:
+            self._dscp = table[syn_dscp(self.near.sock)]
+            if self._dscp:
+                set_dscp(self.near.sock, self.server_family, self._dscp)
         if worker.is_own(self.server_family, self.server):
             self.close(Reason.BLOCKED, reset=True)
             return
@@ -123,6 +134,8 @@ class UpstreamFlow(Flow):
         self._convert = member.convert
         self.far = member.end
         self.far.owner = self
+        if self._dscp:
+            set_mptcp_dscp(self.far.sock, self._dscp)
         self._connect_tlv()
 
     def _open(self, route: Route) -> None:
@@ -133,7 +146,7 @@ class UpstreamFlow(Flow):
         self._convert = Client(route.concentrator.cookie)
         self.deadline = self._upstream.loop.now + self._upstream.snapshot.connect_timeout_s
         try:
-            self.far = End(route.open(), self)
+            self.far = End(route.open(self._dscp), self)
         except OSError as error:
             self._unreachable(error.strerror or str(error))
             return
@@ -309,7 +322,8 @@ class UpstreamFlow(Flow):
         self.action, self.reason, self.pooled, self._route = "direct", reason, False, None
         self.deadline = self._upstream.loop.now + DIRECT_TIMEOUT_S
         try:
-            sock = connect_tcp(self.server_family, *self.server, device=self._upstream.best_device(self.server_family))
+            device = self._upstream.best_device(self.server_family)
+            sock = connect_tcp(self.server_family, *self.server, device=device, dscp=self._dscp)
         except OSError:
             self.close(Reason.SERVER_UNREACHABLE, reset=True)
             return
@@ -346,13 +360,13 @@ class UpstreamFlow(Flow):
         record = super().record(end)
         if self.action != "proxy" or self.relaying is None or self.far is None:
             return record
+        if self._was_mptcp and self._moved() < PROOF_BYTES:
+            return record._replace(mptcp=True)
         if not speaks_mptcp(self.far.sock):
             _, wan = self.peer_names()
             fallback = Reason.MPTCP_LOST if self._was_mptcp else Reason.MPTCP_STRIPPED
             whole = {wan: {"down": record.bytes_down, "up": record.bytes_up}}
             return record._replace(fallback=fallback, bytes_by_wan={} if self._was_mptcp else whole)
-        if self._moved() < PROOF_BYTES:
-            return record._replace(mptcp=True)
         if end:
             self._look()
         return record._replace(mptcp=True, bytes_by_wan=self._bytes_by_wan())

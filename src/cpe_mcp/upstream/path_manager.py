@@ -524,6 +524,7 @@ class PathManager:
             rules=rules,
             take_rest=general.intercept != "none",
             reject_quic=self._settings.quic.policy == "reject",
+            dscp=self._settings.dscp.mode != "off",
         )
         try:
             if self._nft.apply(plan, verify=self._verify_nft):

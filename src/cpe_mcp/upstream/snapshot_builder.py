@@ -9,7 +9,8 @@ from cpe_mcp.discovery.candidates import Candidate
 from cpe_mcp.paths.snapshot import ConcentratorView, Snapshot, WanView
 from cpe_mcp.policy.decide import first_wan
 from cpe_mcp.policy.reasons import TEXTS, Reason
-from cpe_mcp.settings.router import RouterSettings
+from cpe_mcp.settings.load import split_dscp_map
+from cpe_mcp.settings.router import DscpSettings, RouterSettings
 
 AUTO_CONGESTION_CONTROL = "auto"
 PREFERRED_CONGESTION_CONTROL = "bbr"
@@ -58,7 +59,20 @@ def build(
         connect_timeout_s=general.connect_timeout_s,
         reply_timeout_s=general.reply_timeout_s,
         congestion_control=choose_congestion_control(general.congestion_control, congestion_controls),
+        dscp=dscp_table(settings.dscp),
     )
+
+
+def dscp_table(settings: DscpSettings) -> tuple[int, ...]:
+    """What each DSCP of a LAN client becomes; empty where all become 0."""
+    if settings.mode == "preserve":
+        table = list(range(64))
+        for row in settings.map:
+            before, after = split_dscp_map(row)
+            table[before] = after
+    else:
+        table = [settings.value if settings.mode == "set" else 0] * 64
+    return tuple(table) if any(table) else ()
 
 
 def choose_congestion_control(wanted: str, available: Sequence[str]) -> str:
