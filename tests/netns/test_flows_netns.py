@@ -119,6 +119,25 @@ def test_bytes_by_wan_are_known_whoever_closes_first(world: World, first_to_clos
         assert len(BULK) <= total < len(BULK) * 1.2, record
 
 
+@pytest.mark.parametrize("answer", [b"", b"thanks"])
+def test_bytes_by_wan_of_an_upload(world: World, answer: bytes) -> None:
+    def serve(connection: socket.socket) -> None:
+        while connection.recv(1 << 16):
+            pass
+        connection.sendall(answer)
+
+    for _ in range(5):
+        port = world.serve(serve)
+        with world.connect(SERVER4, port) as client:
+            for _ in range(8):
+                client.sendall(BULK)
+            client.shutdown(socket.SHUT_WR)
+            assert client.recv(10) == answer
+        record = world.up_control.wait_record(lambda record, port=port: record["server_port"] == port)  # type: ignore[misc]
+        total = sum(row["up"] for row in record["bytes_by_wan"].values())
+        assert 8 * len(BULK) <= total < 8 * len(BULK) * 1.2, record
+
+
 def test_a_small_flow_is_not_asked(world: World) -> None:
     port = world.serve(lambda connection: connection.sendall(b"little"))
     with world.connect(SERVER4, port) as client:

@@ -328,6 +328,16 @@ def test_check_names_the_wan_that_no_subflow_joins() -> None:
     assert "none on lte" in found["detail"]
 
 
+@pytest.mark.requirement("X-9")
+def test_check_names_the_wan_whose_connections_fell_back() -> None:
+    fallen = {**RECORD._asdict(), "wan": "lte", "fallback": "mptcp-stripped", "mptcp": False}
+    found = row("join", GOOD._replace(records=[RECORD._asdict(), fallen]))
+    assert found["ok"] is False
+    assert found["detail"].startswith("1 of the last 2 connections were plain TCP (lte: ")
+    long_ago = [*[RECORD._asdict()] * 20, fallen]
+    assert row("join", GOOD._replace(records=long_ago))["ok"] is True
+
+
 @pytest.mark.requirement("X-3")
 def test_check_is_content_with_one_wan() -> None:
     one: dict[str, Any] = {"wans": [wan_row("dsl", "eth1")]}
@@ -337,15 +347,15 @@ def test_check_is_content_with_one_wan() -> None:
 
 @pytest.mark.requirement("Y-7")
 def test_check_proves_aggregation_with_a_transfer() -> None:
-    records = [
-        {"bytes_down": 10, "bytes_up": 1, "bytes_by_wan": {}},
-        {"bytes_down": 10_000_000, "bytes_up": 1, "bytes_by_wan": {"dsl": {"down": 10_000_000, "up": 1}}},
+    transfers: list[dict[str, Any]] = [
+        {"bytes_down": 10},
+        {"bytes_down": 10_000_000, "bytes_by_wan": {"dsl": {"down": 10_000_000, "up": 1}}},
         {
             "bytes_down": 34_000_000,
-            "bytes_up": 1,
             "bytes_by_wan": {"lte": {"down": 37_000, "up": 0}, "dsl": {"down": 63_000, "up": 0}},
         },
     ]
+    records = [{**RECORD._asdict(), "bytes_up": 1, **transfer} for transfer in transfers]
     found = row("aggregate", GOOD._replace(records=records))
     assert (found["ok"], found["info"]) == (True, False)
     assert "34 MB used dsl 63 %, lte 37 %" in found["detail"]

@@ -57,6 +57,11 @@ def status(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
     }
     head = f"cpe-mcp {result['version']}, Linux {result['kernel']}, up {duration(result['uptime_s'])}"
     text = [head, *(f"{name + ':':<15}{value}" for name, value in lines.items())]
+    text += [
+        f"warning: {count} connections over {wan} were plain TCP: {reason}"
+        for wan, reasons in totals["fallbacks"].items()
+        for reason, count in reasons.items()
+    ]
     text += [f"warning: {warning}" for warning in result["warnings"]]
     works = result["proxy"] and taken["on"]
     return result, "\n".join(text), EXIT_OK if works else EXIT_NO

@@ -328,7 +328,7 @@ async def _resolved(dest: str) -> tuple[str, list[Address]]:
             found = await asyncio.get_running_loop().getaddrinfo(dest, None, type=socket.SOCK_STREAM)
     except TimeoutError:
         raise ApiError(f"the name {dest!r} has no address: the resolver did not answer in {RESOLVE_S:.0f} s") from None
-    except (OSError, UnicodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: a label too long, a NUL
         detail = error.strerror if isinstance(error, OSError) else "this is not a name"
         raise ApiError(f"the name {dest!r} has no address: {detail}") from None
     texts = dict.fromkeys(str(row[4][0]).partition("%")[0] for row in found)

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cpe_mcp.policy.decide import PROXY
 from cpe_mcp.policy.reasons import TEXTS, Reason
 
 PROOF_BYTES = 1_000_000
 """A finished flow from this size on shows whether a transfer was spread over the WANs."""
 SHARE_PERCENT = 2
 """Less than this of a transfer is what a backup subflow carries anyway, not aggregation."""
+RECENT = 20
+"""Finished proxied flows among which a fallback to plain TCP is news, not history."""
 
 
 class Evidence(NamedTuple):
@@ -156,6 +159,12 @@ def _join(status: Mapping[str, Any], evidence: Evidence) -> Verdict:
         detail = f"{plain} of {ready} warm connections fell back to plain TCP: {TEXTS[Reason.MPTCP_STRIPPED]}"
         next_step = f"give another WAN than {usable[0] if usable else 'the first'} the lower preference and look again"
         return Verdict(False, detail, f"{next_step}; if it stays, see net.mptcp.enabled on the concentrator")
+    recent = [row for row in evidence.records if row["action"] == PROXY][:RECENT]
+    fallen = [row for row in recent if row["fallback"]]
+    if fallen:
+        reasons = ", ".join(sorted({f"{row['wan']}: {TEXTS.get(row['fallback'], row['fallback'])}" for row in fallen}))
+        detail = f"{len(fallen)} of the last {len(recent)} connections were plain TCP ({reasons})"
+        return Verdict(False, detail, f"something on {fallen[0]['wan']} removes or changes MPTCP options")
     if len(usable) < 2:
         which = f"only {usable[0]} is usable" if usable else "no WAN is usable"
         needs_two = len(status["wans"]) > 1
