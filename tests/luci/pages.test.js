@@ -23,7 +23,11 @@ test('each kind of silence has a next step', () => {
 	assert.equal(trouble.ofError(new Error('RPC call to cpe-mcp/status failed with error -32000: Object not found')).kind, 'absent');
 	assert.equal(trouble.ofError(new Error('RPC call to cpe-mcp/status failed with error -32002: Access denied')).kind, 'denied');
 	assert.equal(trouble.ofError(new Error('XHR request timed out')).kind, 'slow');
-	assert.deepEqual(trouble.ofReply({ error: 'dest is missing' }).detail, 'dest is missing');
+	assert.equal(trouble.ofReply({ error: 'not-running', text: 'x' }).kind, 'down');
+	assert.equal(trouble.ofReply({ error: 'no-answer', text: 'x' }).kind, 'slow');
+	assert.deepEqual(trouble.ofReply({ error: 'refused', text: 'dest is missing' }), {
+		kind: 'refused', text: 'The multipath daemon refused the request.', next: '', detail: 'dest is missing'
+	});
 });
 
 test('progress is over all runs, and whole when done', () => {

@@ -115,6 +115,10 @@ return baseclass.extend({
 		o.validate = function(section_id, value) { return checks.check(option, value) };
 		widget[1](o);
 
+		/* LuCI's choosers of networks and devices cannot show what holds when nothing is chosen */
+		if ((widget[0] === widgets.DeviceSelect || widget[0] === widgets.NetworkSelect) && option.default.length)
+			o.description = '%s (%s)'.format(text, _('default: %s').format(shownDefault(type, row.name, option)));
+
 		return o;
 	},
 

@@ -62,6 +62,11 @@ return baseclass.extend({
 		return el('div', { 'class': 'cpe-fact' }, el('span', {}, title), el('b', {}, value));
 	},
 
+	/* down and up, each on one line */
+	pair: function(down, up) {
+		return el('span', { 'class': 'cpe-pair' }, el('span', {}, '↓ ' + down), ' ', el('span', {}, '↑ ' + up));
+	},
+
 	/* parts: [ { wan, percent } ] */
 	shareBar: function(names, parts) {
 		return el('div', { 'class': 'cpe-share', 'role': 'presentation' }, parts.map(L.bind(function(part) {

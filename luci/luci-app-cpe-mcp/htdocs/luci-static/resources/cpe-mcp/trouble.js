@@ -30,6 +30,9 @@ const TEXTS = {
 	]
 };
 
+/* the words that rpcd's plugin and the daemon answer with */
+const KIND_OF_WORD = { 'not-running': 'down', 'no-answer': 'slow' };
+
 function kindOfCode(code) {
 	switch (code) {
 	case NOT_FOUND:
@@ -59,8 +62,7 @@ return baseclass.extend({
 			return trouble('down');
 
 		if (typeof(reply.error) === 'string' && reply.error)
-			return reply.running === false || reply.code === 'down'
-				? trouble('down', reply.error) : trouble('refused', reply.error);
+			return trouble(KIND_OF_WORD[reply.error] || 'refused', reply.text || reply.error);
 
 		return null;
 	},

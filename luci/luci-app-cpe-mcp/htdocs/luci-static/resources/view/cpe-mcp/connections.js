@@ -72,6 +72,11 @@ return view.extend({
 					this.select, this.count),
 				this.list));
 
+		this.list.addEventListener('pointerdown', L.bind(function() { this.pressed = true }, this));
+		[ 'pointerup', 'pointercancel' ].forEach(L.bind(function(name) {
+			window.addEventListener(name, L.bind(function() { this.pressed = false }, this));
+		}, this));
+
 		this.show(loaded[0]);
 		poll.add(L.bind(function() { return this.ask().then(L.bind(this.show, this)) }, this), REFRESH_S);
 
@@ -86,7 +91,28 @@ return view.extend({
 			return;
 
 		this.answer = answer;
-		this.draw();
+
+		/* a row that is replaced between press and release would swallow the click */
+		if (!this.pressed)
+			this.draw();
+	},
+
+	/* draws, and leaves the keyboard's place where it was */
+	draw: function() {
+		if (!this.answer)
+			return;
+
+		const focused = this.list.contains(document.activeElement) ? document.activeElement : null;
+		const row = focused && focused.closest('[data-flow]');
+		const place = focused && (row ? '[data-flow="%s"] [data-act="%s"]'.format(row.dataset.flow, focused.dataset.act)
+			: '[data-sort="%s"]'.format(focused.dataset.sort));
+
+		this.fillList();
+
+		const again = place && this.list.querySelector(place);
+
+		if (again)
+			again.focus({ preventScroll: true });
 	},
 
 	sortBy: function(key) {
@@ -95,10 +121,7 @@ return view.extend({
 		this.draw();
 	},
 
-	draw: function() {
-		if (!this.answer)
-			return;
-
+	fillList: function() {
 		const names = this.answer.names;
 		const shown = flows.sorted(this.answer.flows.filter(L.bind(function(flow) {
 			return flows.matches(flow, this.filter);
@@ -139,7 +162,7 @@ return view.extend({
 				flow.action === 'proxy' && !flow.fallback ? null
 					: el('span', { 'class': 'cpe-quiet', 'title': flow.fallback || flow.reason || '' },
 						flow.fallback ? _('plain TCP: %s').format(parts.reason({ reason: flow.fallback })) : ACTIONS[flow.action] || flow.action)),
-			el('div', {}, '↓ %s  ↑ %s'.format(units.bytes(flow.bytes_down), units.bytes(flow.bytes_up)),
+			el('div', {}, parts.pair(units.bytes(flow.bytes_down), units.bytes(flow.bytes_up)),
 				el('div', { 'class': 'cpe-quiet' }, _('for %s').format(units.duration(flow.duration_s)))),
 			el('div', { 'class': 'cpe-flow-actions' },
 				el('button', { 'class': 'btn cbi-button', 'data-act': 'details', 'aria-expanded': this.open[flow.id] ? 'true' : 'false', 'click': L.bind(this.toggle, this, flow) }, _('Subflows')),
@@ -169,7 +192,7 @@ return view.extend({
 					parts.wan(names, subflow.wan || '?'),
 					subflow.backup ? parts.badge('idle', _('backup')) : parts.badge('good', _('in use')),
 					el('span', {}, '%s → %s'.format(subflow.local, subflow.remote)),
-					el('span', {}, '↓ %s  ↑ %s'.format(units.bytes(subflow.bytes_down), units.bytes(subflow.bytes_up))),
+					parts.pair(units.bytes(subflow.bytes_down), units.bytes(subflow.bytes_up)),
 					el('span', {}, _('round trip %s').format(units.ms(subflow.rtt_ms))),
 					el('span', {}, _('%d sent again').format(subflow.retransmits || 0)));
 			}) : el('p', { 'class': 'cpe-quiet' }, _('No subflows are known of this connection.')));
@@ -185,7 +208,7 @@ return view.extend({
 		this.confirm(_('End this connection?'), [
 			el('p', {}, _('The connection of %s to %s ends at once. The device may open it again.').format(flow.client, flows.site(flow)))
 		], _('Drop'), 'cbi-button-negative', function() {
-			return api.drop(flow.id).then(function(reply) {
+			return api.drop(String(flow.id)).then(function(reply) {
 				ui.hideModal();
 
 				if (!reply.dropped)

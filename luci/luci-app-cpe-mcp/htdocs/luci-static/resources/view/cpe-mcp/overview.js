@@ -43,11 +43,11 @@ function wanTile(names, wan) {
 		el('div', { 'class': 'cpe-tile-head' }, el('strong', {}, wan.name), parts.badge(state[0], state[1])),
 		el('p', { 'class': 'cpe-quiet' }, [ wan.device, wan.address4 || wan.address6 ].filter(Boolean).join(', ')),
 		why ? el('p', { 'class': 'cpe-why' }, why) : null,
-		parts.fact(_('Now'), '↓ %s  ↑ %s'.format(units.rate(wan.down_mbit), units.rate(wan.up_mbit))),
-		parts.fact(_('Learnt capacity'), '↓ %s  ↑ %s'.format(
+		parts.fact(_('Now'), parts.pair(units.rate(wan.down_mbit), units.rate(wan.up_mbit))),
+		parts.fact(_('Capacity'), parts.pair(
 			units.rate(wan.capacity_down_mbit || null), units.rate(wan.capacity_up_mbit || null))),
 		parts.fact(_('Round trip'), units.ms(wan.rtt_ms)),
-		parts.fact(_('Carried'), '↓ %s  ↑ %s'.format(units.bytes(wan.bytes_down), units.bytes(wan.bytes_up))),
+		parts.fact(_('Carried'), parts.pair(units.bytes(wan.bytes_down), units.bytes(wan.bytes_up))),
 		wan.quota_bytes ? parts.fact(_('Quota'), _('%s of %s').format(units.bytes(wan.quota_used_bytes || 0), units.bytes(wan.quota_bytes))) : null,
 		parts.fact(_('Use'), use));
 }

@@ -1,0 +1,175 @@
+"""What the daemon says in the tests of the pages: two lines, one concentrator, some connections."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+SAMPLES = 180
+
+
+def status() -> dict[str, Any]:
+    """Everything works: dsl in use, lte waits."""
+    return {
+        "version": "0.3.0",
+        "kernel": "6.12.30",
+        "settings": "/etc/config/cpe-mcp",
+        "warnings": [],
+        "uptime_s": 7384.2,
+        "enabled": True,
+        "proxy": True,
+        "reason": "ready",
+        "text": "connections use all healthy WANs",
+        "fallback": "direct",
+        "generation": 12,
+        "congestion_control": "bbr",
+        "interception": {"on": True, "ipv6": False, "reason": "", "text": ""},
+        "wans": [
+            wan("dsl", "eth1", rtt_ms=18.4, down_mbit=47.31, up_mbit=2.2, capacity_down_mbit=49.8, capacity_up_mbit=9.6,
+                address4="192.0.2.2", address6="2001:db8:1::2", bytes_down=18_310_000_000, bytes_up=912_000_000),
+            wan("lte", "wwan0", rtt_ms=43.0, down_mbit=21.9, up_mbit=0.8, capacity_down_mbit=38.2, capacity_up_mbit=18.0,
+                address4="198.51.100.2", backup=True, bytes_down=2_450_000_000, bytes_up=130_000_000),
+        ],
+        "concentrators": [
+            {"name": "home", "addresses": ["203.0.113.5"], "port": 5124, "source": "static", "interface": "",
+             "subscriber": "alice", "foreign": False, "usable": True, "reason": "", "wait_s": None, "text": "usable",
+             "reaches_ipv6": False},
+        ],
+        "sources": [],
+        "radius": {"enabled": False, "accepted": False, "reason": "", "text": "not asked", "detail": "", "server": ""},
+        "pool": {"size": 8, "ready": 8, "taken": 41, "missed": 1, "died": 0},
+        "live": 3,
+        "workers": [{"index": 0, "pid": 4711, "counters": {}}],
+        "totals": {},
+    }  # fmt: skip
+
+
+def wan(name: str, device: str, **others: Any) -> dict[str, Any]:
+    """One healthy WAN."""
+    row = {
+        "name": name, "device": device, "state": "up", "reason": "wan-up", "detail": "", "since_s": 7000.0, "rtt_ms": 0.0,
+        "down_mbit": 0.0, "up_mbit": 0.0, "capacity_down_mbit": 0.0, "capacity_up_mbit": 0.0, "backup": False,
+        "address4": "", "address6": "", "usable": True, "text": "up", "bytes_up": 0, "bytes_down": 0,
+    }  # fmt: skip
+    return row | others
+
+
+def history() -> dict[str, Any]:
+    """Three minutes: lte joins in the middle."""
+
+    def wave(i: int, height: float, start: int) -> float:
+        return round(max(0.0, height * (0.9 + 0.1 * math.sin(i / 5))), 1) if i >= start else 0.4
+
+    return {
+        "interval_s": 1.0,
+        "wans": [
+            {
+                "name": name,
+                "down_mbit": [wave(i, down, start) for i in range(SAMPLES)],
+                "up_mbit": [wave(i, up, start) for i in range(SAMPLES)],
+            }
+            for name, down, up, start in (("dsl", 48.0, 2.2, 20), ("lte", 26.0, 0.9, 80))
+        ],
+    }
+
+
+def flow(**others: Any) -> dict[str, Any]:
+    """A live one over both lines."""
+    row = {
+        "id": "0-7", "started": time.time() - 42, "client": "192.168.1.20", "client_port": 50412, "server": "203.0.113.80",
+        "server_port": 443, "family": 4, "concentrator": "home", "wan": "dsl", "action": "proxy", "reason": "pooled",
+        "pooled": True, "first_byte_ms": 38.0, "bytes_up": 1_200_000, "bytes_down": 184_000_000, "duration_s": 42.0,
+        "end": "", "mptcp": True, "fallback": "", "bytes_by_wan": {},
+        "subflows": [
+            {"wan": "dsl", "local": "192.0.2.2:41000", "remote": "203.0.113.5:5124", "backup": False, "rtt_ms": 18.4,
+             "bytes_down": 120_000_000, "bytes_up": 1_000_000, "retransmits": 3},
+            {"wan": "lte", "local": "198.51.100.2:41002", "remote": "203.0.113.5:5124", "backup": False, "rtt_ms": 43.0,
+             "bytes_down": 64_000_000, "bytes_up": 200_000, "retransmits": 0},
+        ],
+    }  # fmt: skip
+    return row | others
+
+
+HOSTILE = '<img src=x onerror="window.hacked=1">'
+"""A name that would be markup where somebody forgets that data is text."""
+
+
+def flows(args: dict[str, Any]) -> dict[str, Any]:
+    """Three, one of them with a hostile name; ``filter`` and ``limit`` as the daemon has them."""
+    rows = [
+        flow(),
+        flow(id="0-8", server="2001:db8:50::80", family=6, client="192.168.1.31", action="direct", reason="no-ipv6",
+             concentrator="", subflows=[], bytes_down=2_100_000, started=time.time() - 300, duration_s=300.0, wan=""),
+        flow(id="0-9", server="198.51.100.99", client="192.168.1.22", bytes_down=900, bytes_up=400, domain=HOSTILE,
+             subflows=[], started=time.time() - 2, duration_s=2.0, wan="lte"),
+    ]  # fmt: skip
+    wanted = str(args.get("filter", "")).lower()
+    shown = [row for row in rows if wanted in f"{row['client']} {row['server']} {row['wan']} {row['action']}".lower()]
+    return {"flows": shown[: int(args.get("limit", 100))], "silent_workers": 0}
+
+
+def records(_: dict[str, Any]) -> dict[str, Any]:
+    """One large download over both lines, one small one, one upload over one line."""
+    return {
+        "flows": [
+            flow(id="0-3", domain="example.com", bytes_down=272_000_000, duration_s=31.0, end="closed", subflows=[],
+                 bytes_by_wan={"dsl": {"down": 171_400_000, "up": 1}, "lte": {"down": 100_600_000, "up": 1}}),
+            flow(id="0-2", bytes_down=4000, end="closed", started=time.time() - 100),
+            flow(id="0-1", bytes_down=1000, bytes_up=64_000_000, end="closed", started=time.time() - 200,
+                 bytes_by_wan={"dsl": {"down": 1, "up": 64_000_000}}),
+        ]
+    }  # fmt: skip
+
+
+def check() -> dict[str, Any]:
+    """Something is wrong with the key."""
+    return {
+        "stages": [
+            {"stage": "settings", "ok": True, "detail": "/etc/config/cpe-mcp", "next": ""},
+            {"stage": "wan", "ok": True, "detail": "dsl, lte", "next": ""},
+            {"stage": "discovery", "ok": True, "detail": "home (static)", "next": ""},
+            {"stage": "authentication", "ok": True, "detail": "not asked", "next": ""},
+            {"stage": "concentrator", "ok": False, "detail": "home has not accepted a connection yet",
+             "next": "check that it runs, and that TCP to its port is not blocked on the way"},
+        ]
+    }  # fmt: skip
+
+
+def why(args: dict[str, Any]) -> dict[str, Any]:
+    """It would go over both."""
+    return {
+        "destination": "203.0.113.80", "port": args.get("port", 443), "family": 4, "action": "proxy", "concentrator": "home",
+        "wan": "dsl", "rule": {"name": "", "section": "", "action": ""},
+        "reasons": [{"reason": "proxied", "text": "carried over Multipath TCP"}],
+    }  # fmt: skip
+
+
+def speed(state: str) -> dict[str, Any]:
+    """A test that runs, or is over."""
+    done = state == "done"
+    rows = [("dsl", "down", 48.2), ("lte", "down", 36.0), ("", "down", 79.4)]
+    return {
+        "state": state,
+        "concentrator": "home",
+        "runs": [
+            {
+                "wan": name,
+                "direction": direction,
+                "state": "done" if done or i == 0 else "running" if i == 1 else "waiting",
+                "progress": 1.0 if done or i == 0 else 0.5 if i == 1 else 0.0,
+                "mbit": mbit if done or i < 2 else 0.0,
+                "error": "",
+            }
+            for i, (name, direction, mbit) in enumerate(rows)
+        ],
+    }
+
+
+def everything() -> dict[str, Any]:
+    """By method."""
+    return {
+        "status": status(), "paths": {"wans": status()["wans"]}, "history": history(), "flows": flows, "records": records,
+        "concentrators": {}, "check": check(), "why": why, "speedtest": speed("done"), "drop": {"dropped": True},
+        "support": {"report": "cpe-mcp 0.3.0\nkey ********\n"}, "reload": {},
+    }  # fmt: skip

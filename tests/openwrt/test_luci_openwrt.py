@@ -1,0 +1,294 @@
+"""The LuCI app in a real browser against real LuCI, rpcd and ubus; screenshots stay in build/screenshots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import luci_answers as answers
+import pytest
+from luci_world import LuciWorld
+from webdriver import Browser, needed
+
+pytestmark = pytest.mark.openwrt
+
+PHONE = (360, 740)
+DESK = (1280, 900)
+TWO_WANS = (
+    ("global", "global", {"enabled": "1"}),
+    ("wan", "dsl", {"interface": "wan", "device": "eth1"}),
+    ("wan", "lte", {"interface": "wwan", "device": "wwan0", "preference": "20"}),
+    ("concentrator", "home", {"address": ["203.0.113.5"], "subscriber": "alice", "key": "x"}),
+)
+APPLIED_S = 30.0
+"""LuCI waits some seconds on purpose before it asks whether the router is still reachable."""
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LuciWorld]:
+    """One root for all: it takes seconds to come up."""
+    needed()
+    world = LuciWorld(tmp_path_factory.mktemp("luci"))
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def world(started: LuciWorld) -> Iterator[LuciWorld]:
+    """Two WANs, a daemon that answers, a desk's screen in light colours; every script error fails the test."""
+    started.configure(*TWO_WANS)
+    started.daemon.answers = answers.everything()
+    started.daemon.calls.clear()
+    started.daemon.start()
+    browser = started.browser
+    assert browser is not None
+    browser.size(*DESK)
+    browser.dark(False)
+    browser.wait(lambda: started.answers("status"), "the daemon on the bus")
+    yield started
+    started.daemon.stop()
+
+
+def _no_complaints(browser: Browser) -> None:
+    assert [text for text in browser.complaints() if "favicon" not in text] == []
+
+
+def _fits(browser: Browser) -> None:
+    """Nothing has to be moved sideways."""
+    wide = browser.run("return [document.documentElement.scrollWidth, innerWidth]")
+    assert wide[0] <= wide[1], f"the page is {wide[0]} px wide on a screen of {wide[1]} px"
+
+
+@pytest.mark.requirement("X-8")
+@pytest.mark.requirement("Y-7")
+def test_overview_shows_lines_graphs_and_proof(world: LuciWorld) -> None:
+    browser = world.open("overview")
+    browser.wait_text("dsl", "#cpe-wans")
+    wans = browser.text("#cpe-wans")
+    assert "18 ms" in wans
+    assert "waits: joins when the other lines are busy" in wans
+    assert "This download (272 MB, example.com) used dsl 63 % and lte 37 %." in browser.text("#cpe-proofs")
+    assert "used dsl alone" in browser.text("#cpe-proofs")
+    assert browser.count(".cpe-plot polygon") == 4
+    assert "home" in browser.text("#cpe-concentrator")
+    assert "by key" in browser.text("#cpe-authentication")
+    _no_complaints(browser)
+    world.shoot("overview-light")
+
+
+def test_overview_refreshes_with_two_questions(world: LuciWorld) -> None:
+    browser = world.open("overview")
+    browser.wait_text("18 ms", "#cpe-wans")
+    world.daemon.calls.clear()
+    world.daemon.answers["status"]["wans"][0]["rtt_ms"] = 77.0
+    browser.wait_text("77 ms", "#cpe-wans")
+    methods = [name for name, _ in world.daemon.calls]
+    assert set(methods) <= {"status", "history", "records"}
+    assert methods.count("status") == methods.count("history") <= 2
+
+
+@pytest.mark.parametrize("page", ["overview", "connections", "rules", "settings", "diagnostics"])
+@pytest.mark.parametrize("dark", [False, True])
+def test_pages_on_a_phone(world: LuciWorld, page: str, dark: bool) -> None:
+    assert world.browser is not None
+    world.browser.size(*PHONE, phone=True)
+    world.browser.dark(dark)
+    browser = world.open(page)
+    browser.wait(lambda: browser.count("#view .cbi-section"), "content")
+    _fits(browser)
+    _no_complaints(browser)
+    world.shoot(f"{page}-phone-{'dark' if dark else 'light'}")
+
+
+@pytest.mark.parametrize("page", ["overview", "connections", "rules", "settings", "diagnostics"])
+def test_pages_in_dark_colours(world: LuciWorld, page: str) -> None:
+    assert world.browser is not None
+    world.browser.dark(True)
+    browser = world.open(page)
+    browser.wait(lambda: browser.count("#view .cbi-section"), "content")
+    assert browser.run("return document.documentElement.getAttribute('data-darkmode')") == "true"
+    world.shoot(f"{page}-dark")
+
+
+@pytest.mark.requirement("X-8")
+def test_connections_can_be_seen_filtered_and_ended(world: LuciWorld) -> None:
+    browser = world.open("connections")
+    browser.wait(lambda: browser.count(".cpe-flow[data-flow]") == 3, "three connections")
+    assert answers.HOSTILE in browser.text("#cpe-flows"), "a name is text"
+    assert browser.run("return window.hacked") is None
+    browser.click('[data-flow="0-7"] [data-act=details]')
+    browser.wait_text("198.51.100.2:41002", "#cpe-flows")
+    world.shoot("connections-light")
+    browser.click("button[data-sort=down]")
+    order = browser.run("return [...document.querySelectorAll('[data-flow]')].map(e => e.dataset.flow)")
+    assert order == ["0-7", "0-8", "0-9"]
+    browser.type("#cpe-filter", "1.31")
+    browser.wait(lambda: browser.count(".cpe-flow[data-flow]") == 1, "one connection")
+    browser.wait(lambda: {"limit": 200, "filter": "1.31"} in world.daemon.asked("flows"), "the daemon to filter")
+    browser.type("#cpe-filter", "")
+    browser.run("document.querySelector('#cpe-filter').dispatchEvent(new Event('input'))")
+    browser.wait(lambda: browser.count(".cpe-flow[data-flow]") == 3, "all again")
+    browser.click('[data-flow="0-9"] [data-act=drop]')
+    browser.wait_text("ends at once", ".modal")
+    browser.click(".modal [data-act=confirm]")
+    browser.wait(lambda: world.daemon.asked("drop") == [{"id": "0-9"}], "the question to drop")
+    _no_complaints(browser)
+
+
+def test_one_click_leaves_a_site_to_plain_forwarding(world: LuciWorld) -> None:
+    world.configure(*TWO_WANS, ("rule", "", {"name": "before", "action": "proxy"}))
+    browser = world.open("connections")
+    browser.wait(lambda: browser.count('[data-flow="0-7"]'), "the connection")
+    browser.click('[data-flow="0-7"] [data-act=direct]')
+    browser.wait_text("Servers see the address of the concentrator", ".modal")
+    world.shoot("connections-direct")
+    browser.click(".modal [data-act=confirm]")
+    rule = browser.wait(lambda: next(
+        (row for row in world.settings().values() if row.get("dest") == ["203.0.113.80"]), None
+    ), "the rule in the settings", APPLIED_S)  # fmt: skip
+    assert rule["action"] == "direct"
+    rules = sorted((row[".index"], row["name"]) for row in world.settings().values() if row[".type"] == "rule")
+    assert [name for _, name in rules] == ["Direct: 203.0.113.80", "before"], "the first rule that matches decides"
+    browser.wait_text("Configuration changes applied", timeout_s=APPLIED_S)
+
+
+@pytest.mark.requirement("Y-10")
+def test_diagnostics(world: LuciWorld) -> None:
+    browser = world.open("diagnostics")
+    browser.wait(lambda: browser.count(".cpe-stage") == 5, "the stages")
+    assert browser.count(".cpe-stage[data-ok='0']") == 1
+    assert "Next: check that it runs" in browser.text("[data-stage=concentrator]")
+    browser.type("#cpe-dest", "example.com")
+    browser.click("#cpe-why")
+    browser.wait_text("goes over all WANs", "#cpe-why-answer")
+    assert world.daemon.asked("why") == [{"dest": "example.com", "port": 443}]
+    world.daemon.answers["speedtest"] = lambda args: answers.speed("running")
+    browser.click("#cpe-speed-start")
+    browser.wait(lambda: browser.count("#cpe-speed .cbi-progressbar"), "progress")
+    world.daemon.answers["speedtest"] = answers.speed("done")
+    browser.wait_text("Download: 79 Mbit/s together, 94 %", "#cpe-speed-conclusion")
+    assert {"action": "start", "wan": ""} in world.daemon.asked("speedtest")
+    browser.click("#cpe-support-make")
+    browser.wait_text("cpe-mcp 0.3.0", "#cpe-support")
+    assert browser.run("return fetch(document.querySelector('#cpe-support-save').href).then(r => r.text())") == (
+        "cpe-mcp 0.3.0\nkey ********\n"
+    )
+    _no_complaints(browser)
+    world.shoot("diagnostics-light")
+
+
+def test_settings_are_saved_and_checked_in_the_page(world: LuciWorld) -> None:
+    browser = world.open("settings")
+    field = "#widget\\.cbid\\.cpe-mcp\\.global\\.workers"
+    browser.wait(lambda: browser.count(field), "the field workers")
+    world.shoot("settings-light")
+    browser.run("document.querySelector('[data-tab=advanced] a, .cbi-tabmenu [data-tab=advanced] a').click()")
+    browser.type(field, "99")
+    browser.run("document.querySelector(arguments[0]).blur()", field)
+    browser.wait(lambda: browser.count(f"{field}.cbi-input-invalid"), "the refusal of 99")
+    browser.type(field, "2")
+    browser.run("document.querySelector(arguments[0]).blur()", field)
+    browser.wait(lambda: not browser.count(f"{field}.cbi-input-invalid"), "2 to be right")
+    _save_and_apply(browser)
+    browser.wait(lambda: world.settings()["global"].get("workers") == "2", "the setting", APPLIED_S)
+    browser.wait_text("Configuration changes applied", timeout_s=APPLIED_S)
+    saved = world.settings()
+    assert saved["dsl"] == saved["dsl"] | {"interface": "wan", "device": "eth1"}
+    assert saved["home"]["key"] == "x"
+    assert "pool_size" not in saved["global"], "defaults are not written"
+
+
+def _save_and_apply(browser: Browser) -> None:
+    browser.run("document.querySelector('.cbi-page-actions .cbi-button-apply').click()")
+
+
+def test_rules_are_shown_in_order(world: LuciWorld) -> None:
+    world.configure(
+        *TWO_WANS,
+        ("rule", "", {"name": "bank", "action": "direct", "domain": ["bank.example"]}),
+        ("rule", "", {"name": "games", "action": "block", "mac": ["00:53:00:12:34:56"], "dest_port": ["8000-8100"]}),
+    )
+    browser = world.open("rules")
+    browser.wait_text("to bank.example", "#view")
+    text = browser.text("#view")
+    assert "port 8000-8100, from 00:53:00:12:34:56" in text
+    assert text.index("bank") < text.index("games")
+    _no_complaints(browser)
+    world.shoot("rules-light")
+    browser.click(".cbi-section-table-row .cbi-button-edit")
+    browser.wait(lambda: browser.count(".modal .cbi-map"), "the rule's own page")
+    world.shoot("rules-edit")
+
+
+@pytest.mark.requirement("X-3")
+@pytest.mark.requirement("X-12")
+@pytest.mark.parametrize("phone", [True, False])
+def test_first_use_sets_up_lines_concentrator_and_quic(world: LuciWorld, phone: bool) -> None:
+    world.configure()
+    assert world.browser is not None
+    if phone:
+        world.browser.size(*PHONE, phone=True)
+    browser = world.open("overview")
+    browser.wait(lambda: browser.count("#cpe-use-wan"), "the lines")
+    assert browser.count("#cpe-use-lan") == 0
+    assert browser.count("#cpe-use-wan6") == 0, "it is the same line as wan"
+    assert "not encrypted" in browser.text("#cpe-plain")
+    assert "YouTube" in browser.text("#cpe-firstuse")
+    if browser.run("return document.querySelector('#cpe-use-wwan').checked"):
+        browser.click("#cpe-use-wwan")
+    browser.wait_text("A second one adds", "#cpe-advice")
+    world.shoot(f"first-use-{'phone' if phone else 'light'}")
+    browser.click("#cpe-use-wwan")
+    browser.wait_text("With 2 WANs", "#cpe-advice")
+    browser.click("#cpe-concentrator-static")
+    _save_and_apply(browser)
+    browser.wait_text("The address of the concentrator is missing")
+    browser.type("#cpe-address", "203.0.113.5")
+    browser.type("#cpe-subscriber", "alice")
+    browser.type("#cpe-key", "correct horse")
+    browser.click("#cpe-quic-reject")
+    _fits(browser)
+    world.shoot(f"first-use-filled-{'phone' if phone else 'light'}")
+    _save_and_apply(browser)
+    saved: dict[str, Any] = browser.wait(lambda: (row := world.settings()).get("quic") and row, "settings", APPLIED_S)
+    assert saved["quic"]["policy"] == "reject"
+    assert saved["wan"] == saved["wan"] | {".type": "wan", "interface": "wan", "device": "eth1", "preference": "10"}
+    assert saved["wwan"] == saved["wwan"] | {"device": "wwan0", "preference": "20"}
+    assert saved["home"] == saved["home"] | {"address": ["203.0.113.5"], "subscriber": "alice", "key": "correct horse"}
+    browser.wait_text("Configuration changes applied", timeout_s=APPLIED_S)
+    browser.wait(lambda: browser.count("#cpe-wans"), "the overview after the change", APPLIED_S)
+
+
+@pytest.mark.parametrize("page", ["overview", "connections", "diagnostics"])
+def test_pages_explain_that_the_daemon_is_down(world: LuciWorld, page: str) -> None:
+    world.daemon.stop()
+    browser = world.open(page)
+    browser.wait_text("The multipath daemon is not running.")
+    assert browser.count("a[href$='admin/system/startup']")
+    assert browser.count(".spinning") == 0
+    world.shoot(f"{page}-down")
+    if page != "diagnostics":
+        world.daemon.start()
+        browser.wait(lambda: browser.count("[data-trouble]") == 0, "the page to come back by itself")
+
+
+def test_settings_work_without_the_daemon(world: LuciWorld) -> None:
+    world.daemon.stop()
+    browser = world.open("settings")
+    browser.wait_text("Use several WANs at once")
+    _no_complaints(browser)
+
+
+def test_a_person_reads_german(world: LuciWorld, tmp_path: Path) -> None:
+    if not (world.folder / "usr/lib/lua/luci/i18n/cpe-mcp.de.lmo").exists():
+        pytest.skip("po2lmo is not on PATH")
+    world.ubus("uci", "set", {"config": "luci", "section": "main", "values": {"lang": "de"}})
+    world.ubus("uci", "commit", {"config": "luci"})
+    try:
+        browser = world.open("overview")
+        browser.wait_text("Dieser Download (272 MB, example.com)", "#cpe-proofs")
+        world.shoot("overview-german")
+    finally:
+        world.ubus("uci", "set", {"config": "luci", "section": "main", "values": {"lang": "en"}})
+        world.ubus("uci", "commit", {"config": "luci"})
