@@ -7,6 +7,8 @@ import contextlib
 import io
 import json
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -237,3 +239,39 @@ def test_a_reader_that_has_seen_enough(tmp_path: Path) -> None:
             assert process.stdout.readline() == "{\n", process.stderr.read()
             process.stdout.close()
             assert process.stderr.read() == ""
+
+
+@pytest.mark.requirement("X-2")
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["cpe-mcp", "con"], {"concentrators"}),
+        (["cpe-mcp", "--json", "s"], {"status", "speedtest", "support"}),
+        (["cpe-mcp", "flows", "--fi"], {"--filter", "--finished"}),
+        (["cpe-mcp", "flows", "s"], set()),
+        (["cpe-mcp", "--run-dir", "/x", "why", "--c"], {"--client"}),
+        (["cpe-mcp", "speedtest", "--wan", ""], {"dsl", "lte"}),
+        (["cpe-mcp", "drop", "0:1"], {"0:17", "0:18"}),
+    ],
+)
+def test_completion_in_bash(tmp_path: Path, words: list[str], offered: set[str]) -> None:
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("bash is not installed")
+    command = tmp_path / "cpe-mcp"
+    command.write_text(
+        "#!/bin/sh\n"
+        "case $1 in\n"
+        'paths) printf "WAN device\\ndsl eth1\\nlte wwan0\\n" ;;\n'
+        'flows) printf "id client\\n0:17 a\\n    dsl: b\\n0:18 c\\n1:1 d\\n" ;;\n'
+        "esac\n"
+    )
+    command.chmod(0o755)
+    completion = Path(__file__).parents[2] / "files/usr/share/bash-completion/completions/cpe-mcp"
+    script = (
+        f"PATH={tmp_path}:$PATH; COMP_WORDBREAKS=' '; source {completion}; COMP_WORDS=({shlex.join(words)}); "
+        f"COMP_CWORD={len(words) - 1}; COMP_LINE={shlex.quote(' '.join(words))}; _cpe_mcp; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    )
+    shown = subprocess.run([bash, "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stderr == ""
+    assert set(shown.stdout.split()) == offered
