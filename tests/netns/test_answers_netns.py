@@ -160,6 +160,33 @@ def test_check_passes_with_evidence_and_fails_without_a_line(router: Router) -> 
     until(5, "the table did not come back", lambda: router.cli("check").returncode == 0)
 
 
+STRIP = """
+table inet strip {
+  chain out {
+    type filter hook output priority 0
+    oifname "@DEVICE@" tcp flags syn reset tcp option mptcp
+  }
+}
+"""
+
+
+@pytest.mark.requirement("X-9")
+@pytest.mark.parametrize(
+    ("device", "evidence"), [("w2", "none on two"), ("w1", "warm connections fell back to plain TCP")]
+)
+def test_check_finds_the_wan_that_strips_mptcp(router: Router, device: str, evidence: str) -> None:
+    namespace = ("ip", "netns", "exec", router.world.router)
+    run(*namespace, "nft", "-f", "-", stdin=STRIP.replace("@DEVICE@", device))
+    try:
+        router.restart_worker()
+        until(6, router.cli("check").stdout, lambda: evidence in router.cli("check").stdout)
+        assert router.cli("check").returncode == 1
+    finally:
+        run(*namespace, "nft", "delete", "table", "inet", "strip")
+        router.restart_worker()
+    until(6, "check does not pass again", lambda: router.cli("check").returncode == 0)
+
+
 @pytest.mark.requirement("X-2")
 def test_the_report_of_a_running_daemon_has_no_secret(router: Router) -> None:
     shown = router.cli("support")

@@ -52,9 +52,7 @@ class Router:
         self.config.write_text(CONFIG.replace("@RUN@", str(self.run_dir)).replace("@METRICS@", metrics_s) + extra)
         run("ip", "-n", world.router, "route", "add", "default", "via", "10.2.0.2", "metric", "50")
         self.daemon = self.start("cpe_mcp.upstream.daemon", "--config", str(self.config), "--foreground")
-        self.worker = self.start(
-            "cpe_mcp.relay.upstream_worker", "--run-dir", str(self.run_dir), "--port", str(INTERCEPT_PORT)
-        )
+        self.worker = self.start_worker()
 
     def start(self, module: str, *args: str) -> subprocess.Popen[bytes]:
         argv = ["ip", "netns", "exec", self.world.router, sys.executable, "-m", module, *args]
@@ -62,6 +60,16 @@ class Router:
             process = subprocess.Popen(argv, stderr=log)
         self.world.processes.append(process)
         return process
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        return self.start(
+            "cpe_mcp.relay.upstream_worker", "--run-dir", str(self.run_dir), "--port", str(INTERCEPT_PORT)
+        )
+
+    def restart_worker(self) -> None:
+        self.worker.terminate()
+        self.worker.wait(5)
+        self.worker = self.start_worker()
 
     def cli(self, *args: str, timeout: float = 20.0) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "cpe_mcp.cli.main", "--run-dir", str(self.run_dir), *args]

@@ -320,9 +320,11 @@ async def _resolved(dest: str) -> tuple[str, list[Address]]:
     if not dest:
         raise ApiError("dest is missing: an address or a name")
     try:
-        return "", [ipaddress.ip_address(dest)]
+        address = ipaddress.ip_address(dest)
     except ValueError:
         pass
+    else:
+        return "", [getattr(address, "ipv4_mapped", None) or address]
     try:
         async with asyncio.timeout(RESOLVE_S):
             found = await asyncio.get_running_loop().getaddrinfo(dest, None, type=socket.SOCK_STREAM)
