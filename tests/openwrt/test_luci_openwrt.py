@@ -199,6 +199,28 @@ def test_settings_are_saved_and_checked_in_the_page(world: LuciWorld) -> None:
     assert "pool_size" not in saved["global"], "defaults are not written"
 
 
+def test_a_line_is_changed_in_its_own_page(world: LuciWorld) -> None:
+    browser = world.open("settings")
+    browser.wait(lambda: browser.count("#cbi-cpe-mcp-wan"), "the lines")
+    browser.run("document.querySelector('.cbi-tabmenu [data-tab=wan] a').click()")
+    row = "#cbi-cpe-mcp-wan .cbi-section-table-row[data-sid=lte]"
+    browser.wait(lambda: "eth1" in browser.text("#cbi-cpe-mcp-wan"), "the table")
+    world.shoot("settings-wans")
+    browser.click(f"{row} .cbi-button-edit")
+    browser.wait(lambda: browser.count(".modal .cbi-map"), "the line's own page")
+    world.shoot("settings-wan-edit")
+    browser.run(
+        "const e = document.querySelector('.modal select[id*=\"lte.role\"]');"
+        "e.value = 'backup'; e.dispatchEvent(new Event('change', { bubbles: true }))"
+    )
+    browser.click(".modal .cbi-button-positive")
+    browser.wait(lambda: not browser.count("body.modal-overlay-active"), "the page to close")
+    _save_and_apply(browser)
+    browser.wait(lambda: world.settings()["lte"].get("role") == "backup", "the setting", APPLIED_S)
+    browser.wait_text("Configuration changes applied", timeout_s=APPLIED_S)
+    assert world.settings()["lte"] == world.settings()["lte"] | {"interface": "wwan", "device": "wwan0"}
+
+
 def _save_and_apply(browser: Browser) -> None:
     browser.run("document.querySelector('.cbi-page-actions .cbi-button-apply').click()")
 
@@ -218,6 +240,8 @@ def test_rules_are_shown_in_order(world: LuciWorld) -> None:
     world.shoot("rules-light")
     browser.click(".cbi-section-table-row .cbi-button-edit")
     browser.wait(lambda: browser.count(".modal .cbi-map"), "the rule's own page")
+    for label in ("Name", "Enabled", "Action", "Domains", "Ports"):
+        assert label in browser.text(".modal")
     world.shoot("rules-edit")
 
 
@@ -239,11 +263,12 @@ def test_first_use_sets_up_lines_concentrator_and_quic(world: LuciWorld, phone: 
         browser.click("#cpe-use-wwan")
     browser.wait_text("A second one adds", "#cpe-advice")
     world.shoot(f"first-use-{'phone' if phone else 'light'}")
+    assert not browser.run("return document.querySelector('#cpe-address').offsetParent"), "shown only when it is wanted"
     browser.click("#cpe-use-wwan")
     browser.wait_text("With 2 WANs", "#cpe-advice")
     browser.click("#cpe-concentrator-static")
     _save_and_apply(browser)
-    browser.wait_text("The address of the concentrator is missing")
+    browser.wait_text("The address of the concentrator is missing", "#cpe-problem")
     browser.type("#cpe-address", "203.0.113.5")
     browser.type("#cpe-subscriber", "alice")
     browser.type("#cpe-key", "correct horse")

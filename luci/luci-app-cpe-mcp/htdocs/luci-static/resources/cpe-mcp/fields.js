@@ -102,8 +102,9 @@ return baseclass.extend({
 		rows.forEach(L.bind(function(row) {
 			const o = this.option(section, tabbed ? row.tab : null, type, row, options[row.name]);
 
-			if (columns)
-				o.modalonly = columns.indexOf(row.name) < 0;
+			/* a column stands in the table and in the section's own page; false would take it out of the latter */
+			if (columns && columns.indexOf(row.name) < 0)
+				o.modalonly = true;
 		}, this));
 	},
 

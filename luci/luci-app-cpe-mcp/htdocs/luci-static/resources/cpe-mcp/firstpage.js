@@ -56,7 +56,7 @@ return baseclass.extend({
 						row.addresses.join(', '),
 						row.mobile ? _('a mobile line: used after the others') : '',
 						row.device ? '' : _('has no network device yet: bring it up first under Network, Interfaces'),
-						row.wanZone ? '' : _('is not in the firewall zone of a WAN')
+						row.wanZone ? '' : _('is in no WAN zone of the firewall yet')
 					].filter(Boolean).join('; '))))
 			};
 		}, this));
@@ -99,7 +99,9 @@ return baseclass.extend({
 				radio('quic', 'forward', true, null, _('Let it pass'),
 					_('QUIC goes out over the best line alone. "YouTube is no faster" is then to be expected.')),
 				radio('quic', 'reject', false, null, _('Refuse it'),
-					_('Browsers notice at once and use TCP, which runs over all lines.'))));
+					_('Browsers notice at once and use TCP, which runs over all lines.'))),
+
+			this.problem = el('div', { 'id': 'cpe-problem' }));
 
 		this.advise();
 
@@ -139,13 +141,13 @@ return baseclass.extend({
 		const missing = firstuse.missing(choice) || (invalid ? _('A field has a value that is not allowed.') : '');
 
 		if (missing) {
-			ui.addTimeLimitedNotification
-				? ui.addTimeLimitedNotification(null, el('p', {}, missing), 8000, 'warning')
-				: ui.addNotification(null, el('p', {}, missing), 'warning');
+			dom.content(this.problem, [ el('div', { 'class': 'alert-message warning', 'role': 'alert' }, el('p', {}, missing)) ]);
+			this.problem.scrollIntoView({ block: 'nearest' });
 
 			return Promise.reject(new Error(missing));
 		}
 
+		dom.content(this.problem, []);
 		firstuse.plan(choice).forEach(function(section) {
 			if (!uci.get('cpe-mcp', section.name))
 				uci.add('cpe-mcp', section.type, section.name);

@@ -108,16 +108,17 @@ return view.extend({
 		}
 
 		return api.why(dest, +port).then(L.bind(function(reply) {
+			const rule = reply.rule ? reply.rule.name || reply.rule.section : '';
 			const by = [
 				reply.concentrator ? _('concentrator %s').format(reply.concentrator) : '',
 				reply.wan ? _('first line %s').format(reply.wan) : '',
-				reply.rule ? _('rule %s').format(reply.rule.name || reply.rule) : ''
+				rule ? _('rule %s').format(rule) : ''
 			].filter(Boolean).join(', ');
 
 			dom.content(this.why, [
 				el('p', {}, el('strong', {}, units.endpoint(reply.destination || dest, reply.port || port)), ' ',
 					ACTIONS[reply.action] || reply.action, by ? ' (%s)'.format(by) : ''),
-				el('ul', {}, (reply.reasons || []).map(function(row) { return el('li', {}, '• ', parts.reason(row)) }))
+				el('ul', {}, (reply.reasons || []).map(function(row) { return el('li', {}, parts.reason(row)) }))
 			]);
 		}, this), L.bind(function(found) {
 			dom.content(this.why, parts.trouble(found));
