@@ -306,7 +306,12 @@ class Control:
 
     def _records(self, worker: Worker, rows: Sequence[Mapping[str, Any]]) -> None:
         for row in rows:
-            self._prove_ipv6(self.ledger.add(row, worker.index))
+            record = self.ledger.add(row, worker.index)
+            self._prove_ipv6(record)
+            if self.settings.logging.flows:
+                from cpe_mcp.upstream.flow_log import log_flow
+
+                log_flow(record, self.settings.logging)
 
     def _prove_ipv6(self, record: FlowRecord) -> None:
         if record.family != 6 or not record.concentrator:
