@@ -338,8 +338,9 @@ class World:
                 process.kill()
                 process.wait()
         for listener in self._listeners:
+            # Wakes its thread, which would go on with whoever gets the number next.
             with contextlib.suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)  # wakes its thread, which would go on with whoever gets the number next
+                listener.shutdown(socket.SHUT_RDWR)
             listener.close()
         for control in (getattr(self, "up_control", None), getattr(self, "far_control", None)):
             if control is not None:
