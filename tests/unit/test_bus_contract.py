@@ -7,6 +7,7 @@ import contextlib
 import functools
 import importlib.util
 import shutil
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,18 @@ async def test_other_arguments_than_those_of_the_signature(world: World) -> None
                     await caller.call("cpe-mcp.test", "echo", args)
             else:
                 assert await caller.call("cpe-mcp.test", "echo", args) == {"got": args}
+
+
+@with_bus
+async def test_exit_codes_of_children_stay_ours(world: World) -> None:
+    """libubox's loop would reap every child of the process."""
+    async with world.bus() as bus, world.caller() as caller:
+        await bus.add("cpe-mcp.test", METHODS)
+        child = subprocess.Popen(["sh", "-c", "exit 7"])
+        await asyncio.sleep(0.2)
+        await caller.call("cpe-mcp.test", "echo", {"args": {}})
+        await bus.send("cpe-mcp.test", {})
+        assert child.wait() == 7
 
 
 # The service on top ----------------------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ class OwnBus:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
                 header, _ = await self._receive()
         except (TimeoutError, asyncio.IncompleteReadError, BlobError) as error:
-            raise ConnectionError(f"no greeting: {error or 'silence'}") from None
+            raise ConnectionError(f"no greeting: {str(error) or 'silence'}") from None
         if header.kind != MessageType.HELLO:
             raise ConnectionError(f"a message of type {header.kind} instead of a greeting")
         self._reading = asyncio.get_running_loop().create_task(self._read())
@@ -270,7 +270,7 @@ async def connect(socket_path: str = DEFAULT_SOCKET) -> OwnBus:
     bus = OwnBus(reader, writer)
     try:
         await bus.start()
-    except OSError:
+    except BaseException:
         writer.close()
         raise
     return bus

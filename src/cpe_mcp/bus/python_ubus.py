@@ -53,9 +53,7 @@ class PythonUbus:
 
     async def start(self) -> None:
         """Connect. Raises OSError when nobody listens there."""
-        if signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL and threading.current_thread() is threading.main_thread():
-            # Where nobody has a handler the module installs one that takes our children's exit codes away.
-            signal.signal(signal.SIGCHLD, _ignore)
+        _keep_exit_codes()
         threading.Thread(target=self._run, name="ubus", daemon=True).start()
         await asyncio.wrap_future(self._opened)
 
@@ -199,7 +197,7 @@ async def connect(socket_path: str = DEFAULT_SOCKET) -> PythonUbus:
     bus = PythonUbus(importlib.import_module("ubus"), socket_path)
     try:
         await bus.start()
-    except OSError:
+    except BaseException:
         await bus.close()
         raise
     return bus
@@ -222,6 +220,13 @@ def _connections(path: str) -> set[int]:
         except OSError:
             continue  # the listing's own descriptor, or a socket that is not connected
     return found
+
+
+def _keep_exit_codes() -> None:
+    """Where nobody has a handler for SIGCHLD the module installs one, and a loop of it that waits takes the exit codes of
+    our children."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL:
+        signal.signal(signal.SIGCHLD, _ignore)
 
 
 def _ignore(number: int, frame: object) -> None:

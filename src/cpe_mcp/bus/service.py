@@ -47,7 +47,7 @@ FIELD_BYTES = 20
 SOCKET_VARIABLE = "CPE_MCP_UBUS_SOCKET"
 CLIENT_VARIABLE = "CPE_MCP_UBUS_CLIENT"
 OWN, PYTHON_UBUS, NONE = "own", "python-ubus", "none"
-"""For tests: where ubusd listens, and which client is used (python-ubus where it is installed; ``none``: no ubus)."""
+"""For tests: where ubusd listens, and which client is used; without it python-ubus where that is installed, else our own."""
 
 Connect = Callable[[str], Awaitable[Bus]]
 Method = Callable[[Mapping[str, Any]], Awaitable[Any]]
@@ -92,7 +92,7 @@ class BusService:
         while True:
             try:
                 bus = await connect(self._socket_path)
-            except (OSError, ImportError) as error:
+            except OSError as error:
                 self._say_once(f"no ubus at {self._socket_path}: {error}")
                 self._events.clear()
             else:
@@ -181,12 +181,17 @@ def choose_client() -> Connect | None:
     wanted = os.environ.get(CLIENT_VARIABLE, "")
     if wanted == NONE:
         return None
-    if wanted == PYTHON_UBUS or (wanted != OWN and importlib.util.find_spec("ubus") is not None):
-        return _connect_python_ubus
-    return client.connect
+    spec = None if wanted == OWN else importlib.util.find_spec("ubus")
+    if spec is None or spec.origin is None:  # not there, or just a folder of that name
+        return client.connect
+    return _connect_python_ubus
 
 
 async def _connect_python_ubus(socket_path: str) -> Bus:
     from cpe_mcp.bus import python_ubus  # loads libubus: only where ubus is used
 
-    return await python_ubus.connect(socket_path)
+    try:
+        return await python_ubus.connect(socket_path)
+    except ImportError as error:
+        log.debug("python-ubus is of no use (%s); the own client does it", error)
+        return await client.connect(socket_path)
