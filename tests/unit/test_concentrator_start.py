@@ -102,15 +102,14 @@ def test_configure_changes_nothing_when_it_raises(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_password_that_no_request_takes_refuses_the_peer_instead_of_leaving_it_waiting(tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["password", "nas_identifier"])
+def test_what_no_request_can_carry_is_refused_by_name_and_not_shown(tmp_path: Path, option: str) -> None:
     async def main() -> None:
         path = written(tmp_path, nas="us")
-        path.write_text(path.read_text() + f"\toption password '{'x' * 200}'\n")
-        control = Control(load_concentrator(str(path)))
-        control._asking["192.0.2.1"] = []
-        await control._ask_radius("192.0.2.1")
-        assert control._asking == {}
-        (row,) = control._authorizer.status(0.0)
-        assert (row["verdict"], row["reason"]) == ("reject", "auth-timeout")
+        text = path.read_text().replace("\toption nas_identifier 'us'\n", "")
+        path.write_text(f"{text}\toption {option} '{'x' * 300}'\n")
+        with pytest.raises(SettingsError, match=rf"radius\.{option} is too long") as error:
+            Control(load_concentrator(str(path)))
+        assert "xxx" not in str(error.value)
 
     asyncio.run(main())

@@ -16,8 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import cpe_mcp
-from cpe_mcp.aaa.answer import TIMEOUT, RadiusAnswer
-from cpe_mcp.aaa.radius import RadiusClient, RadiusError
+from cpe_mcp.aaa.radius import MAX_PASSWORD_OCTETS, MAX_TEXT_OCTETS, RadiusClient, RadiusError
 from cpe_mcp.concentrator.authorizer import Authorizer, Verdict
 from cpe_mcp.concentrator.destination_rules import compile_rows
 from cpe_mcp.concentrator.figures import Figures, SubscriberTotals
@@ -253,10 +252,7 @@ class Control:
 
     async def _ask_radius(self, address: str) -> None:
         assert self._radius is not None
-        try:
-            answer = await self._radius.authorize_address(address, password=self.settings.radius.password)
-        except RadiusError as error:  # a peer must not wait for ever because of our settings
-            answer = RadiusAnswer(TIMEOUT, str(error))
+        answer = await self._radius.authorize_address(address, password=self.settings.radius.password)
         verdict = self._authorizer.learn(address, answer, time.monotonic())
         log.info("RADIUS on %s: %s%s", address, answer.verdict, f" ({answer.reason})" if answer.reason else "")
         for worker, number in self._asking.pop(address, []):
@@ -294,6 +290,9 @@ class Control:
         radius = settings.radius
         client = None
         if radius.enabled:
+            for name, limit in (("password", MAX_PASSWORD_OCTETS), ("nas_identifier", MAX_TEXT_OCTETS)):
+                if len(getattr(radius, name).encode()) > limit:
+                    raise SettingsError(f"radius.{name} is too long: RADIUS takes at most {limit} octets")
             try:
                 client = RadiusClient(
                     [split_host(server, RADIUS_PORT) for server in radius.server],

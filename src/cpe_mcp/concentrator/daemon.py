@@ -167,6 +167,8 @@ def print_status(result: dict[str, Any]) -> None:
         f"workers: {len(result['workers'])}, flows now: {counters.get('live', 0)}, so far: {counters.get('flows', 0)}"
     )
     print(f"warm connections: {counters.get('waiting', 0)}, not authenticated yet: {counters.get('half_open', 0)}")
+    if counters.get("plain_tcp"):
+        print(f"flows over plain TCP, because Multipath TCP was lost on the way: {counters['plain_tcp']}")
     for row in result["subscribers"]:
         print(f"subscriber {row['name']}: {row['flows']} flows, {row['bytes_up']} bytes up, {row['bytes_down']} down")
     for row in result["authorizations"]:
