@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import io
-import sys
 import tarfile
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools/packages"))
+import ipk
+import make_packages
+from contents import File, Package
 
-import ipk  # noqa: E402
-import make_packages  # noqa: E402
-from contents import File, Package  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
 
 OURS = ("cpe-mcp", "cpe-mcp-concentrator", "luci-app-cpe-mcp")
 """Packages whose sources are all in this checkout."""
