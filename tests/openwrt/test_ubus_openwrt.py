@@ -6,14 +6,16 @@ import asyncio
 import importlib.util
 import json
 import re
+import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import PLUGIN, Rpcd, Ubusd, wait_for
+from programs import PLUGIN, Program, Rpcd, Ubusd, find, wait_for
 
 from cpe_mcp.bus import client, python_ubus
 from cpe_mcp.bus.events import AUTH, PATH
@@ -241,3 +243,46 @@ def test_signatures_are_published(ubusd: Ubusd, rpcd: Rpcd) -> None:
 
 def test_plugin_is_not_writable_for_others() -> None:
     assert PLUGIN.stat().st_mode & 0o002 == 0  # rpcd ignores it then
+
+
+def test_through_the_web_server_as_luci_asks(ubusd: Ubusd, rpcd: Rpcd, daemon: Daemon, tmp_path: Path) -> None:
+    """uhttpd adds the session to the arguments, and hands on the error's table beside its status."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    command = [find("uhttpd"), "-f", "-h", str(tmp_path), "-p", address, "-u", "/ubus", "-U", str(ubusd.socket)]
+    uhttpd = Program(command, log=tmp_path / "uhttpd.log")
+    session = ubusd.call("session", "create", {"timeout": 60})["ubus_rpc_session"]
+    ubusd.ubus(
+        "call",
+        "session",
+        "grant",
+        json.dumps({"ubus_rpc_session": session, "scope": "ubus", "objects": [["cpe-mcp", "*"]]}),
+    )
+
+    def ask(method: str, args: dict[str, Any]) -> Any:
+        params = [session, "cpe-mcp", method, args]
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "call", "params": params}).encode()
+        with urllib.request.urlopen(f"http://{address}/ubus", body, timeout=10) as reply:
+            return json.load(reply)
+
+    def listens() -> bool:
+        with socket.socket() as probe:
+            host, _, port = address.partition(":")
+            return probe.connect_ex((host, int(port))) == 0
+
+    uhttpd.start()
+    try:
+        wait_for(listens, "uhttpd")
+        assert ask("why", {"dest": "example.org"})["result"] == [0, {"args": {"dest": "example.org"}}]
+        assert ask("why", {})["result"] == [
+            Status.INVALID_ARGUMENT,
+            {"error": "refused", "text": "dest is missing: an address or a name"},
+        ]
+        assert len(ask("flows", {"limit": 1000})["result"][1]["flows"]) == 1000
+        daemon.stop()
+        status, reply = ask("status", {})["result"]
+        assert (status, reply["error"]) == (Status.CONNECTION_FAILED, "not-running")
+    finally:
+        uhttpd.stop()
+        print(uhttpd.log_text())
