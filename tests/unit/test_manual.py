@@ -73,6 +73,13 @@ def test_pages_have_one_title_and_no_title_twice(page: Path) -> None:
     assert len(re.findall(r"^# ", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)) == 1
 
 
+@pytest.mark.parametrize("page", MANUAL, ids=lambda page: page.name)
+def test_no_command_is_split_over_two_lines(page: Path) -> None:
+    """The rendered page would break it there too."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    assert [line for line in text.splitlines() if line.count("`") % 2] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
