@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import apk as apk_format
 import pytest
 from package_build import OURS, ROOT, as_ipk, content, members, packages
 
@@ -129,6 +130,11 @@ def test_every_shell_script_parses_and_is_clean(name: str, tmp_path: Path) -> No
     argv = [shellcheck, "--shell=dash", "--exclude=SC3043,SC2034,SC2154,SC2317,SC2329", *scripts]
     result = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert not result.stdout
+
+
+def test_scripts_in_apks_frame_parse(name: str) -> None:
+    for text in apk_format.frame_scripts(packages()[name]).values():
+        subprocess.run(["sh", "-n", "-c", text], check=True)
 
 
 def test_every_import_is_covered_by_a_dependency() -> None:

@@ -33,7 +33,7 @@ def pack(apk: str, package: Package, output: Path, mtime: int) -> None:
         argv = [apk, "mkpkg", "--files", str(root), "--output", str(output)]
         for name, value in _info(package).items():
             argv += ["--info", f"{name}:{value}"] if value else []
-        for name, text in _scripts(package).items():
+        for name, text in frame_scripts(package).items():
             _write(scripts / name, text.encode(), 0o755)
             argv += ["--script", f"{name}:{scripts / name}"]
         subprocess.run(argv, check=True, env={**os.environ, "SOURCE_DATE_EPOCH": str(mtime)})
@@ -53,14 +53,16 @@ def _info(package: Package) -> dict[str, str]:
     }
 
 
-def _scripts(package: Package) -> dict[str, str]:
+def frame_scripts(package: Package) -> dict[str, str]:
+    """apk's name of a script -> its text: our part in the frame that OpenWrt gives every package."""
     begin = BEGIN.format(name=package.name)
     own = {name: shebang_first(text) for name, text in package.scripts.items() if text}
     # What belongs to us runs in a subshell, like opkg's -pkg files, so that its exit does not end the rest.
+    inner = {name: f"(\n{text})\n" for name, text in own.items()}
     scripts = {
-        "post-install": f"{begin}(\n{own.get('postinst', '')})\nadd_group_and_user\ndefault_postinst\n",
-        "post-upgrade": f"{begin}export PKG_UPGRADE=1\n(\n{own.get('postinst', '')})\nadd_group_and_user\ndefault_postinst\n",
-        "pre-deinstall": f"{begin}(\n{own.get('prerm', '')})\ndefault_prerm\n",
+        "post-install": f"{begin}{inner.get('postinst', '')}add_group_and_user\ndefault_postinst\n",
+        "post-upgrade": f"{begin}export PKG_UPGRADE=1\n{inner.get('postinst', '')}add_group_and_user\ndefault_postinst\n",
+        "pre-deinstall": f"{begin}{inner.get('prerm', '')}default_prerm\n",
     }
     if "preinst" in own:
         scripts["pre-install"] = f"#!/bin/sh\n{own['preinst']}"
