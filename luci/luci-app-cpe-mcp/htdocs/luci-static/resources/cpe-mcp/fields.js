@@ -68,7 +68,14 @@ function widgetOf(type, name, option) {
 	} ];
 }
 
+/* in a table: the words, not what the file has */
 function choices(o, type, name, option) {
+	o.textvalue = function(section_id) {
+		const values = L.toArray(this.cfgvalue(section_id) || option.default);
+
+		return E('span', {}, [ values.map(function(value) { return layout.choice(type, name, value) }).join(', ') ]);
+	};
+
 	option.choices.forEach(function(value) { o.value(value, layout.choice(type, name, value)) });
 }
 

@@ -25,6 +25,7 @@ return baseclass.extend({
 		'blocked': _('no concentrator serves this flow and the settings forbid a direct connection'),
 		'no-ipv6': _('the concentrator has shown that it does not reach IPv6 servers'),
 		'no-common-family': _('no usable WAN has an address of the concentrator\'s family'),
+		'bridge-filter': _('the kernel filters bridged packets (br_netfilter), and what is taken from a bridge would be lost'),
 		'no-worker': _('no relay worker is connected, so no connection is taken'),
 		'not-global': _('the destination is not a global address, and only those are taken (global.intercept)'),
 		'not-taken': _('the settings say that no connection is taken (global.intercept)'),
