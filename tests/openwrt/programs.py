@@ -124,12 +124,12 @@ class Rpcd(Program):
             "set -e",
             f"mount -t tmpfs tmpfs {shlex.quote(str(scratch))}",
             f"cd {shlex.quote(str(scratch))}",
-            "mkdir -p upper/share/rpcd/ucode upper/lib/rpcd work/share work/lib run",
+            "mkdir -p upper/share/rpcd/ucode upper/lib/rpcd scratch/share scratch/lib run",
             *(f"cp {shlex.quote(str(plugin))} upper/share/rpcd/ucode/" for plugin in plugins),
             f"cp {shlex.quote(str(modules / 'ucode.so'))} upper/lib/rpcd/",
             *(
                 f"mount -t overlay overlay /usr/{name}"
-                f" -o lowerdir=/usr/{name},upperdir=$PWD/upper/{name},workdir=$PWD/work/{name}"
+                f" -o lowerdir=/usr/{name},upperdir=$PWD/upper/{name},workdir=$PWD/scratch/{name}"
                 for name in ("share", "lib")
             ),
             "mkdir -p run/ubus",
