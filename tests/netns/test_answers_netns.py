@@ -82,6 +82,11 @@ def test_a_download_from_its_subflows_to_the_proof_and_the_graph(router: Router)
             assert subflow["local"].startswith({"one": "10.1.0.1:", "two": "10.2.0.1:"}[subflow["wan"]])
             assert subflow["remote"] == f"{CONCENTRATOR}:5124"
         assert {subflow["wan"] for subflow in flow["subflows"]} == {"one", "two"}
+        answer = question(router, "why", id=flow["id"])
+        assert answer["flow"]["client_port"] == flow["client_port"]
+        assert answer["reasons"]
+        with pytest.raises(ApiError, match="no live connection"):
+            question(router, "why", id="0:999999")
         shown = router.cli("flows", "--filter", str(port)).stdout
         assert "    one: 10.1.0.1:" in shown
     (record,) = until(4, "no record", lambda: question(router, "records", filter=f":{port}")["flows"])

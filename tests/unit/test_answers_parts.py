@@ -19,6 +19,7 @@ from cpe_mcp.upstream.ledger import KEPT_RECORDS, Ledger
 from cpe_mcp.upstream.metrics import PREFIX, exposition
 from cpe_mcp.upstream.neighbours import Neighbours, describe
 from cpe_mcp.upstream.why import Facts, explain
+from cpe_mcp.upstream.why_flow import explain_flow
 
 pytestmark = pytest.mark.unit
 
@@ -211,6 +212,53 @@ def test_why_says_blocked_only_when_it_is() -> None:
     assert reasons("8.8.8.8", facts) == ("block", [Reason.NO_CONCENTRATOR, Reason.BLOCKED])
     off = facts._replace(takes=(False, False), not_taken=Reason.NO_CONCENTRATOR)
     assert reasons("8.8.8.8", off) == ("direct", [Reason.NO_CONCENTRATOR])
+
+
+# Why a running flow is not faster -----------------------------------------------------------------------------------
+
+
+def path_row(name: str, **changes: Any) -> dict[str, Any]:
+    idle = {"down_mbit": 1.0, "up_mbit": 0.1, "capacity_down_mbit": 50.0, "capacity_up_mbit": 10.0}
+    return {"name": name, "usable": True, "reason": "wan-up", "backup": False, **idle, **changes}
+
+
+def subflow_row(wan: str, **changes: Any) -> dict[str, Any]:
+    return {"wan": wan, "retransmits": 0, "bytes_up": 1000, "bytes_down": 1000, "backup": False, **changes}
+
+
+BOTH = [path_row("dsl"), path_row("lte")]
+FULL = {"down_mbit": 45.0}
+
+
+@pytest.mark.requirement("Y-6")
+@pytest.mark.parametrize(
+    ("changes", "wans", "found"),
+    [
+        ({}, BOTH, [("not-limited-here", "")]),
+        ({"action": "direct", "reason": "rule-direct"}, BOTH, [("rule-direct", "")]),
+        ({"fallback": "mptcp-stripped"}, BOTH, [("mptcp-stripped", "dsl")]),
+        ({"duration_s": 0.5}, BOTH, [("still-starting", "")]),
+        ({}, [path_row("dsl")], [("one-wan", "dsl")]),
+        (
+            {},
+            [path_row("dsl", **FULL), path_row("lte", usable=False, reason="wan-silent")],
+            [("wan-silent", "lte"), ("wan-full", "dsl")],
+        ),
+        ({}, [path_row("dsl"), path_row("lte", backup=True)], [("wan-in-reserve", "lte")]),
+        ({}, [path_row("dsl", **FULL), path_row("lte", **FULL)], [("wan-full", "dsl"), ("wan-full", "lte")]),
+        ({"subflows": [subflow_row("dsl")]}, BOTH, [("not-joined", "lte")]),
+        (
+            {"subflows": [subflow_row("dsl"), subflow_row("lte", retransmits=50, bytes_up=1_000_000)]},
+            BOTH,
+            [("wan-lossy", "lte")],
+        ),
+    ],
+)
+def test_why_a_flow_is_not_faster(changes: dict[str, Any], wans: list[Any], found: list[tuple[str, str]]) -> None:
+    flow = {**RECORD._asdict(), "subflows": [subflow_row("dsl"), subflow_row("lte")], **changes}
+    rows = explain_flow(flow, wans, busy_percent=70)
+    assert [(row["reason"], row["wan"]) for row in rows] == found
+    assert all(row["text"] != row["reason"] for row in rows)
 
 
 # Check --------------------------------------------------------------------------------------------------------------

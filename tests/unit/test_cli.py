@@ -160,6 +160,17 @@ def test_why(tmp_path: Path, capsys: pytest.CaptureFixture[str], action: str, co
     assert "  rule video (rule[1]): proxy" in shown
 
 
+def test_why_of_a_running_flow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reasons = [{"reason": "wan-in-reserve", "text": "waits", "wan": "lte"}, {"reason": "x", "text": "y", "wan": ""}]
+    with daemon(tmp_path, {"why": {"flow": {**FLOW, "subflows": [SUBFLOW]}, "reasons": reasons}}) as asked:
+        assert main(["--run-dir", str(tmp_path), "why", "--flow", "0:17"]) == 0
+    assert asked == [("why", {"id": "0:17"})]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "192.0.2.80:443: proxy, 5.0 MB down so far (13.3 Mbit/s on average)"
+    assert lines[2:] == ["  lte: wan-in-reserve: waits", "  x: y"]
+    assert main(["--run-dir", str(tmp_path), "why"]) == 2
+
+
 @pytest.mark.parametrize(("dropped", "code"), [(True, 0), (False, 1)])
 def test_drop(tmp_path: Path, dropped: bool, code: int) -> None:
     with daemon(tmp_path, {"drop": {"dropped": dropped}}) as asked:

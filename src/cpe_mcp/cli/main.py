@@ -149,7 +149,11 @@ def concentrators(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
 
 
 def why(ask: Ask, arguments: argparse.Namespace) -> tuple[Any, str, int]:
-    """What a new connection to DEST gets, and why."""
+    """What a new connection to DEST gets, and why; with --flow, why a running one is not faster."""
+    if arguments.flow:
+        return _why_flow(ask, arguments.flow)
+    if not arguments.destination:
+        raise UsageError("why takes a destination, or --flow ID")
     host, port = split_destination(arguments.destination)
     result = ask("why", dest=host, port=port, client=arguments.client)
     lines = []
@@ -162,6 +166,19 @@ def why(ask: Ask, arguments: argparse.Namespace) -> tuple[Any, str, int]:
         lines += [f"  {reason['reason']}: {reason['text']}" for reason in answer["reasons"]]
     proxied = all(answer["action"] == "proxy" for answer in result["answers"])
     return result, "\n".join(lines), EXIT_OK if proxied else EXIT_NO
+
+
+def _why_flow(ask: Ask, number: str) -> tuple[Any, str, int]:
+    result = ask("why", id=number)
+    flow = result["flow"]
+    rate = 8e-6 * flow["bytes_down"] / flow["duration_s"] if flow["duration_s"] else 0.0
+    head = (
+        f"{endpoint(flow['server'], flow['server_port'])}: {flow['action']}, {amount(flow['bytes_down'])} down so far"
+    )
+    lines = [f"{head} ({rate:.1f} Mbit/s on average)", *map(_subflow_line, flow["subflows"])]
+    for row in result["reasons"]:
+        lines.append(f"  {row['wan'] + ': ' if row['wan'] else ''}{row['reason']}: {row['text']}")
+    return result, "\n".join(lines), EXIT_OK if flow["action"] == "proxy" else EXIT_NO
 
 
 def check(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
@@ -305,7 +322,8 @@ def _parser() -> argparse.ArgumentParser:
         if name == "flows":
             sub.add_argument("--finished", action="store_true", default=False, help="those that ended last")
         elif name == "why":
-            sub.add_argument("destination", metavar="DEST[:PORT]", help="name or address; [IPV6]:PORT")
+            sub.add_argument("destination", nargs="?", metavar="DEST[:PORT]", help="name or address; [IPV6]:PORT")
+            sub.add_argument("--flow", default="", metavar="ID", help="why is this connection not faster")
             sub.add_argument("--client", default="", metavar="ADDRESS", help="asked for this LAN device")
         elif name == "drop":
             sub.add_argument("id", metavar="ID", help="as flows shows it, such as 0:17")

@@ -64,6 +64,14 @@ class Reason:
     WAN_NO_ROUTE = "wan-no-route"
     WAN_SILENT = "wan-silent"
     WAN_HELD_DOWN = "wan-held-down"
+    # why a running flow is as fast as it is
+    STILL_STARTING = "still-starting"
+    ONE_WAN = "one-wan"
+    NOT_JOINED = "not-joined"
+    WAN_IN_RESERVE = "wan-in-reserve"
+    WAN_FULL = "wan-full"
+    WAN_LOSSY = "wan-lossy"
+    NOT_LIMITED_HERE = "not-limited-here"
     # why a flow ended
     CLOSED = "closed"
     CLIENT_RESET = "client-reset"
@@ -124,6 +132,13 @@ TEXTS: dict[str, str] = {
     Reason.WAN_NO_ROUTE: "the WAN has no default route",
     Reason.WAN_SILENT: "the link is up but nothing comes back over it",
     Reason.WAN_HELD_DOWN: "it answers again and is watched for a moment before it is used",
+    Reason.STILL_STARTING: "it is young: no line is full yet, and slower ones join when the fast one is",
+    Reason.ONE_WAN: "there is only one WAN",
+    Reason.NOT_JOINED: "this WAN is usable and carries no subflow of this connection",
+    Reason.WAN_IN_RESERVE: "this WAN waits as backup, because the faster ones are not busy",
+    Reason.WAN_FULL: "this WAN carries about what fits into it",
+    Reason.WAN_LOSSY: "this WAN loses packets on the way to the concentrator",
+    Reason.NOT_LIMITED_HERE: "the WANs have room: the server, the concentrator or the device sets the pace",
     Reason.CLOSED: "closed by both ends",
     Reason.CLIENT_RESET: "reset by the LAN client",
     Reason.SERVER_RESET: "reset by the server",

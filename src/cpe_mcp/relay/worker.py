@@ -40,9 +40,10 @@ class Worker:
 
     role = ""
 
-    def __init__(self, run_dir: str, index: int, *, parent: int = 0) -> None:
-        """``parent``: end when this process is no longer our parent; 0 for a worker that stands alone."""
-        hello = push_frame(HELLO, {"role": self.role, "index": index, "pid": os.getpid()})
+    def __init__(self, run_dir: str, index: int, *, parent: int = 0, port: int = 0) -> None:
+        """``parent``: end when this process is no longer our parent; 0 for a worker that stands alone. ``port``: where it
+        takes connections, as far as control has to know."""
+        hello = push_frame(HELLO, {"role": self.role, "index": index, "pid": os.getpid(), "port": port})
         self.loop = Loop(on_turn=self.on_turn, on_tick=self._tick)
         self.pipes = Pipes()
         self.control = WorkerEnd(os.path.join(run_dir, CONTROL_SOCKET), hello)
@@ -162,7 +163,7 @@ class Worker:
     def _read_control(self) -> None:
         for kind, payload in self.control.receive():
             if kind == LIST:
-                self._send_flows(payload["id"], int(payload["limit"]), str(payload.get("filter", "")))
+                self._send_flows(payload["id"], self._chosen(payload))
             elif kind == DROP:
                 self._drop(payload["id"], int(payload["flow"]))
             else:
@@ -171,12 +172,19 @@ class Worker:
             self.loop.forget_level(self._control_fd)
             self._sent_counters = {}
 
-    def _send_flows(self, request: Any, limit: int, text: str) -> None:
-        """The newest live flows, answer to ``list``; ``more`` says that another frame follows."""
+    def _chosen(self, payload: Any) -> list[Flow]:
+        """The flows that a ``list`` asks for, the newest first."""
+        if "flow" in payload:
+            flow = self.live.get(payload["flow"])
+            return [flow] if flow is not None else []
         newest = list(self.live.values())[::-1]
+        text = payload.get("filter", "")
         if text:
             newest = [flow for flow in newest[:FILTERED_MAX] if flow.matches(text)]
-        chosen = newest[: max(0, limit)]
+        return newest[: max(0, payload["limit"])]
+
+    def _send_flows(self, request: Any, chosen: list[Flow]) -> None:
+        """Live flows, answer to ``list``; ``more`` says that another frame follows."""
         for start in range(0, max(1, len(chosen)), FLOWS_PER_FRAME):
             rows = [flow.describe() for flow in chosen[start : start + FLOWS_PER_FRAME]]
             more = start + FLOWS_PER_FRAME < len(chosen)

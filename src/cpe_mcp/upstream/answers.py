@@ -128,13 +128,7 @@ class Answers:
     async def flows(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Live flows with their subflows; ``limit``, ``filter``."""
         flows, silent = await self._control.live_flows(_limit(args), _filter(args))
-        backup = {row["name"] for row in self._control.paths.report() if row["backup"]}
-        for flow in flows:
-            for subflow in flow.setdefault("subflows", []):
-                subflow["local"] = _endpoint(subflow["local"], subflow.pop("local_port"))
-                subflow["remote"] = _endpoint(subflow["remote"], subflow.pop("remote_port"))
-                # Backup is a flag of the endpoint: all subflows of a WAN have it, or none.
-                subflow["backup"] = subflow["wan"] in backup
+        self._complete(flows)
         return {"flows": flows, "silent_workers": silent}
 
     async def records(self, args: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,10 +137,7 @@ class Answers:
 
     async def drop(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """End the live flow ``id`` with a reset."""
-        match = re.fullmatch(r"([0-9]{1,4}):([0-9]{1,15})", str(args.get("id", "")))
-        if match is None:
-            raise ApiError("id is missing or none: flows shows the id of each connection, such as 0:17")
-        return {"dropped": await self._control.drop(int(match[1]), int(match[2]))}
+        return {"dropped": await self._control.drop(*_flow_id(args))}
 
     async def concentrators(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Every known concentrator and what each source said."""
@@ -162,10 +153,13 @@ class Answers:
     async def why(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """What a new connection to ``dest`` (address or name), ``port``, from ``client`` gets.
 
-        For a name the answer is that of its first address, and ``answers`` has one for each.
+        For a name the answer is that of its first address, and ``answers`` has one for each. With ``id`` in place of
+        ``dest``: why this live flow is as fast as it is, ``{"flow": ..., "reasons": [...]}``.
         """
         from cpe_mcp.upstream.why import explain
 
+        if args.get("id"):
+            return await self._why_flow(args)
         port, client = _port(args), str(args.get("client") or "")
         if client and not _is_address(client):
             raise ApiError("client is the IPv4 or IPv6 address of a LAN device")
@@ -208,6 +202,26 @@ class Answers:
             return await self._reload()
         except SettingsError as error:
             raise ApiError(f"the settings before stay in force: {error}") from None
+
+    async def _why_flow(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        from cpe_mcp.upstream.why_flow import explain_flow
+
+        flow = await self._control.live_flow(*_flow_id(args))
+        if flow is None:
+            raise ApiError(f"there is no live connection {args['id']}")
+        self._complete([flow])
+        busy_percent = self._control.settings.paths.busy_percent
+        return {"flow": flow, "reasons": explain_flow(flow, self._wans(), busy_percent=busy_percent)}
+
+    def _complete(self, flows: list[dict[str, Any]]) -> None:
+        """What the workers do not know of subflows: whether a WAN is backup now."""
+        backup = {row["name"] for row in self._control.paths.report() if row["backup"]}
+        for flow in flows:
+            for subflow in flow.setdefault("subflows", []):
+                subflow["local"] = _endpoint(subflow["local"], subflow.pop("local_port"))
+                subflow["remote"] = _endpoint(subflow["remote"], subflow.pop("remote_port"))
+                # Backup is a flag of the endpoint: all subflows of a WAN have it, or none.
+                subflow["backup"] = subflow["wan"] in backup
 
     def _facts(self, address: Address, port: int, client: str, name: str) -> Facts:
         from cpe_mcp.kernel.hardware_address import hardware_address
@@ -297,6 +311,14 @@ def _limit(args: Mapping[str, Any]) -> int:
     if not isinstance(limit, int) or not 1 <= limit <= LIMIT_MAX:
         raise ApiError(f"limit is a number from 1 to {LIMIT_MAX}")
     return limit
+
+
+def _flow_id(args: Mapping[str, Any]) -> tuple[int, int]:
+    """Worker and number of ``id``. Raises ApiError."""
+    match = re.fullmatch(r"([0-9]{1,4}):([0-9]{1,15})", str(args.get("id", "")))
+    if match is None:
+        raise ApiError("id is missing or none: flows shows the id of each connection, such as 0:17")
+    return int(match[1]), int(match[2])
 
 
 def _filter(args: Mapping[str, Any]) -> str:

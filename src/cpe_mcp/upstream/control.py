@@ -171,11 +171,18 @@ class Control:
         flows = sorted(query.rows, key=lambda flow: float(flow["started"]), reverse=True)
         return flows[:limit], len(query.waiting)
 
+    async def live_flow(self, index: int, number: int) -> dict[str, Any] | None:
+        """One live flow; None: that worker has no such flow, or is not there."""
+        query = await self._ask(self._of_index(index), LIST, {"flow": number})
+        return query.rows[0] if query.rows else None
+
     async def drop(self, index: int, number: int) -> bool:
         """End a live flow. False: that worker has no such flow, or is not there."""
-        workers = [worker for worker in self.workers if worker.index == index]
-        query = await self._ask(workers, DROP, {"flow": number})
+        query = await self._ask(self._of_index(index), DROP, {"flow": number})
         return any(row["dropped"] for row in query.rows)
+
+    def _of_index(self, index: int) -> list[Worker]:
+        return [worker for worker in self.workers if worker.index == index]
 
     async def _ask(self, workers: Sequence[Worker], kind: str, payload: Mapping[str, Any]) -> Query:
         """Ask these workers, and wait a moment for all to answer."""
