@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ EF, AF41 = 46, 34
 CONCENTRATOR6 = "2001:db8:c0::1"
 PRESERVE = dscp_table(DscpSettings())
 SIZE = 400_000
+MANUAL = Path(__file__).parents[2] / "docs/manual/rules.md"
 COUNTERS = """
 table inet seen {
   chain to_concentrator {
@@ -33,6 +36,16 @@ table inet seen {
     ip dscp cs0 counter comment "v4 none"
     ip6 dscp ef counter comment "v6 ef"
     ip6 dscp cs0 counter comment "v6 none"
+  }
+}
+"""
+ANSWERS = """
+table inet seen {
+  chain from_concentrator {
+    type filter hook prerouting priority raw; policy accept;
+    tcp sport != 5124 return
+    ip dscp ef counter comment "v4 ef"
+    ip dscp cs0 counter comment "v4 none"
   }
 }
 """
@@ -116,6 +129,26 @@ def test_the_dscp_of_a_lan_connection_reaches_the_concentrator_and_comes_back(wo
     assert at_concentrator["v4 ef"] > 3 * at_concentrator["v4 none"], at_concentrator
     assert difference(lan, counted(world.client))["v4 ef"] > 0, "the answers to the device"
     world.change(pool_size=0)
+
+
+@pytest.mark.requirement("5.6.5-a")
+@pytest.mark.parametrize("pool_size", [0, 2])
+def test_the_manuals_table_makes_the_concentrator_answer_alike(world: World, pool_size: int) -> None:
+    (table,) = re.findall(r"^table inet mcp_dscp \{.*?^\}", MANUAL.read_text(), re.M | re.S)
+    run("ip", "netns", "exec", world.far, "nft", "-f", "-", stdin=table)
+    run("ip", "netns", "exec", world.router, "nft", "-f", "-", stdin=ANSWERS)
+    try:
+        world.change(pool_size=pool_size)
+        if pool_size:
+            world.up_control.wait_counter("pool_ready", pool_size)
+        before = counted(world.router)
+        upload(world, EF)
+        answers = difference(before, counted(world.router))
+        assert answers["v4 ef"] > answers["v4 none"], answers
+    finally:
+        world.change(pool_size=0)
+        run("ip", "netns", "exec", world.far, "nft", "delete", "table", "inet", "mcp_dscp")
+        run("ip", "netns", "exec", world.router, "nft", "delete", "table", "inet", "seen")
 
 
 @pytest.mark.requirement("5.6.5-a")

@@ -26,6 +26,8 @@ class Worker:
         self._connection = connection
         self.index = -1
         self.pid = 0
+        self.port = 0
+        """Where it takes connections; 0 when it did not say."""
         self.counters: dict[str, int] = {}
         """Last ``counters`` frame."""
 
@@ -131,6 +133,7 @@ class ControlServer:
                 continue
             if kind == HELLO:
                 worker.index, worker.pid = int(payload["index"]), int(payload["pid"])
+                worker.port = int(payload.get("port", 0))
                 self._on_hello(worker)
             else:
                 self._on_frame(worker, kind, payload)

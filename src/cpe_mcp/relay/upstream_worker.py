@@ -414,7 +414,7 @@ class UpstreamWorker(Worker):
     role = "upstream"
 
     def __init__(self, run_dir: str, index: int, port: int) -> None:
-        super().__init__(run_dir, index)
+        super().__init__(run_dir, index, port=port)
         self.snapshot: Snapshot = EMPTY
         self.pool = Pool(self.loop, self.trouble)
         self.wan_of: dict[str, str] = {}
