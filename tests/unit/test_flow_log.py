@@ -48,8 +48,13 @@ def test_addresses_are_masked_or_whole() -> None:
 
 
 def test_the_switch_and_its_independence_of_the_level(caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger().setLevel(logging.ERROR)
-    log_flow(RECORD, LoggingSettings(flows=False))
-    assert caplog.records == []
-    log_flow(RECORD, LoggingSettings(flows=True))
-    assert [record.getMessage()[:5] for record in caplog.records] == ["flow "]
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        log_flow(RECORD, LoggingSettings(flows=False))
+        assert caplog.records == []
+        log_flow(RECORD, LoggingSettings(flows=True))
+        assert [record.getMessage()[:5] for record in caplog.records] == ["flow "]
+    finally:
+        root.setLevel(before)
