@@ -36,7 +36,7 @@ const METHODS = {
 	records: { limit: NUMBER, filter: TEXT },
 	concentrators: {},
 	check: {},
-	why: { dest: TEXT, port: NUMBER, client: TEXT },
+	why: { dest: TEXT, port: NUMBER, client: TEXT, id: TEXT },
 	speedtest: { action: TEXT, wan: TEXT },
 	drop: { id: TEXT },
 	support: { full: BOOLEAN },
