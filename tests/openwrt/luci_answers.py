@@ -38,7 +38,7 @@ def status() -> dict[str, Any]:
         ],
         "sources": [],
         "radius": {"enabled": False, "accepted": False, "reason": "", "text": "not asked", "detail": "", "server": ""},
-        "pool": {"size": 8, "ready": 8, "taken": 41, "missed": 1, "died": 0},
+        "pool": {"size": 8, "ready": 8, "plain": 0, "taken": 41, "missed": 1, "died": 0},
         "live": 3,
         "workers": [{"index": 0, "pid": 4711, "counters": {}}],
         "totals": {},
@@ -77,7 +77,7 @@ def history() -> dict[str, Any]:
 def flow(**others: Any) -> dict[str, Any]:
     """A live one over both lines."""
     row = {
-        "id": "0-7", "started": time.time() - 42, "client": "192.168.1.20", "client_port": 50412, "server": "203.0.113.80",
+        "id": "0:7", "started": time.time() - 42, "client": "192.168.1.20", "client_port": 50412, "server": "203.0.113.80",
         "server_port": 443, "family": 4, "concentrator": "home", "wan": "dsl", "action": "proxy", "reason": "pooled",
         "pooled": True, "first_byte_ms": 38.0, "bytes_up": 1_200_000, "bytes_down": 184_000_000, "duration_s": 42.0,
         "end": "", "mptcp": True, "fallback": "", "bytes_by_wan": {},
@@ -99,9 +99,9 @@ def flows(args: dict[str, Any]) -> dict[str, Any]:
     """Three, one of them with a hostile name; ``filter`` and ``limit`` as the daemon has them."""
     rows = [
         flow(),
-        flow(id="0-8", server="2001:db8:50::80", family=6, client="192.168.1.31", action="direct", reason="no-ipv6",
+        flow(id="0:8", server="2001:db8:50::80", family=6, client="192.168.1.31", action="direct", reason="no-ipv6",
              concentrator="", subflows=[], bytes_down=2_100_000, started=time.time() - 300, duration_s=300.0, wan=""),
-        flow(id="0-9", server="198.51.100.99", client="192.168.1.22", bytes_down=900, bytes_up=400, domain=HOSTILE,
+        flow(id="0:9", server="198.51.100.99", client="192.168.1.22", bytes_down=900, bytes_up=400, domain=HOSTILE,
              subflows=[], started=time.time() - 2, duration_s=2.0, wan="lte"),
     ]  # fmt: skip
     wanted = str(args.get("filter", "")).lower()
@@ -113,10 +113,10 @@ def records(_: dict[str, Any]) -> dict[str, Any]:
     """One large download over both lines, one small one, one upload over one line."""
     return {
         "flows": [
-            flow(id="0-3", domain="example.com", bytes_down=272_000_000, duration_s=31.0, end="closed", subflows=[],
+            flow(id="0:3", domain="example.com", bytes_down=272_000_000, duration_s=31.0, end="closed", subflows=[],
                  bytes_by_wan={"dsl": {"down": 171_400_000, "up": 1}, "lte": {"down": 100_600_000, "up": 1}}),
-            flow(id="0-2", bytes_down=4000, end="closed", started=time.time() - 100),
-            flow(id="0-1", bytes_down=1000, bytes_up=64_000_000, end="closed", started=time.time() - 200,
+            flow(id="0:2", bytes_down=4000, end="closed", started=time.time() - 100),
+            flow(id="0:1", bytes_down=1000, bytes_up=64_000_000, end="closed", started=time.time() - 200,
                  bytes_by_wan={"dsl": {"down": 1, "up": 64_000_000}}),
         ]
     }  # fmt: skip
@@ -126,23 +126,29 @@ def check() -> dict[str, Any]:
     """Something is wrong with the key."""
     return {
         "stages": [
-            {"stage": "settings", "ok": True, "detail": "/etc/config/cpe-mcp", "next": ""},
-            {"stage": "wan", "ok": True, "detail": "dsl, lte", "next": ""},
-            {"stage": "discovery", "ok": True, "detail": "home (static)", "next": ""},
-            {"stage": "authentication", "ok": True, "detail": "not asked", "next": ""},
-            {"stage": "concentrator", "ok": False, "detail": "home has not accepted a connection yet",
-             "next": "check that it runs, and that TCP to its port is not blocked on the way"},
+            {"stage": "settings", "ok": True, "detail": "/etc/config/cpe-mcp", "next": "", "info": False},
+            {"stage": "wan", "ok": True, "detail": "dsl, lte", "next": "", "info": False},
+            {"stage": "discover", "ok": True, "detail": "home (static)", "next": "", "info": False},
+            {"stage": "authenticate", "ok": True, "detail": "not asked", "next": "", "info": False},
+            {"stage": "connect", "ok": False, "detail": "home has not accepted a connection yet",
+             "next": "check that it runs, and that TCP to its port is not blocked on the way", "info": False},
+            {"stage": "sqm", "ok": True, "detail": "SQM shapes eth1 to 50 / 10 Mbit/s down / up",
+             "next": "keep it", "info": True},
         ]
     }  # fmt: skip
 
 
 def why(args: dict[str, Any]) -> dict[str, Any]:
-    """It would go over both."""
-    return {
-        "destination": "203.0.113.80", "port": args.get("port", 443), "family": 4, "action": "proxy", "concentrator": "home",
-        "wan": "dsl", "rule": {"name": "", "section": "", "action": ""},
+    """It would go over both; a live one is held back by a line that waits."""
+    if "id" in args:
+        return {"flow": flow(), "reasons": [{"reason": "wan-in-reserve", "text": "it waits in reserve", "wan": "lte"}]}
+    answer = {
+        "destination": "203.0.113.80", "port": args.get("port", 443), "client": "", "family": 4, "action": "proxy",
+        "concentrator": "home", "wan": "dsl", "rule": {"name": "", "section": "", "action": ""},
         "reasons": [{"reason": "proxied", "text": "carried over Multipath TCP"}],
     }  # fmt: skip
+    other = answer | {"destination": "2001:db8:50::80", "family": 6, "action": "direct", "wan": "", "concentrator": ""}
+    return answer | {"name": args["dest"], "answers": [answer, other]}
 
 
 def speed(state: str) -> dict[str, Any]:

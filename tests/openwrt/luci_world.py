@@ -192,6 +192,10 @@ class LuciWorld:
     def _install(self) -> None:
         """Where the packages put it."""
         shutil.copytree(APP / "htdocs", self.folder / "www", dirs_exist_ok=True)
+        jsmin = shutil.which("jsmin")
+        for script in (self.folder / "www").rglob("*.js") if jsmin is not None else ():
+            done = subprocess.run([str(jsmin)], input=script.read_bytes(), capture_output=True, check=True)
+            script.write_bytes(done.stdout)  # as LuCI's build does
         shutil.copytree(APP / "root", self.folder, dirs_exist_ok=True)
         plugins = self.folder / "usr/share/rpcd/ucode"
         plugins.mkdir(parents=True, exist_ok=True)

@@ -117,30 +117,32 @@ def test_connections_can_be_seen_filtered_and_ended(world: LuciWorld) -> None:
     browser.wait(lambda: browser.count(".cpe-flow[data-flow]") == 3, "three connections")
     assert answers.HOSTILE in browser.text("#cpe-flows"), "a name is text"
     assert browser.run("return window.hacked") is None
-    browser.click('[data-flow="0-7"] [data-act=details]')
+    browser.click('[data-flow="0:7"] [data-act=details]')
     browser.wait_text("198.51.100.2:41002", "#cpe-flows")
+    browser.wait_text("Why it is as fast as it is", "#cpe-flows")
+    assert {"id": "0:7"} in world.daemon.asked("why")
     world.shoot("connections-light")
     browser.click("button[data-sort=down]")
     order = browser.run("return [...document.querySelectorAll('[data-flow]')].map(e => e.dataset.flow)")
-    assert order == ["0-7", "0-8", "0-9"]
+    assert order == ["0:7", "0:8", "0:9"]
     browser.type("#cpe-filter", "1.31")
     browser.wait(lambda: browser.count(".cpe-flow[data-flow]") == 1, "one connection")
     browser.wait(lambda: {"limit": 200, "filter": "1.31"} in world.daemon.asked("flows"), "the daemon to filter")
     browser.type("#cpe-filter", "")
     browser.run("document.querySelector('#cpe-filter').dispatchEvent(new Event('input'))")
     browser.wait(lambda: browser.count(".cpe-flow[data-flow]") == 3, "all again")
-    browser.click('[data-flow="0-9"] [data-act=drop]')
+    browser.click('[data-flow="0:9"] [data-act=drop]')
     browser.wait_text("ends at once", ".modal")
     browser.click(".modal [data-act=confirm]")
-    browser.wait(lambda: world.daemon.asked("drop") == [{"id": "0-9"}], "the question to drop")
+    browser.wait(lambda: world.daemon.asked("drop") == [{"id": "0:9"}], "the question to drop")
     _no_complaints(browser)
 
 
 def test_one_click_leaves_a_site_to_plain_forwarding(world: LuciWorld) -> None:
     world.configure(*TWO_WANS, ("rule", "", {"name": "before", "action": "proxy"}))
     browser = world.open("connections")
-    browser.wait(lambda: browser.count('[data-flow="0-7"]'), "the connection")
-    browser.click('[data-flow="0-7"] [data-act=direct]')
+    browser.wait(lambda: browser.count('[data-flow="0:7"]'), "the connection")
+    browser.click('[data-flow="0:7"] [data-act=direct]')
     browser.wait_text("Servers see the address of the concentrator", ".modal")
     world.shoot("connections-direct")
     browser.click(".modal [data-act=confirm]")
@@ -156,12 +158,13 @@ def test_one_click_leaves_a_site_to_plain_forwarding(world: LuciWorld) -> None:
 @pytest.mark.requirement("Y-10")
 def test_diagnostics(world: LuciWorld) -> None:
     browser = world.open("diagnostics")
-    browser.wait(lambda: browser.count(".cpe-stage") == 5, "the stages")
+    browser.wait(lambda: browser.count(".cpe-stage") == 6, "the stages")
     assert browser.count(".cpe-stage[data-ok='0']") == 1
-    assert "Next: check that it runs" in browser.text("[data-stage=concentrator]")
+    assert "Next: check that it runs" in browser.text("[data-stage=connect]")
     browser.type("#cpe-dest", "example.com")
     browser.click("#cpe-why")
-    browser.wait_text("goes over all WANs", "#cpe-why-answer")
+    browser.wait_text("203.0.113.80:443 goes over all WANs (concentrator home, first line dsl)", "#cpe-why-answer")
+    assert "[2001:db8:50::80]:443 goes directly" in browser.text("#cpe-why-answer")
     assert world.daemon.asked("why") == [{"dest": "example.com", "port": 443}]
     world.daemon.answers["speedtest"] = lambda args: answers.speed("running")
     browser.click("#cpe-speed-start")

@@ -27,6 +27,7 @@ return baseclass.extend({
 	records: method('records', [ 'limit', 'filter' ]),
 	check: method('check'),
 	why: method('why', [ 'dest', 'port', 'client' ]),
+	whyFlow: method('why', [ 'id' ]),
 	speedtest: method('speedtest', [ 'action', 'wan' ]),
 	drop: method('drop', [ 'id' ]),
 	support: method('support')

@@ -62,6 +62,11 @@ function widgetOf(type, name, option) {
 		const standard = shownDefault(type, name, option);
 
 		o.password = option.kind === 'secret';
+		o.textvalue = function(section_id) {
+			const values = L.toArray(this.cfgvalue(section_id));
+
+			return E('span', {}, [ values.length ? values.join(', ') : standard || '–' ]);
+		};
 
 		if (standard !== '' && !o.password)
 			o.placeholder = standard + (option.unit ? ' ' + option.unit : '');

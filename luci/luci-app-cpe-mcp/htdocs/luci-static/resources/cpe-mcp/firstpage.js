@@ -103,6 +103,7 @@ return baseclass.extend({
 
 			this.problem = el('div', { 'id': 'cpe-problem' }));
 
+		this.root.addEventListener('input', L.bind(function() { dom.content(this.problem, []) }, this));
 		this.advise();
 
 		return this.root;

@@ -54,6 +54,7 @@ return view.extend({
 		this.key = 'started';
 		this.descending = true;
 		this.open = {};
+		this.why = {};
 		this.notice = el('div', {});
 		this.list = el('div', { 'id': 'cpe-flows' });
 		this.count = el('span', { 'class': 'cpe-quiet', 'id': 'cpe-count' });
@@ -78,7 +79,10 @@ return view.extend({
 		}, this));
 
 		this.show(loaded[0]);
-		poll.add(L.bind(function() { return this.ask().then(L.bind(this.show, this)) }, this), REFRESH_S);
+		poll.add(L.bind(function() {
+			return Promise.all([ this.ask() ].concat(Object.keys(this.open).map(L.bind(this.askWhy, this))))
+				.then(L.bind(function(answers) { this.show(answers[0]) }, this));
+		}, this), REFRESH_S);
 
 		return page;
 	},
@@ -174,12 +178,31 @@ return view.extend({
 	},
 
 	toggle: function(flow) {
-		this.open[flow.id] = !this.open[flow.id];
-		this.draw();
+		if (this.open[flow.id]) {
+			delete this.open[flow.id];
+			this.draw();
+		}
+		else {
+			this.open[flow.id] = true;
+			this.draw();
+			this.askWhy(flow.id).then(L.bind(this.draw, this));
+		}
+	},
+
+	/* why an opened connection is as fast as it is; one that has ended is closed */
+	askWhy: function(id) {
+		return api.whyFlow(String(id)).then(L.bind(function(reply) {
+			this.why[id] = reply.reasons || [];
+		}, this), L.bind(function() {
+			delete this.why[id];
+		}, this));
 	},
 
 	subflows: function(names, flow) {
 		const rows = flow.subflows || [];
+		const why = (this.why[flow.id] || []).map(function(row) {
+			return el('li', {}, row.wan ? [ parts.wan(names, row.wan), ' ' ] : null, parts.reason(row));
+		});
 
 		return el('div', { 'class': 'cpe-subflows' },
 			el('div', { 'class': 'cpe-quiet' }, [
@@ -195,7 +218,8 @@ return view.extend({
 					parts.pair(units.bytes(subflow.bytes_down), units.bytes(subflow.bytes_up)),
 					el('span', {}, _('round trip %s').format(units.ms(subflow.rtt_ms))),
 					el('span', {}, _('%d sent again').format(subflow.retransmits || 0)));
-			}) : el('p', { 'class': 'cpe-quiet' }, _('No subflows are known of this connection.')));
+			}) : el('p', { 'class': 'cpe-quiet' }, _('No subflows are known of this connection.')),
+			why.length ? [ el('div', {}, _('Why it is as fast as it is:')), el('ul', { 'class': 'cpe-why-flow' }, why) ] : null);
 	},
 
 	confirm: function(title, content, label, style, act) {

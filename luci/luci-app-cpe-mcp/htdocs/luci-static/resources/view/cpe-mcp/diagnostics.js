@@ -18,14 +18,18 @@ const el = parts.el;
 const STAGES = {
 	settings: _('Settings'),
 	wan: _('Access lines'),
-	wans: _('Access lines'),
-	discovery: _('Discovery of a concentrator'),
-	authentication: _('Authentication'),
+	discover: _('Discovery of a concentrator'),
+	authenticate: _('Authentication'),
 	worker: _('Relay worker'),
-	concentrator: _('Connection to the concentrator'),
-	interception: _('Interception of the LAN\'s connections'),
+	connect: _('Connection to the concentrator'),
+	intercept: _('Interception of the LAN\'s connections'),
 	join: _('Joining of further lines'),
-	aggregate: _('Use of several lines at once')
+	aggregate: _('Use of several lines at once'),
+	bridge: _('Bridge filter'),
+	rules: _('Routing rules of others'),
+	sqm: 'SQM',
+	mwan3: 'mwan3',
+	pbr: 'pbr'
 };
 
 const ACTIONS = {
@@ -33,6 +37,21 @@ const ACTIONS = {
 	direct: _('goes directly, over one WAN'),
 	block: _('is refused')
 };
+
+/* a name may have several addresses, each with an answer of its own */
+function whyAnswer(answer) {
+	const rule = answer.rule ? answer.rule.name || answer.rule.section : '';
+	const by = [
+		answer.concentrator ? _('concentrator %s').format(answer.concentrator) : '',
+		answer.wan ? _('first line %s').format(answer.wan) : '',
+		rule ? _('rule %s').format(rule) : ''
+	].filter(Boolean).join(', ');
+
+	return el('div', {},
+		el('p', {}, el('strong', {}, units.endpoint(answer.destination, answer.port)), ' ',
+			ACTIONS[answer.action] || answer.action, by ? ' (%s)'.format(by) : ''),
+		el('ul', {}, (answer.reasons || []).map(function(row) { return el('li', {}, parts.reason(row)) })));
+}
 
 return view.extend({
 	load: function() {
@@ -92,10 +111,10 @@ return view.extend({
 
 		dom.content(this.stages, checked.stages.map(function(row) {
 			return el('div', { 'class': 'cpe-stage', 'data-stage': row.stage, 'data-ok': row.ok ? '1' : '0' },
-				row.ok ? parts.badge('good', _('good')) : parts.badge('bad', _('bad')),
+				row.info ? parts.badge('idle', _('note')) : row.ok ? parts.badge('good', _('good')) : parts.badge('bad', _('bad')),
 				el('div', {},
 					el('strong', {}, STAGES[row.stage] || row.stage), ' ', el('span', { 'class': 'cpe-quiet' }, row.detail),
-					row.ok || !row.next ? null : el('div', {}, _('Next: %s').format(row.next))));
+					!row.next ? null : el('div', {}, _('Next: %s').format(row.next))));
 		}));
 	},
 
@@ -108,18 +127,7 @@ return view.extend({
 		}
 
 		return api.why(dest, +port).then(L.bind(function(reply) {
-			const rule = reply.rule ? reply.rule.name || reply.rule.section : '';
-			const by = [
-				reply.concentrator ? _('concentrator %s').format(reply.concentrator) : '',
-				reply.wan ? _('first line %s').format(reply.wan) : '',
-				rule ? _('rule %s').format(rule) : ''
-			].filter(Boolean).join(', ');
-
-			dom.content(this.why, [
-				el('p', {}, el('strong', {}, units.endpoint(reply.destination || dest, reply.port || port)), ' ',
-					ACTIONS[reply.action] || reply.action, by ? ' (%s)'.format(by) : ''),
-				el('ul', {}, (reply.reasons || []).map(function(row) { return el('li', {}, parts.reason(row)) }))
-			]);
+			dom.content(this.why, (reply.answers && reply.answers.length ? reply.answers : [ reply ]).map(whyAnswer));
 		}, this), L.bind(function(found) {
 			dom.content(this.why, parts.trouble(found));
 		}, this));
