@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -56,6 +57,12 @@ class Program:
         output = subprocess.DEVNULL if self._log is None else self._log.open("ab")
         self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
+    def wait(self) -> None:
+        """Until it has ended by itself."""
+        if self.process is not None:
+            self.process.wait()
+            self.process = None
+
     def stop(self) -> None:
         """End it, if it runs."""
         if self.process is not None:
@@ -82,7 +89,11 @@ class Ubusd(Program):
     def start(self) -> None:
         """Run it until it listens."""
         super().start()
-        wait_for(self.socket.exists, f"ubusd at {self.socket}")
+        wait_for(self._listens, f"ubusd at {self.socket}")
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.socket)) == 0
 
     def ubus(self, *args: str, timeout_s: float = 10.0) -> subprocess.CompletedProcess[str]:
         """``ubus ARGS`` on this bus."""

@@ -2,8 +2,12 @@
 
 The module has one connection per process, answers a call only from within its callback, and crashes when two threads are
 in it. So one thread of ours does everything with it: it sleeps on the module's socket and on a wake-up descriptor, lets
-the module serve what is readable, and runs our commands in between. A callback waits there for the event loop's answer;
-the event loop never waits for it. The module does not notice that ubusd is gone, but its socket does.
+the module serve what is readable, and publishes in between. A callback waits there for the event loop's answer; the event
+loop never waits for it. The module does not notice that ubusd is gone, but its socket does.
+
+While the module itself waits for ubusd, all of Python does (seen with ``send`` and a ubusd that was stopped), and a reply
+that is not UTF-8 makes it use freed memory. So objects are its business, and calls and events go over a connection of the
+own client.
 """
 
 from __future__ import annotations
@@ -37,8 +41,9 @@ LOST = select.POLLHUP | select.POLLERR | select.POLLNVAL
 class PythonUbus:
     """See :class:`.interface.Bus`; made by :func:`connect`."""
 
-    def __init__(self, module: ModuleType, socket_path: str) -> None:
+    def __init__(self, module: ModuleType, socket_path: str, own: client.OwnBus) -> None:
         self._module = module
+        self._own = own
         self._socket_path = socket_path
         self._loop = asyncio.get_running_loop()
         self._lost = asyncio.Event()
@@ -55,7 +60,7 @@ class PythonUbus:
         """Connect. Raises OSError when nobody listens there."""
         _keep_exit_codes()
         threading.Thread(target=self._run, name="ubus", daemon=True).start()
-        await asyncio.wrap_future(self._opened)
+        await asyncio.shield(asyncio.wrap_future(self._opened))
 
     async def add(self, name: str, methods: Mapping[str, ObjectMethod]) -> None:
         """Publish an object. Raises BusError."""
@@ -68,40 +73,32 @@ class PythonUbus:
     async def call(
         self, name: str, method: str, args: Mapping[str, Any], *, timeout_s: float = CALL_TIMEOUT_S
     ) -> dict[str, Any]:
-        """Another object's reply. Raises BusError. On a connection of our own: the module's call keeps all of Python
-        waiting until the answer is there, and one that is not UTF-8 makes it use freed memory."""
-        try:
-            bus = await client.connect(self._socket_path)
-        except OSError:
-            raise BusError(Status.CONNECTION_FAILED, f"{name} {method}") from None
-        try:
-            return await bus.call(name, method, args, timeout_s=timeout_s)
-        finally:
-            await bus.close()
+        """Another object's reply. Raises BusError."""
+        return await self._own.call(name, method, args, timeout_s=timeout_s)
 
     async def send(self, event: str, data: Mapping[str, Any]) -> None:
         """Send an event. Raises BusError."""
-        what = f"event {event}"
-        if not await self._do(lambda: self._module.send(event, dict(data)), what):
-            raise BusError(Status.CONNECTION_FAILED, what)
+        await self._own.send(event, data)
 
     async def listen(self, pattern: str, handler: EventHandler) -> None:
         """Hear events. Raises BusError."""
-
-        def heard(event: str, data: dict[str, Any]) -> None:
-            self._loop.call_soon_threadsafe(handler, event, data)
-
-        await self._do(lambda: self._module.listen((pattern, heard)), f"listening to {pattern}")
+        await self._own.listen(pattern, handler)
 
     async def wait_lost(self) -> None:
         """Returns when ubusd is gone."""
-        await self._lost.wait()
+        either = [self._loop.create_task(wait()) for wait in (self._lost.wait, self._own.wait_lost)]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in either:
+                task.cancel()
 
     async def close(self) -> None:
         """Leave the bus."""
         self._closing = True
         self._wake_up()
-        await asyncio.wrap_future(self._done)
+        await self._own.close()
+        await asyncio.shield(asyncio.wrap_future(self._done))
         if self._wake >= 0:
             os.close(self._wake)
             self._wake = -1
@@ -145,16 +142,15 @@ class PythonUbus:
             descriptor = next(iter(_connections(self._socket_path) - before), None)
             if descriptor is None:
                 raise OSError(f"no connection to {self._socket_path} among this process's descriptors")
-        except BaseException as error:
-            self._opened.set_exception(error if isinstance(error, OSError) else OSError(str(error)))
-            self._end()
-            return
-        self._opened.set_result(None)
-        try:
+            self._opened.set_result(None)
             self._serve(descriptor)
-        except BaseException:
-            log.exception("the ubus thread ends")
-        self._module.disconnect()
+        except BaseException as error:
+            if self._opened.done():
+                log.exception("the ubus thread ends")
+            else:
+                self._opened.set_exception(error if isinstance(error, OSError) else OSError(str(error)))
+        if self._module.get_connected():
+            self._module.disconnect()
         self._end()
 
     def _serve(self, descriptor: int) -> None:
@@ -194,7 +190,12 @@ class PythonUbus:
 
 async def connect(socket_path: str = DEFAULT_SOCKET) -> PythonUbus:
     """A connection to ubusd through the module. Raises OSError when nobody listens there, ImportError without it."""
-    bus = PythonUbus(importlib.import_module("ubus"), socket_path)
+    own = await client.connect(socket_path)  # also because the module would wait for ever for a ubusd that hangs
+    try:
+        bus = PythonUbus(importlib.import_module("ubus"), socket_path, own)
+    except ImportError:
+        await own.close()
+        raise
     try:
         await bus.start()
     except BaseException:

@@ -93,7 +93,7 @@ class BusService:
             try:
                 bus = await connect(self._socket_path)
             except OSError as error:
-                self._say_once(f"no ubus at {self._socket_path}: {error}")
+                self._say_once(f"no ubus at {self._socket_path}: {str(error).strip()}")
                 self._events.clear()
             else:
                 pause = RECONNECT_S
