@@ -54,7 +54,7 @@ def test_switched_off_it_still_guards_the_concentrators_and_carries_on_what_was_
 
 
 def test_each_family_by_itself() -> None:
-    four = "\n".join(rules(PLAN._replace(active6=False), "take"))
+    four = "\n".join(rules(PLAN._replace(active6=False), "deliver"))
     assert "tproxy ip to :5125" in four
     assert "tproxy ip6" not in four
 

@@ -4,7 +4,8 @@
 The chains are flushed and filled again; the sets that fill at run time (``direct4``, ``direct6``, the names' addresses that
 dnsmasq adds) and the rules' counters keep what they have.
 
-``prerouting`` finds new TCP connections of the LAN, ``intercept`` chooses among them, ``take`` hands them to a worker.
+``prerouting`` finds new TCP connections of the LAN, ``intercept`` chooses among them, ``take`` asks what the user's firewall
+would say (:mod:`cpe_mcp.policy.firewall_rules`, chains ``fw4`` and ``fw4_*``), ``deliver`` hands them to a worker.
 ``forward`` is there while a rule blocks something or QUIC is refused: it sees what is forwarded, so that nothing depends on
 whether connections are taken at this moment. Rules stand in both in the same order, and the first match ends the walk.
 """
@@ -18,14 +19,17 @@ import subprocess
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from cpe_mcp.kernel.numbers import MARK_DSCP_MASK, MARK_DSCP_SHIFT, MARK_LOCAL, NFT_TABLE
+from cpe_mcp.kernel.numbers import MARK_DSCP_MASK, MARK_DSCP_SHIFT, MARK_LOCAL, MARK_STRICT, NFT_TABLE, STRICT4, STRICT6
 from cpe_mcp.policy.address_space import GLOBAL6, NOT_GLOBAL4
 from cpe_mcp.policy.decide import BLOCK, DIRECT, PROXY
+from cpe_mcp.policy.firewall_rules import NO_FIREWALL, NOTHING_PASSES, FirewallView, view_of
 from cpe_mcp.policy.rules import Rule
 
 log = logging.getLogger(__name__)
 
 NFT_TIMEOUT_S = 10.0
+FIREWALL_TABLE = "fw4"
+"""Of OpenWrt's firewall, family inet."""
 QUIC_PORT = 443
 NAME_TIMEOUT_S = 86400
 """How long an address stays in a name's set after dnsmasq put it there or a connection last used it. Long, because clients
@@ -63,7 +67,7 @@ class Interception(NamedTuple):
     """Connections to concentrators may carry a DSCP."""
 
 
-CHAINS = ("prerouting", "intercept", "take", "forward", "refuse", "quic", "output", "dscp")
+CHAINS = ("prerouting", "intercept", "take", "deliver", "forward", "refuse", "quic", "output", "dscp")
 """The base chains, with their hooks, are made anew each time: a hook that is not needed costs every packet something."""
 HOOKS = {
     "prerouting": "type filter hook prerouting priority mangle + 1; policy accept;",
@@ -85,23 +89,25 @@ FAMILIES = ((4, "ip", "ipv4"), (6, "ip6", "ipv6"))
 """Version, the word in ``ip daddr``, the word in ``meta nfproto`` and in type names."""
 
 
-def render(plan: Interception) -> str:
+def render(plan: Interception, firewall: FirewallView = NO_FIREWALL) -> str:
     """The transaction for ``nft -f -``. Idempotent; the first one makes the table."""
     chains = {
         "prerouting": _prerouting(plan),
         "intercept": _intercept(plan),
-        "take": _take(plan),
+        "take": [f"goto {firewall.start or 'deliver'}"] if plan.active4 or plan.active6 else [],
+        "deliver": _deliver(plan),
         "forward": _forward(plan),
         "refuse": REFUSE if "forward" in hooks(plan) else [],
         "quic": _quic(plan),
         "output": _output(plan),
         "dscp": _dscp(plan),
+        **dict(firewall.chains),
     }
     lines = [
         f"add table inet {NFT_TABLE}",
         *(f"add set inet {NFT_TABLE} {definition}" for definition in (*SETS, *_name_sets(plan))),
         *(f"add counter inet {NFT_TABLE} {name}" for name in counters(plan)),
-        *(f"add chain inet {NFT_TABLE} {chain}" for chain in CHAINS),
+        *(f"add chain inet {NFT_TABLE} {chain}" for chain in (*CHAINS, *dict(firewall.chains))),
         f"flush table inet {NFT_TABLE}",
         *(f"delete chain inet {NFT_TABLE} {chain}" for chain in HOOKS),
         *(f"add chain inet {NFT_TABLE} {chain} {{ {HOOKS[chain]} }}" for chain in hooks(plan)),
@@ -178,7 +184,8 @@ def _intercept(plan: Interception) -> list[str]:
         if rule.can_be_tcp():
             # forward counts what it sees: all that is not taken, but for that it must be there
             counted = rule.action == PROXY or not _forward(plan)
-            rules += _matches(rule, verdicts[rule.action], counted=counted, is_tcp=True)
+            strict = f"meta mark set meta mark or {MARK_STRICT:#x} " if rule.is_strict else ""
+            rules += _matches(rule, strict + verdicts[rule.action], counted=counted, is_tcp=True)
     if not plan.take_rest:
         return rules
     rules += _not_global(plan)
@@ -187,11 +194,16 @@ def _intercept(plan: Interception) -> list[str]:
     return [*rules, "goto take"]
 
 
-def _take(plan: Interception) -> list[str]:
+def _deliver(plan: Interception) -> list[str]:
+    """The workers tell strict connections from the others by the listener that they come to."""
+    listeners = [("", {4: "", 6: ""})]
+    if any(rule.is_strict for rule in plan.rules):
+        listeners.insert(0, (f"meta mark and {MARK_STRICT:#x} != 0 ", {4: STRICT4, 6: f"[{STRICT6}]"}))
     return [
-        f"meta nfproto {nfproto} meta l4proto tcp tproxy {protocol} to :{plan.port}"
+        f"{which}meta nfproto {nfproto} meta l4proto tcp tproxy {protocol} to {addresses[version]}:{plan.port}"
         f" meta mark set meta mark or {MARK_LOCAL:#x} accept"
-        for active, (_, protocol, nfproto) in zip((plan.active4, plan.active6), FAMILIES, strict=True)
+        for which, addresses in listeners
+        for active, (version, protocol, nfproto) in zip((plan.active4, plan.active6), FAMILIES, strict=True)
         if active
     ]
 
@@ -199,7 +211,7 @@ def _take(plan: Interception) -> list[str]:
 def _forward(plan: Interception) -> list[str]:
     if not plan.lan or not plan.wans:
         return []
-    blocks = any(rule.action == BLOCK for rule in plan.rules)
+    blocks = any(rule.action == BLOCK or rule.is_strict for rule in plan.rules)
     quic = _quic(plan)
     if not blocks and not quic:
         return []
@@ -216,6 +228,8 @@ def _forward(plan: Interception) -> list[str]:
         elif rule.action == DIRECT:
             rules += _matches(rule, "return")
         else:  # what is forwarded although a rule takes it is UDP, or TCP at a moment when nothing is taken
+            if rule.is_strict:
+                rules += _matches(rule, f"meta l4proto tcp counter name {rule.counter()} goto refuse", counted=False)
             rules += _matches(rule, "goto quic" if quic else "return", counted=False)
     return [*rules, *([*_not_global(plan), "goto quic"] if quic and plan.take_rest else [])]
 
@@ -334,18 +348,50 @@ class Nft:
     def __init__(self) -> None:
         self._text = ""
         self._listing = ""
+        self._firewall = NO_FIREWALL
+        self._chains: set[str] = set()
+        """Of the firewall, as loaded."""
+
+    @property
+    def unsure(self) -> tuple[str, ...]:
+        """Rules of the user's firewall because of which more is left to plain forwarding than they would refuse."""
+        return self._firewall.unsure
 
     def apply(self, plan: Interception, *, verify: bool) -> bool:
-        """Load the table when the plan changed, or when ``verify`` shows that somebody else changed the chains.
+        """Load the table when the plan or the firewall changed, or when ``verify`` shows that somebody else changed our chains.
 
         True: it was loaded. Raises RuntimeError with nft's own words when it refuses.
         """
-        text = render(plan)
-        if text == self._text and not (verify and self._list() != self._listing):
+        if verify or not self._text:
+            self._look_at_firewall()
+        text = render(plan, self._firewall)
+        if text == self._text and not (verify and self._list(NFT_TABLE) != self._listing):
             return False
-        self._run(text + self._leftovers(plan))
-        self._text, self._listing = text, self._list()
+        try:
+            self._run(text + self._leftovers(plan) + self._gone_chains())
+        except RuntimeError as error:
+            if not self._firewall.start:
+                raise
+            log.warning("what the firewall would refuse cannot be told, so nothing is taken: %s", error)
+            self._run(render(plan, NOTHING_PASSES))
+        self._chains = set(dict(self._firewall.chains))
+        self._text, self._listing = text, self._list(NFT_TABLE)
         return True
+
+    def _gone_chains(self) -> str:
+        """Statements that delete chains of the firewall before. Added first, since somebody may have deleted the table."""
+        return "".join(
+            f"add chain inet {NFT_TABLE} {chain}\ndelete chain inet {NFT_TABLE} {chain}\n"
+            for chain in sorted(self._chains - set(dict(self._firewall.chains)))
+        )
+
+    def _look_at_firewall(self) -> None:
+        view = view_of(self._list(FIREWALL_TABLE))
+        for name in sorted(set(view.unsure) - set(self._firewall.unsure)):
+            log.warning(
+                "firewall rule '%s' cannot be foreseen: connections it might refuse are forwarded, not taken", name
+            )
+        self._firewall = view
 
     def add_direct(self, address: str, port: int, timeout_s: float) -> None:
         """New connections to this server are left to plain forwarding for a while (design D14)."""
@@ -381,9 +427,9 @@ class Nft:
         rows = [row.get(kind[:-1]) for row in json.loads(result.stdout)["nftables"]]
         return [row for row in rows if row is not None and row.get("table") == NFT_TABLE]
 
-    def _list(self) -> str:
-        """The table as nft lists it without what changes by itself (elements, counts), "" when it has gone."""
-        argv = ["nft", "-s", "-t", "list", "table", "inet", NFT_TABLE]
+    def _list(self, table: str) -> str:
+        """A table as nft lists it without what changes by itself (elements, counts), "" when it has gone."""
+        argv = ["nft", "-s", "-t", "list", "table", "inet", table]
         result = subprocess.run(argv, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False)
         return "" if result.returncode else result.stdout
 
