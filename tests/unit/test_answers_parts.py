@@ -238,6 +238,7 @@ FULL = {"down_mbit": 45.0}
         ({"action": "direct", "reason": "rule-direct"}, BOTH, [("rule-direct", "")]),
         ({"fallback": "mptcp-stripped"}, BOTH, [("mptcp-stripped", "dsl")]),
         ({"duration_s": 0.5}, BOTH, [("still-starting", "")]),
+        ({"duration_s": 0.5}, [path_row("dsl", **FULL)], [("still-starting", ""), ("one-wan", "dsl")]),
         ({}, [path_row("dsl")], [("one-wan", "dsl")]),
         (
             {},

@@ -33,6 +33,7 @@ class Reason:
     NO_IPV6 = "no-ipv6"
     NO_COMMON_FAMILY = "no-common-family"
     NO_WORKER = "no-worker"
+    BRIDGE_FILTER = "bridge-filter"
     NOT_GLOBAL = "not-global"
     NOT_TAKEN = "not-taken"
     LEFT_DIRECT = "left-direct"
@@ -102,6 +103,7 @@ TEXTS: dict[str, str] = {
     Reason.BLOCKED: "no concentrator serves this flow and the settings forbid a direct connection",
     Reason.NO_IPV6: "the concentrator has shown that it does not reach IPv6 servers",
     Reason.NO_COMMON_FAMILY: "no usable WAN has an address of the concentrator's family",
+    Reason.BRIDGE_FILTER: "the kernel filters bridged packets (br_netfilter), and what is taken from a bridge would be lost",
     Reason.NO_WORKER: "no relay worker is connected, so no connection is taken",
     Reason.NOT_GLOBAL: "the destination is not a global address, and only those are taken (global.intercept)",
     Reason.NOT_TAKEN: "the settings say that no connection is taken (global.intercept)",
@@ -136,7 +138,7 @@ TEXTS: dict[str, str] = {
     Reason.ONE_WAN: "there is only one WAN",
     Reason.NOT_JOINED: "this WAN is usable and carries no subflow of this connection",
     Reason.WAN_IN_RESERVE: "this WAN waits as backup, because the faster ones are not busy",
-    Reason.WAN_FULL: "this WAN carries about what fits into it",
+    Reason.WAN_FULL: "this WAN carries about the most that is known to fit into it",
     Reason.WAN_LOSSY: "this WAN loses packets on the way to the concentrator",
     Reason.NOT_LIMITED_HERE: "the WANs have room: the server, the concentrator or the device sets the pace",
     Reason.CLOSED: "closed by both ends",

@@ -40,7 +40,8 @@ def _reasons(
     if flow["fallback"]:
         yield flow["fallback"], flow["wan"]
         return
-    if flow["duration_s"] < SHORT_S:
+    is_young = flow["duration_s"] < SHORT_S
+    if is_young:
         yield Reason.STILL_STARTING, ""
     joined = {subflow["wan"] for subflow in flow["subflows"]}
     usable = [wan for wan in wans if wan["usable"]]
@@ -54,7 +55,7 @@ def _reasons(
             yield Reason.NOT_JOINED, wan["name"]
         elif wan["backup"]:
             yield Reason.WAN_IN_RESERVE, wan["name"]
-        elif _load(wan) >= busy_percent:
+        elif not is_young and _load(wan) >= busy_percent:
             yield Reason.WAN_FULL, wan["name"]
     for subflow in flow["subflows"]:
         if subflow["retransmits"] * SEGMENT_BYTES > RESENT_SHARE * max(subflow["bytes_up"], 100 * SEGMENT_BYTES):

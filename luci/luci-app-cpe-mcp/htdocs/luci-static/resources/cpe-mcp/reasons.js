@@ -60,7 +60,7 @@ return baseclass.extend({
 		'one-wan': _('there is only one WAN'),
 		'not-joined': _('this WAN is usable and carries no subflow of this connection'),
 		'wan-in-reserve': _('this WAN waits as backup, because the faster ones are not busy'),
-		'wan-full': _('this WAN carries about what fits into it'),
+		'wan-full': _('this WAN carries about the most that is known to fit into it'),
 		'wan-lossy': _('this WAN loses packets on the way to the concentrator'),
 		'not-limited-here': _('the WANs have room: the server, the concentrator or the device sets the pace'),
 		'closed': _('closed by both ends'),
