@@ -29,7 +29,7 @@ START_CHAIN = "fw4"
 PREFIX = "fw4_"
 """Of the repeated chains' names."""
 
-_VALUE = r'(?:\{[^}]*\}|"[^"]*"(?:-"[^"]*")?|(?![@{])[^\s]+)'
+_VALUE = r'(?:\{[^}]*\}|"[^"]*"(?:-"[^"]*")?|(?![@{]|\.\s)[^\s]+)'
 _OPERATED = rf"(?:(?:!=|==|<=|>=|<|>) )?(?:& \S+ (?:==|!=) )?{_VALUE}"
 _KNOWN = re.compile(
     r"(?:"
