@@ -29,6 +29,7 @@ from cpe_mcp.control.server import ControlServer, Worker
 from cpe_mcp.discovery.candidates import Candidate, CandidateTable
 from cpe_mcp.discovery.lease import Lease
 from cpe_mcp.paths.snapshot import EMPTY, WanView, to_wire
+from cpe_mcp.policy.decide import BLOCK
 from cpe_mcp.policy.ipv6_proof import Ipv6Proof
 from cpe_mcp.policy.outage import OUTAGE_S, Outages
 from cpe_mcp.policy.reasons import TEXTS, Reason
@@ -60,7 +61,9 @@ class Paths(Protocol):
     def names_work(self) -> bool: ...
     def bytes_by_wan(self) -> dict[str, Any]: ...
     def set_concentrators(self, concentrators: Sequence[tuple[str, int]]) -> None: ...
+    def set_intercept_port(self, port: int) -> None: ...
     def set_interception(self, on: bool, ipv6: bool) -> None: ...
+    def cannot_take(self) -> str: ...
     def add_direct(self, address: str, port: int) -> None: ...
     def trouble(self, wan: str, reason: str) -> None: ...
 
@@ -261,6 +264,8 @@ class Control:
             self.paths.set_concentrators(protected)
 
     def _intercept(self, wanted: tuple[bool, bool]) -> None:
+        if self.paths.cannot_take() and self.snapshot.fallback != BLOCK:
+            wanted = (False, False)  # what is taken would vanish
         if wanted == self.interception:
             return
         self.interception = wanted
@@ -277,7 +282,7 @@ class Control:
             return ""
         if not self.snapshot.proxy:
             return self.snapshot.reason
-        return Reason.NO_WORKER
+        return self.paths.cannot_take() or Reason.NO_WORKER
 
     def _wake_at(self, *times: float | None) -> None:
         """Rebuild when time alone will have changed something."""
@@ -293,6 +298,8 @@ class Control:
     def _on_hello(self, worker: Worker) -> None:
         log.info("relay worker %d (pid %d) is connected", worker.index, worker.pid)
         worker.send(SNAPSHOT, to_wire(self.snapshot))
+        if worker.port:
+            self.paths.set_intercept_port(worker.port)
         self.changed()
 
     def _on_gone(self, worker: Worker) -> None:

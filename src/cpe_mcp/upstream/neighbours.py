@@ -14,8 +14,6 @@ from cpe_mcp.settings.uci import Section, SettingsError, parse
 
 UCI_DIRECTORY = "/etc/config"
 FILES = ("sqm", "mwan3", "pbr")
-BRIDGE_FILTERS = ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables")
-"""Of the module br_netfilter: bridged connections are then seen below the bridge, and tproxy's socket is lost on the way up."""
 PAGE = "the manual's page on living together says more"
 
 
@@ -27,7 +25,7 @@ class Neighbours(NamedTuple):
     rules: tuple[str, ...]
     """Foreign policy rules that are asked before ours, as text."""
     bridge_filters: tuple[str, ...]
-    """Of :data:`BRIDGE_FILTERS`, those that are on while a LAN device is a bridge."""
+    """Names of the kernel's bridge filters that are on while a LAN device is a bridge."""
 
 
 def describe(seen: Neighbours, wans: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -65,8 +63,8 @@ def look(lan: Iterable[str], directory: str = UCI_DIRECTORY) -> Neighbours:
 
     Blocks for some milliseconds.
     """
+    from cpe_mcp.kernel.bridge_filter import active
     from cpe_mcp.kernel.routing_view import rules
-    from cpe_mcp.kernel.sysctl import read
 
     files = {}
     for name in FILES:
@@ -79,9 +77,7 @@ def look(lan: Iterable[str], directory: str = UCI_DIRECTORY) -> Neighbours:
         foreign = tuple(rule.text() for rule in rules() if 0 < rule.preference < RULE_LOCAL)
     except OSError:
         foreign = ()
-    bridged = any(os.path.isdir(f"/sys/class/net/{device}/bridge") for device in lan)
-    filters = tuple(name for name in BRIDGE_FILTERS if bridged and read(name) == "1")
-    return Neighbours(files, foreign, filters)
+    return Neighbours(files, foreign, active(lan))
 
 
 def _enabled(sections: Iterable[Section], kind: str, default: str = "1") -> list[dict[str, str]]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from cpe_mcp.kernel.bridge_filter import active
 from cpe_mcp.kernel.device_bytes import DeviceBytes
 from cpe_mcp.kernel.dnsmasq import Dnsmasq
 from cpe_mcp.kernel.events import KernelEvents
@@ -22,7 +23,7 @@ from cpe_mcp.kernel.nft import Interception, Nft
 from cpe_mcp.kernel.probe import Prober
 from cpe_mcp.kernel.routes import RouteKernel
 from cpe_mcp.kernel.subflows import SubflowDump
-from cpe_mcp.kernel.sysctl import read, tune
+from cpe_mcp.kernel.sysctl import tune
 from cpe_mcp.paths.adaptive import Adaptive, Rank, RateMeter, ranked
 from cpe_mcp.paths.health import DEAD, RETURNING, Sampler, WanHealth
 from cpe_mcp.paths.observed import FLAG_BACKUP, DeviceView, Observed
@@ -61,9 +62,6 @@ SETTLE_S = 0.05
 """Events come in bunches: one round of reconciling for all of them. What is urgent was done in the handler."""
 SLOW_S = 60.0
 """Everything is compared again this often, whatever events said. One look at all routes costs pyroute2 some 30 ms."""
-BRIDGE_FILTER = "net.bridge.bridge-nf-call-iptables"
-"""Of the module br_netfilter: it shows packets to nftables below the bridge already, and the socket that tproxy finds there
-is lost on the way up (seen on 6.18). Stock OpenWrt does not load it, container runtimes do."""
 MPTCP_SUBFLOWS = 8
 """Limit of additional subflows: the kernel's maximum; the endpoints decide how many there are."""
 
@@ -88,13 +86,14 @@ class PathManager:
     def __init__(self, settings: RouterSettings, *, on_change: Callable[[], None]) -> None:
         self._settings = settings
         self._intercept_port = settings.general.intercept_port
-        """Where the workers listen: they are started with it, so another one waits for the next restart."""
+        """Where the workers listen: they are started with it, so another one waits for their next restart."""
         self._on_change = on_change
         self._wans: dict[str, Wan] = {}
         self._adaptive = self._new_adaptive()
         self._sampler = Sampler()
         self._concentrators: tuple[tuple[str, int], ...] = ()
         self._interception = (False, False)
+        self._bridge_filters: tuple[str, ...] = ()
         self._verify_nft = False
         self._backup: set[str] = set()
         self._deleted: dict[str, float] = {}
@@ -120,8 +119,6 @@ class PathManager:
                 log.info("kernel: %s", line)
             for line in problems:
                 log.warning("kernel: %s", line)
-        if read(BRIDGE_FILTER) == "1":
-            log.warning("kernel: %s is 1: bridged connections cannot be taken; set it to 0", BRIDGE_FILTER)
         held = self._held
         self._mptcp = MptcpNetlink()
         held.callback(self._mptcp.close)
@@ -140,6 +137,7 @@ class PathManager:
         self._events = KernelEvents(on_lost=self._lost, on_change=self._dirty.set, on_nft=self._nft_touched)
         held.callback(self._events.close)
         self._events.start()
+        self._look_at_bridges()
         await self._reconcile()
         held.callback(self._remove_names)
         self._names_changed.set()
@@ -227,10 +225,20 @@ class PathManager:
         self._concentrators = tuple(concentrators)
         self._dirty.set()
 
+    def cannot_take(self) -> str:
+        """Why connections could not be taken now whatever is wanted; "" when nothing is in the way."""
+        return Reason.BRIDGE_FILTER if self._bridge_filters else ""
+
     def set_interception(self, on: bool, ipv6: bool) -> None:
         """Take new connections, IPv6 ones too, or leave them to plain forwarding. In force when this returns."""
         self._interception = (on, on and ipv6)
         self._apply_nft()
+
+    def set_intercept_port(self, port: int) -> None:
+        """A worker says where it listens: that counts, whatever the settings have become since it was started."""
+        if port != self._intercept_port:
+            self._intercept_port = port
+            self._apply_nft()
 
     def add_direct(self, address: str, port: int) -> None:
         """New connections to this server go direct for a while."""
@@ -273,6 +281,7 @@ class PathManager:
             if started >= next_check:
                 next_check = started + ENDPOINT_CHECK_S
                 self._apply_endpoints()
+                self._look_at_bridges()
             self._count_bytes(started)
             if self._concentrators and (self._is_busy() or started >= next_dump):
                 next_dump = started + IDLE_DUMP_S
@@ -283,6 +292,15 @@ class PathManager:
             wakes = [wan.health.next_wake(time.monotonic()) for wan in self._wans.values()]
             wait = min([wait, *wakes])
             await asyncio.sleep(max(wait, spent / SAMPLE_SHARE, 0.005))
+
+    def _look_at_bridges(self) -> None:
+        """Nothing tells that somebody has loaded the filter; until this look the LAN's connections vanish."""
+        filters = active(self._settings.general.lan)
+        if filters != self._bridge_filters:
+            self._bridge_filters = filters
+            if filters:
+                log.warning("kernel: %s is 1: bridged connections cannot be taken; set it to 0", " and ".join(filters))
+            self._on_change()
 
     def _look_at_subflows(self, now: float) -> None:
         samples = self._sampler.take(now, self._subflows.read(self._concentrators))

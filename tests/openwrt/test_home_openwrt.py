@@ -1,0 +1,94 @@
+"""From the package to the proof: what a person at home does, on a real OpenWrt between real lines, and back again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from home import INSTALLED, KEY, SCREENSHOTS, Home
+
+from cpe_mcp.lab.plan import ADDRESSES
+from cpe_mcp.lab.scenarios.transfer import Content, Download, fetch_small
+
+pytestmark = [pytest.mark.openwrt, pytest.mark.netns]
+
+DOWNLOAD_BYTES = 60_000_000
+"""4 s of both lines."""
+APPLIED_S = 40.0
+MIN_SHARE = 15
+"""Percent of a download that the slower line carries at least; a third is its part."""
+PHONE = (360, 740)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    made = Home(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.mark.requirement("X-1")
+@pytest.mark.requirement("X-2")
+@pytest.mark.requirement("X-3")
+@pytest.mark.requirement("Y-7")
+def test_installed_clicked_used_proven_and_removed(home: Home) -> None:
+    lab = home.lab
+    content = Content(lab, DOWNLOAD_BYTES)
+    assert fetch_small(lab), "without the package the LAN has the Internet"
+    before = home.traces()
+
+    home.install()
+    assert fetch_small(lab), "installed and not set up: as before"
+    # Each package makes rpcd start again, and a page that asks it in that second waits for an answer that never comes.
+    home.run("sleep 2; ubus -t 10 wait_for session uci luci cpe-mcp")
+    home.log_in()
+    browser = home.page()
+    browser.go(f"{home.url}/admin/network/cpe-mcp/overview")
+    browser.wait(lambda: browser.count("#cpe-use-wwan"), "the lines on the first page")
+    for name in ("wan", "wwan"):
+        if not browser.run(f"return document.querySelector('#cpe-use-{name}').checked"):
+            browser.click(f"#cpe-use-{name}")
+    browser.click("#cpe-concentrator-static")
+    browser.type("#cpe-address", ADDRESSES.concentrator1.v4)
+    browser.type("#cpe-subscriber", "alice")
+    browser.type("#cpe-key", KEY)
+    home.run("uci set cpe-mcp.global.intercept=any; uci commit cpe-mcp")  # the lab's servers have private addresses
+    browser.screenshot(SCREENSHOTS / "home-first-use.png")
+    browser.run("document.querySelector('.cbi-page-actions .cbi-button-apply').click()")
+    home.until(lambda: home.status().get("interception", {}).get("reason") != "no-wan", "the daemon runs", APPLIED_S)
+    if "1" in home.run("sysctl -n net.bridge.bridge-nf-call-iptables", check=False):
+        taken = home.until(
+            lambda: (row := home.status()["interception"])["reason"] == "bridge-filter" and row, "it is seen"
+        )
+        assert not taken["on"]
+        assert fetch_small(lab), "where nothing can be taken everything is forwarded"
+        home.run("sysctl -qw net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0")
+    home.until(lambda: home.status().get("interception", {}).get("on"), "connections are taken")
+    home.until(lambda: home.status()["pool"]["ready"], "warm connections")
+
+    received = Download(lab, DOWNLOAD_BYTES).wait(60)
+    assert received.error == ""
+    assert received.sha256 == content.sha256(DOWNLOAD_BYTES)
+
+    browser.go(f"{home.url}/admin/network/cpe-mcp/overview")
+    browser.wait_text("This download", "#cpe-proofs", timeout_s=30)
+    proof = browser.text("#cpe-proofs")
+    shares = {name: int(share) for name, share in re.findall(r"(\w+) (\d+) %", proof)}
+    assert set(shares) == {"wan", "wwan"}, f"{proof} {received.rates_mbit} {home.run('logread | tail -20')}"
+    assert min(shares.values()) >= MIN_SHARE, proof
+    browser.screenshot(SCREENSHOTS / "home-overview.png")
+    browser.size(*PHONE, phone=True)
+    browser.go(f"{home.url}/admin/network/cpe-mcp/overview")
+    browser.wait_text("This download", "#cpe-proofs", timeout_s=30)
+    wide = browser.run("return [document.documentElement.scrollWidth, innerWidth]")
+    assert wide[0] <= wide[1]
+    browser.screenshot(SCREENSHOTS / "home-overview-phone.png")
+
+    home.run("rm /etc/config/cpe-mcp")  # opkg keeps settings that were changed
+    home.opkg("remove", *reversed(INSTALLED))
+    after = home.traces()
+    for what, was in before.items():
+        assert sorted(after[what].splitlines()) == sorted(was.splitlines()), what
+    assert fetch_small(lab), "removed: as before"
