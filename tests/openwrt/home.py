@@ -270,4 +270,7 @@ class Home:
         names = sorted(path.stem for path in self._packages.glob("*.ipk") if path.stem not in INSTALLED)
         self.opkg("install", *(f"{STICK}/{name}.ipk" for name in names))
         self.until(lambda: "default via" in self.run("ip route show dev wwan0", check=False), "both lines have a route")
+        for device in ("br-lan", "eth1", "wwan0"):  # what comes later would look like a trace of ours
+            shown = f"ip -6 address show dev {device} scope link -tentative"
+            self.until(lambda shown=shown: self.run(shown, check=False).strip(), f"{device} has its link-local address")  # type: ignore[misc]
         self.run("fw4 start 2>&1")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cpe_mcp.kernel.nft import Interception, hooks, name_sets, render
@@ -81,7 +83,7 @@ def test_no_lan_no_rules() -> None:
     assert rules(PLAN._replace(wans=()), "intercept") == []
 
 
-def with_rules(*settings: RuleSettings, **fields: object) -> Interception:
+def with_rules(*settings: RuleSettings, **fields: Any) -> Interception:
     return PLAN._replace(rules=compile_rules(settings), **fields)
 
 

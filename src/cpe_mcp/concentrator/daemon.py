@@ -24,6 +24,7 @@ from cpe_mcp.concentrator.workers import WorkerProcesses, worker_command
 from cpe_mcp.control.api import ApiServer
 from cpe_mcp.control.ask import ApiError, ask
 from cpe_mcp.control.frames import API_SOCKET
+from cpe_mcp.control.logs import log_to_streams
 from cpe_mcp.settings import ConcentratorSettings, SettingsError, load_concentrator
 from cpe_mcp.settings.load import warnings_of
 
@@ -194,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"mcp-concentrator: {error}", file=sys.stderr)
         return EXIT_USAGE
-    logging.basicConfig(stream=sys.stderr, format="mcp-concentrator: %(levelname)s: %(message)s")
+    log_to_streams("mcp-concentrator")
     logging.getLogger().setLevel(settings.general.log_level.upper())
     try:
         return asyncio.run(serve(settings, options.config))

@@ -19,6 +19,7 @@ from cpe_mcp.aaa.radius import RadiusError
 from cpe_mcp.bus.service import BusService
 from cpe_mcp.control.api import ApiServer
 from cpe_mcp.control.frames import API_SOCKET
+from cpe_mcp.control.logs import log_to_streams
 from cpe_mcp.discovery.dhcp_files import DhcpFiles
 from cpe_mcp.settings import RouterSettings, SettingsError, load_router, warnings_of
 from cpe_mcp.upstream.announcer import Announcer
@@ -159,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"cpe-mcpd: {error}", file=sys.stderr)
         return EXIT_USAGE
-    logging.basicConfig(stream=sys.stderr, format="cpe-mcpd: %(levelname)s: %(message)s")
+    log_to_streams("cpe-mcpd")
     set_log_level(settings)
     try:
         return asyncio.run(serve(settings, options.config))
