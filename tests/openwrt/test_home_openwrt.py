@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,3 +93,71 @@ def test_installed_clicked_used_proven_and_removed(home: Home) -> None:
     for what, was in before.items():
         assert sorted(after[what].splitlines()) == sorted(was.splitlines()), what
     assert fetch_small(lab), "removed: as before"
+
+
+SETTINGS = f"""uci -q batch <<X
+set cpe-mcp.global.intercept=any
+set cpe-mcp.wan=wan
+set cpe-mcp.wan.device=eth1
+set cpe-mcp.wwan=wan
+set cpe-mcp.wwan.device=wwan0
+set cpe-mcp.wwan.preference=20
+set cpe-mcp.home=concentrator
+add_list cpe-mcp.home.address={ADDRESSES.concentrator1.v4}
+set cpe-mcp.home.subscriber=alice
+set cpe-mcp.home.key='{KEY}'
+commit cpe-mcp
+X
+reload_config"""
+BRIDGE_FILTER_OFF = (
+    "sysctl -qw net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0 2>/dev/null; true"
+)
+
+
+def carried(home: Home) -> int:
+    """Finished flows to the lab's web server that went through the concentrator."""
+    shown = json.loads(home.run("cpe-mcp --json records"))["flows"]
+    return sum(row["action"] == "proxy" and row["server"] == ADDRESSES.server.v4 for row in shown)
+
+
+def is_carried(home: Home) -> bool:
+    """Whether one more small download goes through the concentrator."""
+    before = carried(home)
+    return fetch_small(home.lab) and home.until(lambda: carried(home) > before, "the record", 5)
+
+
+@pytest.mark.requirement("X-2")
+def test_typed_settings_reloads_and_restarts_of_others(home: Home) -> None:
+    lab = home.lab
+    content = Content(lab, DOWNLOAD_BYTES)
+    home.run(BRIDGE_FILTER_OFF)
+    home.install()
+    home.run(SETTINGS)
+    home.until(lambda: home.status().get("interception", {}).get("on"), "connections are taken", APPLIED_S)
+    home.until(lambda: home.status()["pool"]["ready"], "warm connections")
+    workers = [row["pid"] for row in home.status()["workers"]]
+
+    running = Download(lab, DOWNLOAD_BYTES)
+    home.run("uci set cpe-mcp.global.pool_size=3; uci commit cpe-mcp; reload_config")
+    home.until(lambda: home.status()["pool"]["size"] == 3, "the other setting is in force")
+    home.run("fw4 reload 2>&1")
+    assert running.is_running, "the download was over too soon to show anything"
+    received = running.wait(60)
+    assert received.error == ""
+    assert received.sha256 == content.sha256(DOWNLOAD_BYTES), "a flow survives a reload of settings and firewall"
+    assert [row["pid"] for row in home.status()["workers"]] == workers, "nobody was restarted"
+    assert is_carried(home)
+
+    home.run("uci set cpe-mcp.wan.preference=many; uci commit cpe-mcp; reload_config")
+    home.until(lambda: "option preference" in home.run("logread"), "the log names the option")
+    assert is_carried(home), "wrong settings change nothing"
+    home.run("uci set cpe-mcp.wan.preference=10; uci commit cpe-mcp; reload_config")
+
+    home.run("/etc/init.d/network restart")
+    home.until(lambda: sum(wan["usable"] for wan in home.status()["wans"]) == 2, "both WANs are back", APPLIED_S)
+    home.until(lambda: home.status()["interception"]["on"], "connections are taken again")
+    assert is_carried(home)
+
+    home.run("/etc/init.d/cpe-mcp stop")
+    home.until(lambda: "cpe_mcp" not in home.run("nft list tables"), "the table is gone")
+    assert fetch_small(lab), "stopped: everything is forwarded"

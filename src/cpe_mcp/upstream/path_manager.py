@@ -166,8 +166,12 @@ class PathManager:
         gone = {wan.name for wan in self._settings.wans if wan.enabled} - {w.name for w in settings.wans if w.enabled}
         for name in gone:
             self._delete_endpoints(name)
+        if settings.paths != self._settings.paths:
+            joined = self._adaptive.joined
+            self._settings = settings
+            self._adaptive = self._new_adaptive()
+            self._adaptive.joined = joined  # running flows keep the lines they have
         self._settings = settings
-        self._adaptive = self._new_adaptive()
         self._make_wans()
         await self._reconcile()
         self._names_changed.set()
