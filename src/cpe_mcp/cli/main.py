@@ -122,8 +122,7 @@ def records(ask: Ask, arguments: argparse.Namespace) -> tuple[Any, str, int]:
     """The last finished connections, newest first, with how they ended and what each WAN carried of them."""
     result = ask("records", limit=arguments.limit, filter=arguments.filter)
     rows = [
-        {**_flow_row(row), "wans": _shares(row["bytes_by_wan"]), "over": row["fallback"]}
-        for row in result["flows"]
+        {**_flow_row(row), "wans": _shares(row["bytes_by_wan"]), "over": row["fallback"]} for row in result["flows"]
     ]
     columns = {**FLOW_COLUMNS, "wan": "first WAN", "wans": "WANs used", "end": "ended", "over": "plain TCP"}
     return result, table(rows, columns) if rows else "none", EXIT_OK
