@@ -64,7 +64,7 @@ class Concentrator:
     def start(self) -> subprocess.Popen[bytes]:
         argv = [sys.executable, "-m", "cpe_mcp.concentrator.daemon", "--config", str(self.config), "--foreground"]
         with self.log.open("ab") as log:
-            process = subprocess.Popen(["ip", "netns", "exec", self.world.far, *argv], stderr=log)
+            process = subprocess.Popen(["ip", "netns", "exec", self.world.far, *argv], stdout=log, stderr=log)
         self.world.processes.append(process)
         return process
 

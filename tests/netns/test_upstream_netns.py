@@ -57,7 +57,7 @@ class Router:
     def start(self, module: str, *args: str) -> subprocess.Popen[bytes]:
         argv = ["ip", "netns", "exec", self.world.router, sys.executable, "-m", module, *args]
         with self.log.open("ab") as log:
-            process = subprocess.Popen(argv, stderr=log)
+            process = subprocess.Popen(argv, stdout=log, stderr=log)
         self.world.processes.append(process)
         return process
 
