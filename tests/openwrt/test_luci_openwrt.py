@@ -77,6 +77,31 @@ def test_overview_shows_lines_graphs_and_proof(world: LuciWorld) -> None:
     world.shoot("overview-light")
 
 
+def test_overview_says_why_something_does_not_work(world: LuciWorld) -> None:
+    status = world.daemon.answers["status"]
+    status["wans"][1] |= {
+        "state": "dead",
+        "reason": "wan-silent",
+        "usable": False,
+        "detail": "3 probes lost",
+        "down_mbit": 0,
+    }
+    status |= {"proxy": False, "reason": "no-concentrator", "concentrators": [], "warnings": ["something odd"]}
+    status["sources"] = [{"source": "dhcp4", "interface": "wan", "concentrators": [], "expires_s": None, "used": False,
+                          "discarded": "its length is not a multiple of four"}]  # fmt: skip
+    status["radius"] |= {"enabled": True, "reason": "not-authorized", "detail": "wrong password", "asks_again_s": 21.0}
+    browser = world.open("overview")
+    browser.wait_text("the link is up but nothing comes back over it: 3 probes lost", "[data-wan=lte]")
+    assert "not used" in browser.text("[data-wan=lte]")
+    assert "no concentrator is known or usable" in browser.text("#cpe-package")
+    assert "something odd" in browser.text("#cpe-package")
+    assert "Ask your operator" in browser.text("#cpe-concentrator")
+    assert "not a multiple of four" in browser.text("#cpe-concentrator")
+    assert "RADIUS refused this subscriber" in browser.text("#cpe-authentication")
+    assert "21 s" in browser.text("#cpe-authentication")
+    world.shoot("overview-trouble")
+
+
 def test_overview_refreshes_with_two_questions(world: LuciWorld) -> None:
     browser = world.open("overview")
     browser.wait_text("18 ms", "#cpe-wans")
@@ -246,6 +271,15 @@ def test_rules_are_shown_in_order(world: LuciWorld) -> None:
     for label in ("Name", "Enabled", "Action", "Domains", "Ports"):
         assert label in browser.text(".modal")
     world.shoot("rules-edit")
+    browser.size(*PHONE, phone=True)
+    browser = world.open("rules")
+    browser.wait_text("to bank.example", "#view")
+    _fits(browser)
+    world.shoot("rules-phone")
+    browser.click(".cbi-section-table-row .cbi-button-edit")
+    browser.wait(lambda: browser.count(".modal .cbi-map"), "the rule's own page")
+    _fits(browser)
+    world.shoot("rules-edit-phone")
 
 
 @pytest.mark.requirement("X-3")

@@ -144,6 +144,7 @@ class Browser:
 
     def screenshot(self, path: Path) -> None:
         """The whole page, however long."""
+        self.run("scrollTo(0, 0)")
         height = int(self.run("return document.documentElement.scrollHeight"))
         shot = self._cdp(
             "Page.captureScreenshot",

@@ -101,6 +101,7 @@ return baseclass.extend({
 				'name': { kind: 'text', default: '', doc: _('What this rule is called in replies and pages; empty: same as the section.') },
 				'enabled': { kind: 'flag', default: '1', doc: _('Whether this rule is used.') },
 				'action': { kind: 'choice', default: 'direct', choices: [ 'proxy', 'direct', 'block' ], doc: _('proxy: carried over all WANs even if the settings would not take it; direct: plain forwarding; block: refused.') },
+				'fallback': { kind: 'choice', default: 'global', choices: [ 'global', 'block' ], doc: _('With action proxy, when no concentrator serves the connection: as section global says, or refused.') },
 				'domain': { kind: 'domain', many: true, default: [], doc: _('Destinations by name, every name below it too. Needs a dnsmasq that has nftset.') },
 				'dest': { kind: 'prefix', many: true, default: [], doc: _('Destination addresses or prefixes.') },
 				'dest_port': { kind: 'ports', many: true, default: [], doc: _('Destination ports.') },

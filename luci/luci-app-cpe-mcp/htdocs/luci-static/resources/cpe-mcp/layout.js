@@ -161,7 +161,8 @@ const SECTIONS = [
 			src: _('LAN addresses'),
 			mac: _('LAN hardware addresses'),
 			proto: _('Protocols'),
-			dscp: _('DSCP')
+			dscp: _('DSCP'),
+			fallback: _('Without a concentrator')
 		},
 		columns: [ 'enabled', 'name', 'action' ]
 	}
@@ -178,6 +179,7 @@ const CHOICES = {
 	'wan.role': { normal: _('normal'), backup: _('only when no other works') },
 	'discovery.prefer': { ipv4: _('IPv4 first'), ipv6: _('IPv6 first') },
 	'rule.action': { proxy: _('all WANs'), direct: _('direct, over one WAN'), block: _('block') },
+	'rule.fallback': { global: _('as the settings say'), block: _('do not connect') },
 	'rule.proto': { tcp: 'TCP', udp: 'UDP' },
 	'quic.policy': {
 		forward: _('let it pass, over the best WAN alone'),

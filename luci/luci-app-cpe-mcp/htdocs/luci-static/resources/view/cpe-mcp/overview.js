@@ -63,6 +63,8 @@ function packageTile(status) {
 			? el('p', { 'class': 'cpe-why' }, parts.reason(status.interception)) : null,
 		(status.warnings || []).map(function(text) { return el('p', { 'class': 'cpe-why' }, text) }),
 		parts.fact(_('Live connections'), String(status.live || 0)),
+		parts.fact('QUIC', uci.get('cpe-mcp', (uci.sections('cpe-mcp', 'quic')[0] || {})['.name'] || 'quic', 'policy') === 'reject'
+			? _('refused: browsers use TCP') : _('passes, over one line')),
 		parts.fact(_('IPv6'), status.interception && status.interception.ipv6 ? _('taken too') : _('left alone')),
 		parts.fact(_('Running for'), units.duration(status.uptime_s)));
 }
