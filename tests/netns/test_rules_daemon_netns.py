@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from relay_world import CLIENT4, SERVER4, World
+from relay_world import CLIENT4, INTERCEPT_PORT, SERVER4, SERVER6, World
 from test_upstream_netns import Router, fetch, say_hello
 
 pytestmark = pytest.mark.netns
@@ -114,3 +115,63 @@ def test_a_refused_rule_changes_nothing(router: Router) -> None:
     assert refused.returncode == 1
     assert "section rule[1], option dest: '10.0.0.1/8' is not allowed" in refused.stderr
     assert fetch(world, port) == b"hello"
+
+
+@pytest.mark.requirement("Y-2")
+def test_the_table_follows_the_port_of_the_workers(router: Router) -> None:
+    """A daemon that comes back alone finds other settings than its workers were started with."""
+    world = router.world
+    port = world.serve(say_hello)
+    router.wait("Interception:  on")
+    text = router.config.read_text()
+    router.config.write_text(text.replace("option pool_size '2'", f"option intercept_port '{INTERCEPT_PORT + 7}'"))
+    assert "intercept_port" in router.cli("reload").stdout
+    assert "takes effect with the next restart" in router.wait("Interception:  on")
+    router.daemon.kill()
+    router.daemon.wait()
+    router.start("cpe_mcp.upstream.daemon", "--config", str(router.config))
+    router.wait("Interception:  on")
+    assert fetch(world, port) == b"hello"
+    end = time.monotonic() + 5
+    while not (records := json.loads(router.cli("--json", "flows", "--finished").stdout)["flows"]):
+        assert time.monotonic() < end, "it was forwarded past the worker"
+        time.sleep(0.1)
+    assert records[0]["action"] == "proxy"
+
+
+@pytest.mark.requirement("X-7")
+@pytest.mark.parametrize("server", [SERVER4, SERVER6])
+def test_what_a_rule_protects_never_goes_direct(router: Router, server: str) -> None:
+    """Design D4: everything fails open but this, whoever is missing: the concentrator or the worker."""
+    world = router.world
+    protected, other = world.serve(say_hello, server), world.serve(say_hello, server)
+    rule = f"config rule 'safe'\n option action proxy\n option fallback block\n list dest_port {protected}\n"
+    router.config.write_text(router.config.read_text() + rule)
+    router.wait("Interception:  on")
+    assert router.cli("reload").returncode == 0
+
+    def get(port: int) -> bytes:
+        """What the server says; nothing when the connection is refused or reset."""
+        with contextlib.suppress(ConnectionError), world.connect(server, port, timeout=8) as client:
+            return client.recv(100)
+        return b""
+
+    assert get(protected) == b"hello"
+    assert get(other) == b"hello"
+    concentrator = world.processes.pop(0)
+    concentrator.kill()
+    concentrator.wait()
+    end = time.monotonic() + 12
+    while json.loads(router.cli("--json", "status").stdout)["proxy"]:
+        assert get(protected) == b"", "before the daemon knows, the worker has to say no"
+        assert time.monotonic() < end
+    assert get(protected) == b"", "then the table does"
+    assert get(other) == b"hello"
+    (answer,) = json.loads(router.cli("--json", "why", f"[{server}]:{protected}").stdout)["answers"]
+    assert (answer["action"], answer["rule"]["name"]) == ("block", "safe")
+    router.worker.kill()
+    router.worker.wait()
+    for _ in range(20):
+        assert get(protected) == b"", "and it goes on to"
+        time.sleep(0.02)
+    assert get(other) == b"hello"

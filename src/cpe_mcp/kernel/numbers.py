@@ -7,6 +7,11 @@ Routing tables and rule preferences: mwan3 uses tables and rules 1-63 and 1001-3
 MARK_LOCAL = 0x4000_0000
 """Delivered to a relay worker instead of being forwarded (tproxy)."""
 MARK_MASK = 0x4000_0000
+MARK_STRICT = 0x8000_0000
+"""With MARK_LOCAL: to a worker, and not direct if that fails (a rule with fallback block)."""
+STRICT4, STRICT6 = "127.0.0.2", "100::2"
+"""Where the workers listen, on the same port, for connections that may not go direct: tproxy tells them apart by address.
+Nothing else has these: loopback, and a part of the discard-only prefix (RFC 6666), which a transparent socket may bind."""
 MARK_DSCP_SHIFT = 24
 MARK_DSCP_MASK = 0x3F00_0000
 """DSCP of a connection to the concentrator, on its socket: what IP_TOS cannot set on IPv6 subflows, nft does by this."""

@@ -45,6 +45,8 @@ class Rule(NamedTuple):
     sources: tuple[str, ...]
     """Prefixes."""
     dscp: tuple[int, ...]
+    is_strict: bool = False
+    """With ``proxy``: never direct (design D4)."""
 
     def counter(self) -> str:
         """Name of its nftables counter."""
@@ -95,6 +97,7 @@ def compile_rules(settings: Iterable[RuleSettings]) -> tuple[Rule, ...]:
             macs=rule.mac,
             sources=rule.src,
             dscp=rule.dscp,
+            is_strict=rule.fallback == BLOCK,
         )
         for rule in settings
         if rule.enabled

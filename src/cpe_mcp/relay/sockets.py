@@ -49,18 +49,19 @@ PENDING = (errno.EINPROGRESS, errno.EAGAIN, errno.EALREADY)
 DESCRIPTORS_OUT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-def listen_transparent(family: int, port: int) -> Socket:
-    """A plain TCP listener for intercepted connections: accepts whatever destination. Needs CAP_NET_ADMIN."""
+def listen_transparent(family: int, port: int, address: str = "") -> Socket:
+    """A plain TCP listener for intercepted connections: accepts whatever destination that tproxy sends to ``address``, or
+    to none. Needs CAP_NET_ADMIN."""
     sock = Socket(family, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
     sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
     sock.setsockopt(_socket.SOL_SOCKET, SO_REUSEPORT, 1)
     if family == _socket.AF_INET6:
         sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
         sock.setsockopt(_socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
-        sock.bind(("::", port))
+        sock.bind((address or "::", port))
     else:
         sock.setsockopt(_socket.SOL_IP, IP_TRANSPARENT, 1)
-        sock.bind(("0.0.0.0", port))
+        sock.bind((address or "0.0.0.0", port))
     sock.setsockopt(_socket.IPPROTO_TCP, TCP_SAVE_SYN, 1)
     prepare(sock)
     sock.listen(BACKLOG)

@@ -16,6 +16,7 @@ from typing import Any
 from cpe_mcp.control.frames import ANSWERED, SNAPSHOT, TROUBLE
 from cpe_mcp.control.frames import DIRECT as DIRECT_FRAME
 from cpe_mcp.convert import Client, ConvertError, Established, Refused
+from cpe_mcp.kernel.numbers import STRICT4, STRICT6
 from cpe_mcp.paths.snapshot import EMPTY, Snapshot, from_wire
 from cpe_mcp.policy.decide import decide
 from cpe_mcp.policy.reasons import Reason
@@ -63,6 +64,7 @@ class UpstreamFlow(Flow):
         "_convert",
         "_dscp",
         "_early",
+        "_is_strict",
         "_rest",
         "_retried",
         "_route",
@@ -73,8 +75,12 @@ class UpstreamFlow(Flow):
         "_was_mptcp",
     )
 
-    def __init__(self, worker: UpstreamWorker, sock: Socket, family: int, peer: tuple[str, int]) -> None:
+    def __init__(
+        self, worker: UpstreamWorker, sock: Socket, family: int, peer: tuple[str, int], *, is_strict: bool = False
+    ) -> None:
+        """``is_strict``: a rule says that it may not go direct."""
         super().__init__(worker, UPSTREAM, NEW, sock, peer)
+        self._is_strict = is_strict
         self._upstream = worker
         self.server = sock.getsockname()[:2]
         self.server_family = family
@@ -118,9 +124,10 @@ class UpstreamFlow(Flow):
             assert decision.concentrator is not None
             assert decision.wan is not None
             self._proxy(worker.route(decision.concentrator, decision.wan))
-        elif decision.action == "direct":
+        elif decision.action == "direct" and not self._is_strict:
             self._go_direct(self.reason)
         else:
+            self.action = "block"
             self.close(Reason.BLOCKED, reset=True)
 
     def _proxy(self, route: Route) -> None:
@@ -268,9 +275,10 @@ class UpstreamFlow(Flow):
         reason, wait_s, detail = judge_refusal(refused)
         if reason in (Reason.SERVER_REFUSED, Reason.SERVER_UNREACHABLE):
             # The LAN's handshake is over, so refusal can only be a reset now; the next try goes direct (design D14).
-            self._upstream.control.send(
-                DIRECT_FRAME, {"address": self.server[0], "port": self.server[1], "reason": reason}
-            )
+            if not self._is_strict:
+                self._upstream.control.send(
+                    DIRECT_FRAME, {"address": self.server[0], "port": self.server[1], "reason": reason}
+                )
             self.close(reason, reset=True)
             return
         assert self._route is not None
@@ -311,7 +319,8 @@ class UpstreamFlow(Flow):
 
     def _not_served(self, reason: str, *, said_no: bool) -> None:
         """Direct if the settings allow and no client byte can arrive twice; ``said_no``: an Error TLV proves it cannot."""
-        if self._upstream.snapshot.fallback == "direct" and (said_no or not self._sent_early):
+        may_go = self._upstream.snapshot.fallback == "direct" and not self._is_strict
+        if may_go and (said_no or not self._sent_early):
             self._go_direct(reason)
         else:
             self.close(reason, reset=True)
@@ -424,10 +433,15 @@ class UpstreamWorker(Worker):
         self._routes: dict[tuple[str, str], Route] = {}
         self._reported: dict[tuple[str, str, str], float] = {}
         self._listeners: list[Socket] = []
-        for family in (_socket.AF_INET, _socket.AF_INET6):
-            listener = listen_transparent(family, port)
+        for family, address in (
+            (_socket.AF_INET, ""),
+            (_socket.AF_INET6, ""),
+            (_socket.AF_INET, STRICT4),
+            (_socket.AF_INET6, STRICT6),
+        ):
+            listener = listen_transparent(family, port, address)
             self._listeners.append(listener)
-            self.loop.add_level(listener.fileno(), partial(self._accept, listener, family))
+            self.loop.add_level(listener.fileno(), partial(self._accept, listener, family, bool(address)))
 
     # For flows ------------------------------------------------------------------------------------------------------
 
@@ -545,9 +559,9 @@ class UpstreamWorker(Worker):
         while len(self.wan_of) > ADDRESSES_KEPT:
             del self.wan_of[next(iter(self.wan_of))]
 
-    def _accept(self, listener: Socket, family: int) -> None:
+    def _accept(self, listener: Socket, family: int, is_strict: bool) -> None:
         for sock, peer in self.accepted(listener, family):
-            UpstreamFlow(self, sock, family, peer).start()
+            UpstreamFlow(self, sock, family, peer, is_strict=is_strict).start()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -406,6 +406,9 @@ def _check_router(settings: RouterSettings, complaints: _Complaints) -> None:
         if rule.action == "proxy" and rule.proto and "tcp" not in rule.proto:
             problem = "'udp' alone is not allowed with action 'proxy'; only TCP can be proxied"
             raise complaints.option("rule", rule.section, "proto", problem)
+        if rule.fallback == "block" and rule.action != "proxy":
+            problem = f"'block' is not allowed with action '{rule.action}'; it is about what is proxied"
+            raise complaints.option("rule", rule.section, "fallback", problem)
     _check_dscp_map(settings, complaints)
     devices: dict[str, str] = {}
     for wan in settings.wans:

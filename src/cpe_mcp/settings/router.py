@@ -201,6 +201,12 @@ class RuleSettings:
         "proxy: carried over all WANs even if the settings would not take it; direct: plain forwarding; block: refused.",
         choices=("proxy", "direct", "block"),
     )
+    fallback: str = option(
+        "choice",
+        "global",
+        "With action proxy, when no concentrator serves the connection: as section global says, or refused.",
+        choices=("global", "block"),
+    )
     domain: tuple[str, ...] = option(
         "domain", (), "Destinations by name, every name below it too. Needs a dnsmasq that has nftset.", many=True
     )

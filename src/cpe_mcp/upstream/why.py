@@ -60,8 +60,12 @@ def explain(address: Address, port: int, client: str, facts: Facts) -> dict[str,
         # The policy is not asked about what is not taken, so what it would do to it ("blocked") is not true.
         in_the_way = [reason for reason in decision.reasons if reason not in (Reason.PROXIED, Reason.BLOCKED)]
         action, reasons = DIRECT, [*forwarded, *in_the_way]
+        if rule is not None and rule.is_strict:
+            action, reasons = BLOCK, [*reasons, Reason.BLOCKED]
     else:
         action, reasons = decision.action, list(decision.reasons)
+        if rule is not None and rule.is_strict and action == DIRECT:
+            action, reasons = BLOCK, [*reasons, Reason.BLOCKED]
         if rule is not None:
             reasons.append(REASONS[rule.action])
     proxied = action == PROXY
