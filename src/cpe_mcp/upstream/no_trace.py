@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable
 
+from cpe_mcp.kernel.dnsmasq import Dnsmasq
 from cpe_mcp.kernel.mptcp import MptcpNetlink
 from cpe_mcp.kernel.nft import Nft
 from cpe_mcp.kernel.routes import RouteKernel
@@ -28,6 +29,7 @@ def main(path: str = DEFAULT_CONFIG) -> int:
     done = [
         _tried("the table of nftables", lambda: Nft().remove()),
         _tried("routes, rules and endpoints", lambda: _remove_from_kernel(devices)),
+        _tried("names in dnsmasq", lambda: Dnsmasq().remove(settings.dns.confdir, settings.dns.restart)),
     ]
     shutil.rmtree(settings.general.run_dir, ignore_errors=True)
     return 0 if all(done) else 1
