@@ -167,6 +167,9 @@ def test_other_flows_go_on_beside_two_tests_at_full_speed(world: World) -> None:
             use_up(sock, CHARGEN_PORT)
 
     server_port = world.serve(echo)
+    world.settings["speedtest_s"] = 20.0  # the echoes below take some 4 s on two cores, and no test may end meanwhile
+    world.far_control.send("settings", world.settings)
+    time.sleep(0.1)
     with contextlib.ExitStack() as stack:
         readers = []
         for _ in range(2):
