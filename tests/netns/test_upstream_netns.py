@@ -21,7 +21,7 @@ CONFIG = f"""
 config global 'global'
     option run_dir '@RUN@'
     option intercept 'any'
-    option congestion_control ''
+    option congestion_control '@CC@'
     option pool_size '2'
     option metrics_s '@METRICS@'
     list lan 'lan'
@@ -44,12 +44,15 @@ config concentrator 'mine'
 class Router:
     """The daemon, a worker, and the command line."""
 
-    def __init__(self, world: World, directory: Path, *, extra: str = "", metrics_s: str = "0") -> None:
+    def __init__(
+        self, world: World, directory: Path, *, extra: str = "", metrics_s: str = "0", congestion_control: str = ""
+    ) -> None:
         self.world = world
         self.run_dir = directory / "run"
         self.config = directory / "cpe-mcp"
         self.log = directory / "log"
-        self.config.write_text(CONFIG.replace("@RUN@", str(self.run_dir)).replace("@METRICS@", metrics_s) + extra)
+        config = CONFIG.replace("@RUN@", str(self.run_dir)).replace("@METRICS@", metrics_s)
+        self.config.write_text(config.replace("@CC@", congestion_control) + extra)
         run("ip", "-n", world.router, "route", "add", "default", "via", "10.2.0.2", "metric", "50")
         self.daemon = self.start("cpe_mcp.upstream.daemon", "--config", str(self.config), "--foreground")
         self.worker = self.start_worker()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from cpe_mcp.policy.speed import (
@@ -33,6 +35,25 @@ def test_the_first_second_does_not_count() -> None:
 @pytest.mark.parametrize("samples", [[], [(0.5, 9)], [(1.0, 1)], [(0.2, 5), (1.5, 10**6), (2.4, 10**8)]])
 def test_too_little_gives_no_figure(samples: list[tuple[float, int]]) -> None:
     assert goodput_mbit(samples) is None
+
+
+def _line(mbit: float, *, held: Sequence[tuple[float, float]] = ()) -> list[tuple[float, int]]:
+    """Samples of a line; what arrives within one of ``held`` shows at the end of it, all at once."""
+    samples = []
+    for tenth in range(int(RUN_S * 10) + 1):
+        shown = next((begin for begin, end in held if begin < tenth / 10 < end), tenth / 10)
+        samples.append((tenth / 10, int(shown * mbit / 8e-6)))
+    return samples
+
+
+@pytest.mark.parametrize("hole", [(0.8, 1.2), (0.95, 1.15), (0.6, 1.5), (4.75, 9.0), (4.85, 9.0), (2.0, 2.5)])
+def test_a_hole_where_counting_begins_or_ends_does_not_change_the_figure(hole: tuple[float, float]) -> None:
+    assert goodput_mbit(_line(40.0, held=[hole])) == pytest.approx(40.0, rel=0.02)
+
+
+def test_a_line_that_is_mostly_holes_is_counted_as_a_whole() -> None:
+    tens = [(second / 10, 500_000 * (second // 10)) for second in range(51)]
+    assert goodput_mbit(tens) == pytest.approx(4.0, rel=0.01)
 
 
 def test_each_wan_alone_and_then_all_together() -> None:

@@ -29,6 +29,11 @@ LATELY = 6
 """Samples, half a second of them, that a figure is made of to look at while nothing counts yet."""
 SHORTEST_S = 1.0
 """A run that ended early says something if so much of it was counted."""
+PAUSE, BURST = 0.25, 2.0
+"""In units of the run's median rate: an interval below the first is a hole (bytes wait for one that was lost), one above the
+second is a hole that fills. Counting that begins or ends inside makes a line faster or slower than it is."""
+TRIM_SHARE = 0.25
+"""Of the counted time, at most, given up at each end to begin and end outside of holes."""
 
 IDLE, RUNNING, DONE, FAILED = "idle", "running", "done", "failed"
 WAITING, STOPPED = "waiting", "stopped"
@@ -88,11 +93,27 @@ class Run:
 
 
 def goodput_mbit(samples: Sequence[Sample]) -> float | None:
-    """Mbit/s of user data after SETTLE_S; None: too little was counted to say."""
-    start = next((sample for sample in samples if sample[0] >= SETTLE_S), None)
-    if start is None:
+    """Mbit/s of user data after SETTLE_S, from outside of a hole to outside of a hole; None: too little to say."""
+    counted = [sample for sample in samples if sample[0] >= SETTLE_S]
+    if not counted or counted[-1][0] - counted[0][0] < SHORTEST_S:
         return None
-    return _rate_mbit([start, samples[-1]]) if samples[-1][0] - start[0] >= SHORTEST_S else None
+    counted = _without_holes_at_the_ends(counted)
+    return _rate_mbit([counted[0], counted[-1]])
+
+
+def _without_holes_at_the_ends(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """Begins with an ordinary interval, and ends with one that was no pause."""
+    rates = [_rate_mbit(pair) for pair in zip(samples, samples[1:], strict=False)]
+    usual = sorted(rates)[len(rates) // 2]
+    spare_s = TRIM_SHARE * (samples[-1][0] - samples[0][0])
+    begins = (n for n, rate in enumerate(rates) if PAUSE * usual <= rate <= BURST * usual)
+    ends = (n + 1 for n in range(len(rates) - 1, -1, -1) if rates[n] >= PAUSE * usual)
+    begin, end = next(begins, 0), next(ends, len(rates))
+    if samples[begin][0] - samples[0][0] > spare_s:
+        begin = 0
+    if samples[-1][0] - samples[end][0] > spare_s:
+        end = len(rates)
+    return samples[begin : end + 1]
 
 
 def has_stalled(samples: Sequence[Sample]) -> bool:
@@ -102,6 +123,7 @@ def has_stalled(samples: Sequence[Sample]) -> bool:
 
 
 def _rate_mbit(samples: Sequence[Sample]) -> float:
+    """From the first to the last."""
     (begin_s, before), (end_s, after) = samples[0], samples[-1]
     return (after - before) * 8e-6 / (end_s - begin_s) if end_s > begin_s else 0.0
 

@@ -286,7 +286,7 @@ class PathManager:
                 next_check = started + ENDPOINT_CHECK_S
                 self._apply_endpoints()
                 self._look_at_bridges()
-            self._count_bytes(started)
+            self._count_bytes(time.monotonic())
             if self._concentrators and (self._is_busy() or started >= next_dump):
                 next_dump = started + IDLE_DUMP_S
                 self._look_at_subflows(started)
