@@ -7,6 +7,7 @@ nothing heavy may be in here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 DISCARD_PORT = 9
@@ -103,7 +104,7 @@ def goodput_mbit(samples: Sequence[Sample]) -> float | None:
 
 def _without_holes_at_the_ends(samples: Sequence[Sample]) -> Sequence[Sample]:
     """Begins with an ordinary interval, and ends with one that was no pause."""
-    rates = [_rate_mbit(pair) for pair in zip(samples, samples[1:], strict=False)]
+    rates = [_rate_mbit(pair) for pair in pairwise(samples)]
     usual = sorted(rates)[len(rates) // 2]
     spare_s = TRIM_SHARE * (samples[-1][0] - samples[0][0])
     begins = (n for n, rate in enumerate(rates) if PAUSE * usual <= rate <= BURST * usual)
