@@ -98,8 +98,8 @@ def goodput_mbit(samples: Sequence[Sample]) -> float | None:
     counted = [sample for sample in samples if sample[0] >= SETTLE_S]
     if not counted or counted[-1][0] - counted[0][0] < SHORTEST_S:
         return None
-    counted = _without_holes_at_the_ends(counted)
-    return _rate_mbit([counted[0], counted[-1]])
+    ordinary = _without_holes_at_the_ends(counted)
+    return _rate_mbit([ordinary[0], ordinary[-1]])
 
 
 def _without_holes_at_the_ends(samples: Sequence[Sample]) -> Sequence[Sample]:
