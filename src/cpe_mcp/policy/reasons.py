@@ -65,6 +65,15 @@ class Reason:
     WAN_NO_ROUTE = "wan-no-route"
     WAN_SILENT = "wan-silent"
     WAN_HELD_DOWN = "wan-held-down"
+    # where a scheme places the WANs
+    SCHEME_ROOM = "scheme-room"
+    SCHEME_JOINED = "scheme-joined"
+    SCHEME_ONE = "scheme-one"
+    SCHEME_ALL = "scheme-all"
+    SCHEME_PRIMARY = "scheme-primary"
+    SCHEME_LATENCY = "scheme-latency"
+    SCHEME_SINGLE = "scheme-single"
+    SCHEME_RESERVE = "scheme-reserve"
     # why a running flow is as fast as it is
     STILL_STARTING = "still-starting"
     ONE_WAN = "one-wan"
@@ -134,6 +143,14 @@ TEXTS: dict[str, str] = {
     Reason.WAN_NO_ROUTE: "the WAN has no default route",
     Reason.WAN_SILENT: "the link is up but nothing comes back over it",
     Reason.WAN_HELD_DOWN: "it answers again and is watched for a moment before it is used",
+    Reason.SCHEME_ROOM: "the best WAN has room, so the others wait",
+    Reason.SCHEME_JOINED: "the best WAN is full, so others carry too",
+    Reason.SCHEME_ONE: "only this WAN is healthy",
+    Reason.SCHEME_ALL: "all healthy WANs carry at once",
+    Reason.SCHEME_PRIMARY: "the best WAN carries, the others wait for its failure",
+    Reason.SCHEME_LATENCY: "the WAN with the shortest round trip carries",
+    Reason.SCHEME_SINGLE: "only the chosen WAN carries",
+    Reason.SCHEME_RESERVE: "no normal WAN is healthy, so the reserve carries",
     Reason.STILL_STARTING: "it is young: no line is full yet, and slower ones join when the fast one is",
     Reason.ONE_WAN: "there is only one WAN",
     Reason.NOT_JOINED: "this WAN is usable and carries no subflow of this connection",
