@@ -24,6 +24,9 @@ class NoPaths:
     def wans(self) -> tuple[()]:
         return ()
 
+    def scheme(self) -> tuple[str, str]:
+        return ("adaptive", "no-wan")
+
     def report(self) -> list[dict[str, Any]]:
         return []
 

@@ -12,7 +12,6 @@ from test_interception_netns import Taken, asked, manage, say_direct
 from test_interception_netns import taken as taken  # noqa: PLC0414 # fixtures
 from test_interception_netns import world as world  # noqa: PLC0414
 
-from cpe_mcp.kernel.nft import Nft
 from cpe_mcp.upstream.path_manager import PathManager
 
 pytestmark = [pytest.mark.netns, pytest.mark.requirement("X-15")]
@@ -177,7 +176,8 @@ def test_the_adapter_tells_which_rules_it_cannot_foresee(world: World) -> None:
     load(world, rules='ip daddr 192.0.2.9 limit rate 3/second drop comment "!fw4: slow lane"')
 
     async def scenario(manager: PathManager) -> None:
-        nft: Nft = manager._nft
+        nft = manager._interception._nft
+        assert nft is not None
         assert nft.unsure == ("slow lane",)
 
     manage(world, scenario)

@@ -42,6 +42,7 @@ def status() -> dict[str, Any]:
         "live": 3,
         "workers": [{"index": 0, "pid": 4711, "counters": {}}],
         "totals": {},
+        "scheme": {"name": "adaptive", "reason": "scheme-room", "text": "the best WAN has room, so the others wait"},
     }  # fmt: skip
 
 
@@ -50,6 +51,7 @@ def wan(name: str, device: str, **others: Any) -> dict[str, Any]:
     row = {
         "name": name, "device": device, "state": "up", "reason": "wan-up", "detail": "", "since_s": 7000.0, "rtt_ms": 0.0,
         "down_mbit": 0.0, "up_mbit": 0.0, "capacity_down_mbit": 0.0, "capacity_up_mbit": 0.0, "backup": False,
+        "place": "carrying", "metered": False,
         "address4": "", "address6": "", "usable": True, "text": "up", "bytes_up": 0, "bytes_down": 0,
     }  # fmt: skip
     return row | others

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -472,3 +473,19 @@ def test_log_level_is_read_at_its_old_place_and_the_new_one_wins() -> None:
     both = "config logging\n option level error\nconfig global\n option log_level debug\n"
     assert parse_router(both).logging.level == "error"
     assert "FILE:2: section logging, option level: 'x'" in refusal("config global\n option log_level x\n")
+
+
+@pytest.mark.requirement("5.6.2-a")
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("fastest", "'fastest' is not allowed; one of adaptive, aggregate"),
+        ("single", "single:WAN"),
+        ("single:cable", "'single:cable' is not allowed; enabled WANs are: dsl"),
+    ],
+)
+def test_a_scheme_that_cannot_be(value: str, words: str) -> None:
+    text = f"config wan 'dsl'\n\toption device 'eth1'\nconfig paths\n\toption scheme '{value}'\n"
+    with pytest.raises(SettingsError, match=re.escape(words)) as caught:
+        parse_router(text)
+    assert "option scheme" in str(caught.value)

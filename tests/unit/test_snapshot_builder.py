@@ -26,6 +26,7 @@ def made(general: GlobalSettings | None = None, **changes: Any) -> Snapshot:
     arguments: dict[str, Any] = {
         "generation": 7,
         "wans": [DSL, LTE],
+        "scheme": ("adaptive", Reason.SCHEME_ROOM),
         "usable": [FAR],
         "left_alone": "",
         "authorization": "",

@@ -48,6 +48,7 @@ def status(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
         "State": f"{'proxying' if result['proxy'] else 'plain forwarding'}: {result['text']}",
         "Interception": f"on, {families}" if taken["on"] else f"off: {taken['text']}",
         "WANs": ", ".join(wans) or "none usable",
+        "Scheme": f"{result['scheme']['name']}: {result['scheme']['text']}",
         "Concentrators": ", ".join(concentrators) or "none usable",
         "RADIUS": result["radius"]["text"],
         "Workers": f"{len(result['workers'])} connected, {pool['ready']} warm connections ready",
@@ -86,7 +87,7 @@ def paths(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
     rows = [
         {
             **row,
-            "part": "backup" if row["backup"] else "takes part" if row["usable"] else "none",
+            "part": row["place"] or "none",
             "rtt": f"{row['rtt_ms']:.0f} ms",
             "load": f"{row['down_mbit']:.1f} down, {row['up_mbit']:.1f} up",
             "down": _amount(row["bytes_down"]),
@@ -94,7 +95,8 @@ def paths(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
         }
         for row in result["wans"]
     ]
-    text = table(rows, columns) if rows else "no WAN is configured"
+    scheme = f"scheme {result['scheme']['name']}: {result['scheme']['text']}"
+    text = f"{table(rows, columns)}\n{scheme}" if rows else "no WAN is configured"
     return result, text, EXIT_OK if any(row["usable"] for row in rows) else EXIT_NO
 
 

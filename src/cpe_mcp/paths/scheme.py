@@ -148,7 +148,9 @@ class Distributor:
         stages = _stages(name, [wan for wan in order if by_name[wan].tier == tier])
         self._move(now, stages, by_name)
         if not order:
-            return NOWHERE._replace(absent=frozenset(by_name), reason=Reason.SCHEME_SINGLE if by_name else Reason.NO_WAN)
+            return NOWHERE._replace(
+                absent=frozenset(by_name), reason=Reason.SCHEME_SINGLE if by_name else Reason.NO_WAN
+            )
         carrying = frozenset(self._stages[self._stage])
         rest = [line for line in lines if line.name not in carrying]
         unwanted = {line.name for line in rest if name == SINGLE or line.is_metered or line.tier == LAST_RESORT}

@@ -64,6 +64,10 @@ class Snapshot(NamedTuple):
     """For the Convert reply, counted from the Connect TLV; the server's handshake is in it."""
     congestion_control: str
     """TCP congestion control of connections to the concentrator; "" leaves the kernel's default."""
+    scheme: str = "adaptive"
+    """What distributes the bytes over the WANs; flows carry it in their records."""
+    scheme_reason: str = ""
+    """Why the WANs have their places now: a value of :class:`cpe_mcp.policy.reasons.Reason`."""
     dscp: tuple[int, ...] = ()
     """What each DSCP of a LAN client's SYN becomes on its flow: 64 values; empty: all become 0, and nothing is looked at."""
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from cpe_mcp.paths.scheme import SCHEMES, split_scheme
 from cpe_mcp.settings import concentrator, router
 from cpe_mcp.settings.concentrator import ConcentratorSettings
 from cpe_mcp.settings.option import Option, declared_options
@@ -162,6 +163,7 @@ def allowed(declared: Option) -> str:
         "dscp": "a number from 0 to 63, or a name such as EF, AF41, CS1",
         "dscp-map": "FROM:TO, each a number from 0 to 63 or a name such as EF, AF41, CS1",
         "domain": "a domain name such as example.com or *.example.com",
+        "scheme": "one of " + ", ".join((*SCHEMES, "single:WAN")),
     }[declared.kind]
 
 
@@ -367,6 +369,11 @@ def split_dscp_map(text: str) -> tuple[int, int]:
     return _dscp(before), _dscp(after)
 
 
+def _scheme(text: str) -> str:
+    split_scheme(text)
+    return text
+
+
 def _domain(text: str) -> str:
     """In lower case, punycode, without a leading ``*.`` (a rule always means the names below too) and the last dot."""
     name = text.removeprefix("*.").removesuffix(".").lower()
@@ -386,6 +393,7 @@ SPECIAL_KINDS: dict[str, Callable[[str], Any]] = {
     "dscp": _dscp,
     "dscp-map": _dscp_map,
     "domain": _domain,
+    "scheme": _scheme,
 }
 
 
@@ -419,6 +427,7 @@ def _check_router(settings: RouterSettings, complaints: _Complaints) -> None:
         if wan.device in settings.general.lan:
             raise complaints.option("wan", wan.name, "device", f"'{wan.device}' is in the list lan of section global")
         devices[wan.device] = wan.name
+    _check_scheme(settings, complaints)
     if settings.paths.idle_percent >= settings.paths.busy_percent:
         raise complaints.option(
             "paths",
@@ -443,6 +452,14 @@ def _check_router(settings: RouterSettings, complaints: _Complaints) -> None:
         if static.key and not static.subscriber:
             raise complaints.option("concentrator", static.name, "subscriber", "is required when key is set")
     _require_radius(settings.radius, ("server", "secret", "username"), complaints)
+
+
+def _check_scheme(settings: RouterSettings, complaints: _Complaints) -> None:
+    _, wan = split_scheme(settings.paths.scheme)
+    names = [row.name for row in settings.wans if row.enabled]
+    if wan and wan not in names:
+        problem = f"'{settings.paths.scheme}' is not allowed; enabled WANs are: {', '.join(names) or 'none'}"
+        raise complaints.option("paths", "", "scheme", problem)
 
 
 def _check_dscp_map(settings: RouterSettings, complaints: _Complaints) -> None:

@@ -94,6 +94,9 @@ class WanSettings:
         "normal: used when worthwhile; backup: used only when no normal WAN is healthy.",
         choices=("normal", "backup"),
     )
+    metered: bool = option(
+        "flag", False, "Its bytes cost money: it has no subflow until it is needed, not even an idle one."
+    )
     rate_down_mbit: float = option(
         "number", 0.0, "Known download rate; 0: learnt from traffic.", low=0, high=100000, unit="Mbit/s"
     )
@@ -106,12 +109,19 @@ class WanSettings:
 class PathsSettings:
     """``config paths 'paths'``: how WANs are judged and used."""
 
+    scheme: str = option(
+        "scheme",
+        "adaptive",
+        "Who carries. adaptive: the best WAN, and all while it is busy; aggregate: all at once; primary-backup: the best WAN "
+        "alone; overflow: unmetered WANs first, the next one joins when those before it are full; lowest-latency: the WAN "
+        "with the shortest round trip alone; single:WAN: that WAN and no other, also when it fails.",
+    )
     busy_percent: float = option(
-        "number", 70.0, "Load of the fast line at which slower lines join.", low=10, high=100, unit="%"
+        "number", 70.0, "Load of the carrying WANs at which the next ones join.", low=10, high=100, unit="%"
     )
     busy_s: float = option("number", 0.5, "How long that load must last.", low=0.1, high=60, unit="s")
     idle_percent: float = option(
-        "number", 50.0, "Load of the fast line at which slower lines go back to backup.", low=1, high=99, unit="%"
+        "number", 50.0, "Load, of what fewer WANs can carry, at which the last ones leave.", low=1, high=99, unit="%"
     )
     idle_s: float = option("number", 5.0, "How long that must last.", low=0.1, high=600, unit="s")
     silent_ms: int = option(

@@ -101,6 +101,7 @@ class Answers:
             "fallback": snapshot.fallback,
             "generation": snapshot.generation,
             "congestion_control": snapshot.congestion_control,
+            "scheme": self._scheme(),
             "interception": {"on": on, "ipv6": ipv6, "reason": not_taken, "text": TEXTS.get(not_taken, "")},
             "wans": self._wans(),
             "concentrators": found["concentrators"],
@@ -119,7 +120,15 @@ class Answers:
 
     async def paths(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """The WANs in full."""
-        return {"wans": self._wans()}
+        return {"wans": self._wans(), "scheme": self._scheme()}
+
+    def _scheme(self) -> dict[str, str]:
+        snapshot = self._control.snapshot
+        return {
+            "name": snapshot.scheme,
+            "reason": snapshot.scheme_reason,
+            "text": TEXTS.get(snapshot.scheme_reason, ""),
+        }
 
     async def history(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """What each WAN carried in the last minutes, for the graph."""

@@ -14,34 +14,23 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from cpe_mcp.kernel.bridge_filter import active
 from cpe_mcp.kernel.device_bytes import DeviceBytes
-from cpe_mcp.kernel.dnsmasq import Dnsmasq
 from cpe_mcp.kernel.events import KernelEvents
-from cpe_mcp.kernel.mptcp import MptcpNetlink
-from cpe_mcp.kernel.nft import Interception, Nft
 from cpe_mcp.kernel.probe import Prober
 from cpe_mcp.kernel.routes import RouteKernel
 from cpe_mcp.kernel.subflows import SubflowDump
 from cpe_mcp.kernel.sysctl import tune
-from cpe_mcp.paths.adaptive import Adaptive, Rank, RateMeter, ranked
 from cpe_mcp.paths.health import DEAD, RETURNING, Sampler, WanHealth
-from cpe_mcp.paths.observed import FLAG_BACKUP, DeviceView, Observed
-from cpe_mcp.paths.reconcile import (
-    RETURN_PAUSE_S,
-    EndpointPlan,
-    carrying,
-    plan_endpoints,
-    plan_routes,
-    wanted_endpoints,
-    wanted_routes,
-    wanted_rules,
-)
+from cpe_mcp.paths.observed import DeviceView, Observed
+from cpe_mcp.paths.rates import RateMeter
+from cpe_mcp.paths.reconcile import carrying, plan_routes, wanted_endpoints, wanted_routes, wanted_rules
+from cpe_mcp.paths.scheme import NORMAL, NOWHERE, RESERVE, Distribution, Distributor, Line, Thresholds
 from cpe_mcp.paths.snapshot import WanView
-from cpe_mcp.policy.decide import PROXY
 from cpe_mcp.policy.reasons import TEXTS, Reason
-from cpe_mcp.policy.rules import Rule, compile_rules
 from cpe_mcp.settings import RouterSettings
+from cpe_mcp.settings.router import PathsSettings, WanSettings
+from cpe_mcp.upstream.endpoint_keeper import EndpointKeeper
+from cpe_mcp.upstream.interception_keeper import InterceptionKeeper
 from cpe_mcp.upstream.tuning import ROUTER
 
 log = logging.getLogger(__name__)
@@ -62,16 +51,13 @@ SETTLE_S = 0.05
 """Events come in bunches: one round of reconciling for all of them. What is urgent was done in the handler."""
 SLOW_S = 60.0
 """Everything is compared again this often, whatever events said. One look at all routes costs pyroute2 some 30 ms."""
-MPTCP_SUBFLOWS = 8
-"""Limit of additional subflows: the kernel's maximum; the endpoints decide how many there are."""
 
 
 class Wan:
     """One managed WAN."""
 
-    def __init__(self, name: str, device: str, health: WanHealth, meter: RateMeter) -> None:
-        self.name = name
-        self.device = device
+    def __init__(self, settings: WanSettings, health: WanHealth, meter: RateMeter) -> None:
+        self.settings = settings
         self.health = health
         self.meter = meter
         self.view: DeviceView | None = None
@@ -79,30 +65,44 @@ class Wan:
         self.sent = 0
         self.counted_from: tuple[int, int] | None = None
 
+    @property
+    def name(self) -> str:
+        """UCI section name."""
+        return self.settings.name
+
+    @property
+    def device(self) -> str:
+        """Its network device."""
+        return self.settings.device
+
+    def line(self) -> Line:
+        """As the schemes see it."""
+        settings = self.settings
+        return Line(
+            name=settings.name,
+            tier=RESERVE if settings.role == "backup" else NORMAL,
+            preference=settings.preference,
+            rtt_s=self.health.base_rtt_s,
+            is_metered=settings.metered,
+            meter=self.meter,
+        )
+
 
 class PathManager:
     """See the module. ``on_change`` is called when :meth:`wans` may say something new."""
 
     def __init__(self, settings: RouterSettings, *, on_change: Callable[[], None]) -> None:
         self._settings = settings
-        self._intercept_port = settings.general.intercept_port
-        """Where the workers listen: they are started with it, so another one waits for their next restart."""
         self._on_change = on_change
         self._wans: dict[str, Wan] = {}
-        self._adaptive = self._new_adaptive()
+        self._distributor = Distributor(thresholds(settings.paths))
+        self._places: Distribution = NOWHERE
+        self._ordered_scheme = ""
+        self._interception = InterceptionKeeper(settings, complain=self._complain, on_change=on_change)
         self._sampler = Sampler()
         self._concentrators: tuple[tuple[str, int], ...] = ()
-        self._interception = (False, False)
-        self._bridge_filters: tuple[str, ...] = ()
-        self._verify_nft = False
-        self._backup: set[str] = set()
-        self._deleted: dict[str, float] = {}
-        self._ranking: list[str] = []
-        self._told: tuple[WanView, ...] = ()
+        self._told: tuple[object, ...] = ()
         self._dirty = asyncio.Event()
-        self._names_changed = asyncio.Event()
-        self._dnsmasq = Dnsmasq()
-        self._name_problems: list[str] = []
         self._held = contextlib.AsyncExitStack()
         """What :meth:`start` took, so that :meth:`stop` gives back just that, also after a start that failed halfway."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="routes")
@@ -120,8 +120,8 @@ class PathManager:
             for line in problems:
                 log.warning("kernel: %s", line)
         held = self._held
-        self._mptcp = MptcpNetlink()
-        held.callback(self._mptcp.close)
+        self._endpoints = EndpointKeeper(self._complain)
+        held.callback(self._endpoints.close)
         held.callback(self._delete_all_endpoints)
         self._subflows = SubflowDump()
         held.callback(self._subflows.close)
@@ -132,16 +132,15 @@ class PathManager:
         held.callback(self._device_bytes.close)
         self._prober = Prober(self._probe_answered)
         held.callback(self._prober.close)
-        self._nft = Nft()  # later than the routes: interception must end before the rule that its packets need
-        held.callback(self._remove_nft)
+        self._interception.start()  # later than the routes: it must end before the rule that its packets need
+        held.callback(self._interception.remove)
         self._events = KernelEvents(on_lost=self._lost, on_change=self._dirty.set, on_nft=self._nft_touched)
         held.callback(self._events.close)
         self._events.start()
-        self._look_at_bridges()
+        self._interception.look_at_bridges()
         await self._reconcile()
-        held.callback(self._remove_names)
-        self._names_changed.set()
-        for work in (self._watch(), self._keep(), self._keep_names()):
+        held.callback(self._interception.remove_names)
+        for work in (self._watch(), self._keep(), self._interception.keep_names()):
             held.push_async_callback(_cancel, asyncio.create_task(work))
 
     async def stop(self) -> None:
@@ -151,10 +150,6 @@ class PathManager:
     def _delete_all_endpoints(self) -> None:
         for name in self._wans:
             self._delete_endpoints(name)
-
-    def _remove_nft(self) -> None:
-        with contextlib.suppress(RuntimeError):
-            self._nft.remove()
 
     async def _remove_routes(self) -> None:
         observed = await self._in_thread(self._routes.observe, [])
@@ -166,21 +161,17 @@ class PathManager:
         gone = {wan.name for wan in self._settings.wans if wan.enabled} - {w.name for w in settings.wans if w.enabled}
         for name in gone:
             self._delete_endpoints(name)
-        if settings.paths != self._settings.paths:
-            joined = self._adaptive.joined
-            self._settings = settings
-            self._adaptive = self._new_adaptive()
-            self._adaptive.joined = joined  # running flows keep the lines they have
+        self._distributor.configure(thresholds(settings.paths))
         self._settings = settings
+        self._interception.configure(settings)
         self._make_wans()
         await self._reconcile()
-        self._names_changed.set()
         self._on_change()
 
     def wans(self) -> tuple[WanView, ...]:
         """Usable WANs, best first."""
         views = []
-        for name in self._order():
+        for name in self._places.order:
             view = self._wans[name].view
             if view is not None:
                 views.append(
@@ -212,7 +203,9 @@ class PathManager:
                     "up_mbit": round(wan.meter.rate.up, 2),
                     "capacity_down_mbit": round(wan.meter.capacity().down, 1),
                     "capacity_up_mbit": round(wan.meter.capacity().up, 1),
-                    "backup": wan.name in self._backup,
+                    "place": self._place(wan.name),
+                    "backup": wan.name in self._places.backup,
+                    "metered": wan.settings.metered,
                     "address4": view.address4 if view else "",
                     "address6": view.address6 if view else "",
                     "networks": list(view.networks) if view else [],
@@ -229,45 +222,43 @@ class PathManager:
         self._concentrators = tuple(concentrators)
         self._dirty.set()
 
+    def set_scheme(self, scheme: str) -> None:
+        """What RADIUS orders for this subscriber, in place of the settings' scheme; "" for nothing."""
+        if scheme != self._ordered_scheme:
+            self._ordered_scheme = scheme
+            self._turn()
+
+    def scheme(self) -> tuple[str, str]:
+        """``(scheme, reason)`` in force: reason is why the WANs have their places."""
+        return self._ordered_scheme or self._settings.paths.scheme, self._places.reason
+
     def cannot_take(self) -> str:
-        """Why connections could not be taken now whatever is wanted; "" when nothing is in the way."""
-        return Reason.BRIDGE_FILTER if self._bridge_filters else ""
+        """See :class:`InterceptionKeeper`, this and the following."""
+        return self._interception.cannot_take()
 
     def set_interception(self, on: bool, ipv6: bool) -> None:
-        """Take new connections, IPv6 ones too, or leave them to plain forwarding. In force when this returns."""
-        self._interception = (on, on and ipv6)
-        self._apply_nft()
+        """Take new connections, IPv6 ones too, or leave them to plain forwarding."""
+        self._interception.take(on, ipv6)
 
     def set_intercept_port(self, port: int) -> None:
-        """A worker says where it listens: that counts, whatever the settings have become since it was started."""
-        if port != self._intercept_port:
-            self._intercept_port = port
-            self._apply_nft()
+        """Where a worker listens."""
+        self._interception.listens_on(port)
 
     def add_direct(self, address: str, port: int) -> None:
         """New connections to this server go direct for a while."""
-        try:
-            self._nft.add_direct(address, port, self._settings.general.direct_s)
-        except RuntimeError as error:
-            log.warning("%s port %d cannot be left to plain forwarding: %s", address, port, error)
+        self._interception.add_direct(address, port)
 
     def warnings(self) -> list[str]:
         """What the settings ask for and does not take place, one sentence each."""
-        lines = list(self._name_problems)
-        if self._settings.general.intercept_port != self._intercept_port:
-            lines.append(
-                f"the workers listen on port {self._intercept_port}; "
-                "option intercept_port of section global takes effect with the next restart"
-            )
-        return lines
+        return self._interception.warnings()
 
     def names_work(self) -> bool:
         """Whether dnsmasq fills the sets of the names in rules."""
-        return not self._name_problems
+        return self._interception.names_work()
 
     def rule_counters(self) -> dict[str, int]:
-        """New connections that met each rule, by the rule's counter name. Runs ``nft``: for questions of people only."""
-        return self._nft.counters()
+        """New connections that met each rule, by the rule's counter name."""
+        return self._interception.counters()
 
     def trouble(self, wan: str, reason: str) -> None:
         """A worker could not reach the concentrator over this WAN."""
@@ -285,7 +276,7 @@ class PathManager:
             if started >= next_check:
                 next_check = started + ENDPOINT_CHECK_S
                 self._apply_endpoints()
-                self._look_at_bridges()
+                self._interception.look_at_bridges()
             self._count_bytes(time.monotonic())
             if self._concentrators and (self._is_busy() or started >= next_dump):
                 next_dump = started + IDLE_DUMP_S
@@ -296,15 +287,6 @@ class PathManager:
             wakes = [wan.health.next_wake(time.monotonic()) for wan in self._wans.values()]
             wait = min([wait, *wakes])
             await asyncio.sleep(max(wait, spent / SAMPLE_SHARE, 0.005))
-
-    def _look_at_bridges(self) -> None:
-        """Nothing tells that somebody has loaded the filter; until this look the LAN's connections vanish."""
-        filters = active(self._settings.general.lan)
-        if filters != self._bridge_filters:
-            self._bridge_filters = filters
-            if filters:
-                log.warning("kernel: %s is 1: bridged connections cannot be taken; set it to 0", " and ".join(filters))
-            self._on_change()
 
     def _look_at_subflows(self, now: float) -> None:
         samples = self._sampler.take(now, self._subflows.read(self._concentrators))
@@ -323,17 +305,28 @@ class PathManager:
             if wan.health.probe_due(now):
                 self._probe(wan)
             self._judged(wan, before, was_usable)
-        backup = self._adaptive.update(
-            now, self._order(), self._last_resort(), {n: w.meter for n, w in self._wans.items()}
-        )
-        if backup != self._backup:
-            joined = ", ".join(sorted(self._backup - backup)) or "none"
-            log.info("backup: %s; joined: %s", ", ".join(sorted(backup)) or "none", joined)
-            self._backup = backup
-            self._apply_endpoints()
-        if self.wans() != self._told:
-            self._told = self.wans()
+        self._place_wans(now)
+        told = (self.wans(), self._places.carrying, self._places.reason)
+        if told != self._told:
+            self._told = told
             self._on_change()
+
+    def _place_wans(self, now: float) -> None:
+        """Ask the scheme; what it says is in force when this returns."""
+        lines = [wan.line() for wan in self._wans.values() if wan.health.is_usable()]
+        before, self._places = self._places, self._distributor.update(now, self.scheme()[0], lines)
+        if before[1:4] == self._places[1:4]:
+            return
+        log.info(
+            "carrying: %s; backup: %s; absent: %s (%s)",
+            *(", ".join(sorted(names)) or "none" for names in self._places[1:4]),
+            TEXTS[self._places.reason],
+        )
+        self._apply_endpoints()
+
+    def _place(self, name: str) -> str:
+        """``carrying``, ``backup``, ``absent``; "" for a WAN that is not usable."""
+        return next((place for place in ("carrying", "backup", "absent") if name in getattr(self._places, place)), "")
 
     def _judged(self, wan: Wan, before: str, was_usable: bool) -> None:
         health = wan.health
@@ -427,10 +420,9 @@ class PathManager:
                 await self._reconcile()
             except OSError as error:
                 self._complain(f"the kernel cannot be read: {error}")
-            now = time.monotonic()
-            waiting = [at + RETURN_PAUSE_S - now for at in self._deleted.values() if at + RETURN_PAUSE_S > now]
-            if waiting:
-                await asyncio.sleep(max(waiting) + 0.01)
+            pause_s = self._endpoints.pause_s()
+            if pause_s > 0:
+                await asyncio.sleep(pause_s + 0.01)
                 self._dirty.set()
 
     async def _reconcile(self) -> None:
@@ -443,7 +435,7 @@ class PathManager:
         if not plan.is_empty():
             for line in await self._in_thread(self._routes.apply, plan):
                 self._complain(f"route not set: {line}")
-        self._apply_nft()
+        self._interception.apply([(wan.device, wan.view) for wan in self._wans.values()], self._concentrators)
         self._turn()
         self._apply_endpoints()
 
@@ -465,27 +457,9 @@ class PathManager:
 
     def _apply_endpoints(self) -> None:
         views = {name: wan.view for name, wan in self._wans.items() if wan.view is not None}
-        wanted = wanted_endpoints(list(self._wans), views, self._carrying(), self._backup)
-        ours = {view.ifindex for view in views.values()}
-        try:
-            if self._mptcp.limits() != (MPTCP_SUBFLOWS, 0):
-                self._mptcp.set_limits(subflows=MPTCP_SUBFLOWS, add_addr_accepted=0)
-            plan = plan_endpoints(wanted, self._mptcp.endpoints(), ours, self._deleted, time.monotonic())
-            self._carry_out(plan)
-        except OSError as error:
-            self._complain(f"MPTCP endpoints: {error.strerror or error}")
-
-    def _carry_out(self, plan: EndpointPlan) -> None:
-        for endpoint in plan.delete:
-            self._mptcp.delete(endpoint.id)
-            self._deleted[endpoint.address] = time.monotonic()
-            log.info("endpoint %s removed", endpoint.address)
-        for endpoint in plan.change:
-            self._mptcp.set_flags(endpoint.id, endpoint.flags & FLAG_BACKUP)
-        for endpoint in plan.add:
-            self._mptcp.add(endpoint)
-            self._deleted.pop(endpoint.address, None)
-            log.info("endpoint %s added%s", endpoint.address, " as backup" if endpoint.flags & FLAG_BACKUP else "")
+        present = self._carrying() - self._places.absent
+        wanted = wanted_endpoints(list(self._wans), views, present, self._places.backup)
+        self._endpoints.apply(wanted, {view.ifindex for view in views.values()})
 
     def _carrying(self) -> frozenset[str]:
         """WANs that are to have endpoints."""
@@ -497,78 +471,14 @@ class PathManager:
         view = self._wans[name].view if name in self._wans else None
         if view is None:
             return
-        now = time.monotonic()
-        try:
-            for endpoint in self._mptcp.endpoints():
-                if endpoint.device_index == view.ifindex and address in ("", endpoint.address):
-                    self._mptcp.delete(endpoint.id)
-                    self._deleted[endpoint.address] = now
-        except OSError as error:
-            self._complain(f"MPTCP endpoints of wan {name}: {error.strerror or error}")
+        self._endpoints.delete(name, view.ifindex, address)
 
     def _nft_touched(self) -> None:
         """Somebody, maybe we ourselves, changed something in nftables."""
-        self._verify_nft = True
+        self._interception.touched()
         self._dirty.set()
 
-    def _rules(self) -> tuple[Rule, ...]:
-        return compile_rules(self._settings.rules) if self._settings.general.enabled else ()
-
-    async def _keep_names(self) -> None:
-        """Tell dnsmasq the names of the rules. Never in anybody's way: it may take a second or two to restart."""
-        while True:
-            await self._names_changed.wait()
-            self._names_changed.clear()
-            dns = self._settings.dns
-            self._name_problems = await asyncio.to_thread(self._dnsmasq.apply, self._rules(), dns.confdir, dns.restart)
-            for line in self._name_problems:
-                self._complain(line)
-
-    def _remove_names(self) -> None:
-        self._dnsmasq.remove(self._settings.dns.confdir, self._settings.dns.restart)
-
-    def _apply_nft(self) -> None:
-        general = self._settings.general
-        on, ipv6 = self._interception
-        rules = self._rules()
-        on = on and (general.intercept != "none" or any(rule.action == PROXY for rule in rules))
-        networks = sorted({net for wan in self._wans.values() if wan.view is not None for net in wan.view.networks})
-        plan = Interception(
-            lan=general.lan,
-            wans=tuple(wan.device for wan in self._wans.values()),
-            wan_networks=tuple(networks),
-            concentrators=self._concentrators,
-            port=self._intercept_port,
-            active4=on,
-            active6=on and ipv6,
-            any_destination=general.intercept == "any",
-            pass_mptcp=general.mptcp_syn == "pass",
-            rules=rules,
-            take_rest=general.intercept != "none",
-            reject_quic=self._settings.quic.policy == "reject",
-            dscp=self._settings.dscp.mode != "off",
-        )
-        try:
-            if self._nft.apply(plan, verify=self._verify_nft):
-                log.debug("nft table loaded")
-            self._verify_nft = False
-        except (RuntimeError, OSError) as error:
-            self._complain(str(error))
-
     # Small things -----------------------------------------------------------------------------------------------------
-
-    def _order(self) -> list[str]:
-        """Usable WANs, best first: role, preference, round-trip time."""
-        ranks = {
-            wan.name: Rank(wan.role == "backup", wan.preference, self._wans[wan.name].health.base_rtt_s)
-            for wan in self._settings.wans
-            if wan.name in self._wans and self._wans[wan.name].health.is_usable()
-        }
-        self._ranking = ranked(ranks, self._ranking)
-        return list(self._ranking)
-
-    def _last_resort(self) -> set[str]:
-        return {wan.name for wan in self._settings.wans if wan.role == "backup"}
 
     def _make_wans(self) -> None:
         now = time.monotonic()
@@ -579,20 +489,12 @@ class PathManager:
                 continue
             kept = old.get(wan.name)
             if kept is not None and kept.device == wan.device:
+                kept.settings = wan
                 self._wans[wan.name] = kept
                 continue
             health = WanHealth(silent_s=paths.silent_ms / 1000, return_s=paths.return_s, now=now)
             meter = RateMeter(known_down_mbit=wan.rate_down_mbit, known_up_mbit=wan.rate_up_mbit)
-            self._wans[wan.name] = Wan(wan.name, wan.device, health, meter)
-
-    def _new_adaptive(self) -> Adaptive:
-        paths = self._settings.paths
-        return Adaptive(
-            busy_share=paths.busy_percent / 100,
-            busy_s=paths.busy_s,
-            idle_share=paths.idle_percent / 100,
-            idle_s=paths.idle_s,
-        )
+            self._wans[wan.name] = Wan(wan, health, meter)
 
     def _complain(self, line: str) -> None:
         """Each problem once, not with every round."""
@@ -608,3 +510,13 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+def thresholds(paths: PathsSettings) -> Thresholds:
+    """When WANs join and leave."""
+    return Thresholds(
+        busy_share=paths.busy_percent / 100,
+        busy_s=paths.busy_s,
+        idle_share=paths.idle_percent / 100,
+        idle_s=paths.idle_s,
+    )

@@ -22,6 +22,7 @@ def build(
     *,
     generation: int,
     wans: Sequence[WanView],
+    scheme: tuple[str, str],
     usable: Sequence[Candidate],
     left_alone: str,
     authorization: str,
@@ -30,9 +31,10 @@ def build(
 ) -> Snapshot:
     """The snapshot of this moment.
 
-    ``usable`` are the concentrators worth connecting to, best first; ``left_alone`` is the reason why the best known one
-    is not among them when there is none, "" when none is known. ``authorization`` is "" while RADIUS has accepted or is
-    not asked, else the reason why not. ``congestion_controls`` are those of the running kernel.
+    ``scheme`` is the one in force and why the WANs have their places. ``usable`` are the concentrators worth connecting to,
+    best first; ``left_alone`` is the reason why the best known one is not among them when there is none, "" when none is
+    known. ``authorization`` is "" while RADIUS has accepted or is not asked, else the reason why not.
+    ``congestion_controls`` are those of the running kernel.
     """
     general = settings.general
     concentrators = tuple(
@@ -59,6 +61,8 @@ def build(
         connect_timeout_s=general.connect_timeout_s,
         reply_timeout_s=general.reply_timeout_s,
         congestion_control=choose_congestion_control(general.congestion_control, congestion_controls),
+        scheme=scheme[0],
+        scheme_reason=scheme[1],
         dscp=dscp_table(settings.dscp),
     )
 

@@ -120,6 +120,12 @@ function isDscpMap(text) {
 	return parts.length === 2 && parts.every(isDscp);
 }
 
+const SCHEMES = [ 'adaptive', 'aggregate', 'primary-backup', 'overflow', 'lowest-latency' ];
+
+function isScheme(text) {
+	return SCHEMES.indexOf(text) >= 0 || /^single:[A-Za-z0-9_]+$/.test(text);
+}
+
 /* RFC 2474, 2597, 3246, 5865, 8622 */
 const DSCP_NAMES = [ 'BE', 'DF', 'CS0', 'CS1', 'CS2', 'CS3', 'CS4', 'CS5', 'CS6', 'CS7', 'AF11', 'AF12', 'AF13', 'AF21',
 	'AF22', 'AF23', 'AF31', 'AF32', 'AF33', 'AF41', 'AF42', 'AF43', 'EF', 'VA', 'LE' ];
@@ -132,7 +138,8 @@ const KINDS = {
 	ports: [ isPortRange, _('a port from 1 to 65535, or a range such as 8000-8100') ],
 	dscp: [ isDscp, _('a number from 0 to 63, or a name such as EF, AF41, CS1') ],
 	'dscp-map': [ isDscpMap, _('FROM:TO, each a number from 0 to 63 or a name such as EF, AF41, CS1') ],
-	domain: [ isDomain, _('a domain name such as example.com or *.example.com') ]
+	domain: [ isDomain, _('a domain name such as example.com or *.example.com') ],
+	scheme: [ isScheme, SCHEMES.join(', ') + ', single:WAN' ]
 };
 
 return baseclass.extend({
@@ -142,6 +149,7 @@ return baseclass.extend({
 	isPortRange: isPortRange,
 	isHost: isHost,
 	isDomain: isDomain,
+	SCHEMES: SCHEMES,
 
 	/* one value of an option; an empty one means "not set" and is always right */
 	check: function(declared, value) {

@@ -35,6 +35,7 @@ return baseclass.extend({
 				'interface': { kind: 'text', default: '', doc: _('netifd\'s name of the interface, for example wan; empty: same as the section.') },
 				'preference': { kind: 'integer', default: '10', low: 0, high: 1000, doc: _('Lower is preferred for first subflows; equal ones are ordered by RTT.') },
 				'role': { kind: 'choice', default: 'normal', choices: [ 'normal', 'backup' ], doc: _('normal: used when worthwhile; backup: used only when no normal WAN is healthy.') },
+				'metered': { kind: 'flag', default: '0', doc: _('Its bytes cost money: it has no subflow until it is needed, not even an idle one.') },
 				'rate_down_mbit': { kind: 'number', default: '0', low: 0, high: 100000, unit: 'Mbit/s', doc: _('Known download rate; 0: learnt from traffic.') },
 				'rate_up_mbit': { kind: 'number', default: '0', low: 0, high: 100000, unit: 'Mbit/s', doc: _('Known upload rate; 0: learnt from traffic.') },
 			}
@@ -43,9 +44,10 @@ return baseclass.extend({
 			many: false,
 			doc: _('How WANs are judged and used.'),
 			options: {
-				'busy_percent': { kind: 'number', default: '70', low: 10, high: 100, unit: '%', doc: _('Load of the fast line at which slower lines join.') },
+				'scheme': { kind: 'scheme', default: 'adaptive', doc: _('Who carries. adaptive: the best WAN, and all while it is busy; aggregate: all at once; primary-backup: the best WAN alone; overflow: unmetered WANs first, the next one joins when those before it are full; lowest-latency: the WAN with the shortest round trip alone; single:WAN: that WAN and no other, also when it fails.') },
+				'busy_percent': { kind: 'number', default: '70', low: 10, high: 100, unit: '%', doc: _('Load of the carrying WANs at which the next ones join.') },
 				'busy_s': { kind: 'number', default: '0.5', low: 0.1, high: 60, unit: 's', doc: _('How long that load must last.') },
-				'idle_percent': { kind: 'number', default: '50', low: 1, high: 99, unit: '%', doc: _('Load of the fast line at which slower lines go back to backup.') },
+				'idle_percent': { kind: 'number', default: '50', low: 1, high: 99, unit: '%', doc: _('Load, of what fewer WANs can carry, at which the last ones leave.') },
 				'idle_s': { kind: 'number', default: '5', low: 0.1, high: 600, unit: 's', doc: _('How long that must last.') },
 				'silent_ms': { kind: 'integer', default: '100', low: 20, high: 5000, unit: 'ms', doc: _('Silence on a line that was carrying traffic before it is probed.') },
 				'return_s': { kind: 'number', default: '1', low: 0.3, high: 600, unit: 's', doc: _('How long a dead line must answer again before it is used.') },

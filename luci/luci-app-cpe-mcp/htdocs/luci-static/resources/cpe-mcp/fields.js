@@ -48,6 +48,16 @@ function widgetOf(type, name, option) {
 	if (option.kind === 'flag')
 		return [ form.Flag, function(o) { o.default = option.default } ];
 
+	if (option.kind === 'scheme')
+		return [ form.ListValue, function(o) {
+			o.optional = true;
+			o.placeholder = _('default: %s').format(layout.choice(type, name, option.default));
+			checks.SCHEMES.forEach(function(scheme) { o.value(scheme, layout.choice(type, name, scheme)) });
+			uci.sections('cpe-mcp', 'wan').forEach(function(wan) {
+				o.value('single:' + wan['.name'], _('only %s, also when it fails').format(wan['.name']));
+			});
+		} ];
+
 	if (option.choices && option.many)
 		return [ form.MultiValue, function(o) { choices(o, type, name, option) } ];
 

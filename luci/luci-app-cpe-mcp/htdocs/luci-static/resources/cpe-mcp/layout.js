@@ -36,7 +36,8 @@ const SECTIONS = [
 			interface: _('Interface'),
 			device: _('Device'),
 			role: _('Role'),
-			preference: _('Preference')
+			preference: _('Preference'),
+			metered: _('Metered')
 		},
 		advanced: {
 			rate_down_mbit: _('Download rate'),
@@ -105,7 +106,8 @@ const SECTIONS = [
 		type: 'paths',
 		title: _('Use of the lines'),
 		basic: {
-			busy_percent: _('Slower lines join at'),
+			scheme: _('Who carries'),
+			busy_percent: _('Others join at'),
 			busy_s: _('when it lasts'),
 			idle_percent: _('They leave at'),
 			idle_s: _('when that lasts')
@@ -176,6 +178,13 @@ const CHOICES = {
 	},
 	'global.fallback': { direct: _('connect directly'), block: _('do not connect') },
 	'global.mptcp_syn': { proxy: _('carry them like any other'), pass: _('leave them alone') },
+	'paths.scheme': {
+		adaptive: _('the best WAN, and all while it is busy'),
+		aggregate: _('all WANs at once'),
+		'primary-backup': _('the best WAN alone, another one when it fails'),
+		overflow: _('unmetered WANs first, the next one when they are full'),
+		'lowest-latency': _('the WAN with the shortest round trip alone')
+	},
 	'wan.role': { normal: _('normal'), backup: _('only when no other works') },
 	'discovery.prefer': { ipv4: _('IPv4 first'), ipv6: _('IPv6 first') },
 	'rule.action': { proxy: _('all WANs'), direct: _('direct, over one WAN'), block: _('block') },

@@ -10,6 +10,7 @@
 'require cpe-mcp.chart as chart';
 'require cpe-mcp.firstpage as firstpage';
 'require cpe-mcp.flows as flows';
+'require cpe-mcp.layout as layout';
 'require cpe-mcp.parts as parts';
 'require cpe-mcp.units as units';
 
@@ -33,11 +34,16 @@ const STATES = {
 	offline: [ 'bad', _('off') ]
 };
 
+const PLACES = {
+	carrying: _('in use'),
+	backup: _('waits, ready to take over'),
+	absent: _('left alone until it is needed')
+};
+
 function wanTile(names, wan) {
 	const state = STATES[wan.state] || [ wan.usable ? 'good' : 'bad', wan.state ];
 	const why = wan.state === 'up' ? '' : [ parts.reason(wan), wan.detail ].filter(Boolean).join(': ');
-	const use = !wan.usable ? _('not used')
-		: wan.backup ? _('waits: joins when the other lines are busy') : _('in use');
+	const use = !wan.usable ? _('not used') : PLACES[wan.place] || wan.place;
 
 	return el('div', { 'class': 'cpe-tile', 'data-wan': wan.name, 'style': '--cpe-tile:' + parts.color(names, wan.name) },
 		el('div', { 'class': 'cpe-tile-head' }, el('strong', {}, wan.name), parts.badge(state[0], state[1])),
@@ -62,6 +68,8 @@ function packageTile(status) {
 		status.proxy && status.interception && !status.interception.on
 			? el('p', { 'class': 'cpe-why' }, parts.reason(status.interception)) : null,
 		(status.warnings || []).map(function(text) { return el('p', { 'class': 'cpe-why' }, text) }),
+		status.scheme ? parts.fact(_('Who carries'), layout.choice('paths', 'scheme', status.scheme.name)) : null,
+		status.scheme ? el('p', { 'class': 'cpe-quiet' }, parts.reason(status.scheme)) : null,
 		parts.fact(_('Live connections'), String(status.live || 0)),
 		parts.fact('QUIC', uci.get('cpe-mcp', (uci.sections('cpe-mcp', 'quic')[0] || {})['.name'] || 'quic', 'policy') === 'reject'
 			? _('refused: browsers use TCP') : _('passes, over one line')),
