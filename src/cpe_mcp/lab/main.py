@@ -9,7 +9,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,16 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.scenario not in SCENARIOS:
         raise LabError(f"scenario {options.scenario}: there are {', '.join(SCENARIOS)}")
+    scenario = SCENARIOS[options.scenario]
+    run = scenario.run
+    if options.seconds is not None:
+        if scenario.lasting is None:
+            raise LabError(f"scenario {options.scenario} takes as long as it takes: --seconds is not for it")
+        run = scenario.lasting(options.seconds)
     check_machine()
     report: dict[str, Any] = {}
     try:
-        SCENARIOS[options.scenario].run(_lab_options(options), report)
+        run(_lab_options(options, scenario.links), report)
     finally:
         if options.json is not None:
             options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -150,14 +157,20 @@ def _shell(options: argparse.Namespace) -> int:
     os.execvp("ip", ["ip", "netns", "exec", netns_name(options.name, options.host), *command])
 
 
-def _lab_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Arguments of :class:`Lab`."""
+def _lab_options(options: argparse.Namespace, own: Mapping[str, LinkSpec] = DEFAULT_LINKS) -> dict[str, Any]:
+    """Arguments of :class:`Lab`: what was typed, over lines of the scenario's own."""
     links = {}
     for name in LINK_NAMES:
-        down, up, rtt = getattr(options, name)
-        loss, queue = getattr(options, f"loss_{name}"), getattr(options, f"queue_{name}")
-        links[name] = LinkSpec(down, up, rtt, loss_percent=loss, queue_ms=queue)
-    return {"name": options.name, "links": links}
+        typed: dict[str, float | None] = {
+            "loss_percent": getattr(options, f"loss_{name}"),
+            "queue_ms": getattr(options, f"queue_{name}"),
+        }
+        if (line := getattr(options, name)) is not None:
+            typed |= dict(zip(("down_mbit", "up_mbit", "rtt_ms"), line, strict=True))
+        given = {option: value for option, value in typed.items() if value is not None}
+        links[name] = replace(own.get(name, DEFAULT_LINKS[name]), **given)
+    given_too = {"package_congestion_control": options.congestion_control} if options.congestion_control else {}
+    return {"name": options.name, "links": links, **given_too}
 
 
 def _line(text: str) -> tuple[float, float, float]:
@@ -179,6 +192,13 @@ def _percent(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is not a percentage from 0 to 100")
 
 
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 1 <= float(text) < 1e6:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a time in s, 1 or more")
+
+
 def _milliseconds(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 <= float(text) < 1e6:
@@ -194,14 +214,15 @@ def _parser() -> argparse.ArgumentParser:
         spec = DEFAULT_LINKS[name]
         default = (spec.down_mbit, spec.up_mbit, spec.rtt_ms)
         shown = "/".join(f"{value:g}" for value in default)
-        help_ = f"Mbit/s down, up, and RTT in ms (default {shown})"
-        lines.add_argument(f"--{name}", type=_line, default=default, metavar="DOWN/UP/RTT", help=help_)
-        lines.add_argument(
-            f"--loss-{name}", type=_percent, default=0.0, metavar="PERCENT", help="random loss each way (default 0)"
-        )
+        help_ = f"Mbit/s down, up, and RTT in ms (default {shown}, or what the scenario is about)"
+        lines.add_argument(f"--{name}", type=_line, metavar="DOWN/UP/RTT", help=help_)
+        lines.add_argument(f"--loss-{name}", type=_percent, metavar="PERCENT", help="random loss each way (default 0)")
         lines.add_argument(
             f"--queue-{name}", type=_milliseconds, metavar="MS", help="queue each way (default one RTT, at least 30 ms)"
         )
+    lines.add_argument(
+        "--congestion-control", default="", metavar="NAME", help="of this package's daemons: auto, bbr or cubic"
+    )
     parser = argparse.ArgumentParser(
         prog="cpe-mcp-lab",
         description="A network in a box: a home router with two access networks, and what is behind.",
@@ -212,6 +233,9 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("run", parents=[named, lines], help="run a scenario in a lab of its own")
     command.add_argument("scenario", metavar="SCENARIO")
     command.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    command.add_argument(
+        "--seconds", type=_seconds, metavar="S", help="how long its load lasts, for scenarios that can be made longer"
+    )
     command.set_defaults(command=_run)
     command = commands.add_parser("up", parents=[named, lines], help="bring a lab up and leave it running")
     command.add_argument("--bare", action="store_true", help="without this package's daemons: plain forwarding")

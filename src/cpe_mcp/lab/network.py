@@ -89,7 +89,8 @@ class Lab:
 
     ``dhcp4_mcps`` and ``dhcp6_mcp`` are the concentrators that both providers announce by DHCP (None: no option);
     ``dhcp4_raw`` and ``dhcp6_raw`` replace the option's value by any bytes, hex with colons. ``logs_to``: a directory
-    that gets a copy of all logs at the end.
+    that gets a copy of all logs at the end. ``congestion_control`` is that of all hosts, and of this package's daemons too
+    unless ``package_congestion_control`` names another one, or ``auto``, which is what they are shipped with.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Lab:
         *,
         links: Mapping[str, LinkSpec] = DEFAULT_LINKS,
         congestion_control: str = "cubic",
+        package_congestion_control: str = "",
         dhcp4_code: int = DEFAULT_DHCP4_CODE,
         dhcp6_code: int = DEFAULT_DHCP6_CODE,
         dhcp4_mcps: Sequence[Sequence[str]] | None = ((ADDRESSES.concentrator1.v4,), (ADDRESSES.concentrator2.v4,)),
@@ -113,6 +115,7 @@ class Lab:
         """State, configuration and logs; gone after :meth:`down`."""
         self.addresses: Addresses = ADDRESSES
         self.congestion_control = congestion_control
+        self._package_congestion_control = package_congestion_control or congestion_control
         self.radius = radius
         self._radius_users = radius_users
         self.dhcp4_code = dhcp4_code
@@ -272,6 +275,7 @@ class Lab:
         return {
             "kernel": os.uname().release,
             "congestion_control": self.congestion_control,
+            "package_congestion_control": self._package_congestion_control,
             "emulator": f"user-space forwarder, quantum {QUANTUM_S * 1000:g} ms",
             "wans": {
                 name: {
@@ -308,7 +312,7 @@ class Lab:
         given = {"global": general, "paths": paths, "discovery": discovery, "radius": radius}
         text = configs.router_settings(
             run_dir=str(self.cpe_run_dir),
-            congestion_control=self.congestion_control,
+            congestion_control=self._package_congestion_control,
             codes=(self.dhcp4_code, self.dhcp6_code),
             radius_secret=self.radius.secret,
             subscriber=self.radius.subscriber,
@@ -350,7 +354,7 @@ class Lab:
         given = {"global": general, "listener": listener, "destinations": destinations, "radius": radius}
         text = configs.concentrator_settings(
             run_dir=str(self._concentrator_run_dir(number)),
-            congestion_control=self.congestion_control,
+            congestion_control=self._package_congestion_control,
             radius_secret=self.radius.secret,
             address_password=self.radius.address_password,
             given=_present({**given, "subscriber": subscribers}),

@@ -26,6 +26,8 @@ def render(report: Mapping[str, Any]) -> str:
         _lines(report),
         _transfers(report),
         _first_byte(report),
+        _short(report),
+        _notes(report),
         _cuts(report),
         _checks(report),
         _verdict(report),
@@ -40,6 +42,7 @@ def _network(report: Mapping[str, Any]) -> list[str]:
     facts = [
         f"Linux {report['kernel']}" if "kernel" in report else "",
         f"congestion control {report['congestion_control']}" if "congestion_control" in report else "",
+        f"with the package {report['package_congestion_control']}" if "package_congestion_control" in report else "",
         f"lines: {report['emulator']}" if "emulator" in report else "",
     ]
     return ["The network", "", *picture, "", " " + ", ".join(fact for fact in facts if fact)]
@@ -70,7 +73,9 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
     if not rows:
         return []
     lines = ["Each line alone, plain TCP, without the package"]
-    lines += [f"  {name:<10} {rate['down']:>7.1f} Mbit/s down {rate['up']:>7.1f} Mbit/s up" for name, rate in rows]
+    for name, rate in rows:
+        each = "".join(f" {rate[way]:>7.1f} Mbit/s {way}" for way in ("down", "up") if way in rate)
+        lines.append(f"  {name:<10}{each}")
     return lines
 
 
@@ -102,6 +107,19 @@ def _first_byte(report: Mapping[str, Any]) -> list[str]:
         "Time to the first byte",
         *(f"  {names[name]:<24} {times[name]:>6.1f} ms" for name in names if name in times),
     ]
+
+
+def _short(report: Mapping[str, Any]) -> list[str]:
+    times = report.get("short_ms") or {}
+    plain, ours = times.get("plain") or {}, times.get("ours") or {}
+    rows = [f"  {name:<10} {plain[name]:>7.1f} ms {ours[name]:>7.1f} ms" for name in plain if name in ours]
+    return ["Short transfers: plain TCP on the best line, and with the package", *rows] if rows else []
+
+
+def _notes(report: Mapping[str, Any]) -> list[str]:
+    """What a scenario found, in its own words."""
+    notes = report.get("notes") or []
+    return ["What was seen", *(f"  {note}" for note in notes)] if notes else []
 
 
 def _cuts(report: Mapping[str, Any]) -> list[str]:

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
-
 from cpe_mcp.lab.scenarios.demo import run as run_demo
 from cpe_mcp.lab.scenarios.discovery import run as run_discovery
 from cpe_mcp.lab.scenarios.fail_open import run as run_fail_open
 from cpe_mcp.lab.scenarios.failover import run as run_failover
+from cpe_mcp.lab.scenarios.frame import Scenario
 from cpe_mcp.lab.scenarios.lines import run as run_lines
-
-
-class Scenario(NamedTuple):
-    """One thing to see."""
-
-    name: str
-    summary: str
-    run: Callable[[Mapping[str, Any], dict[str, Any]], None]
-    """``run(options, report)``: ``options`` are the arguments of :class:`cpe_mcp.lab.network.Lab`. Prints what it found
-    and fills ``report`` as it goes, last its ``result``, ``pass`` or ``fail``. Raises LabError when there is no lab."""
-
+from cpe_mcp.lab.scenarios.unequal import scenarios as unequal
 
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
@@ -30,5 +18,6 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("discovery", "where the concentrators are found, and what RADIUS answers", run_discovery),
         Scenario("failover", "a line is cut in the middle of a download, each line in two ways", run_failover),
         Scenario("fail-open", "the LAN still works when the daemons start, stop, die or are refused", run_fail_open),
+        *unequal(),
     )
 }

@@ -13,6 +13,10 @@ from cpe_mcp.lab.measure import shares
 EFFICIENCY_MIN = {"download": 0.90, "upload": 0.85}
 SHARE_TOLERANCE = 0.10
 """A line's share of the bytes against its share of the plain rates, as a fraction."""
+BEST_LINE_MIN = 0.95
+"""Of the best single line's rate: whatever the lines are like, using both never costs more than this."""
+SHORT_MAX = 1.05
+"""Time of a short transfer, as a multiple of plain TCP's on the best line."""
 GAP_MAX_MS = {"silent": 500, "down": 300}
 RECOVERY_MAX_MS = 1000
 TTFB_SLACK_MS = 3.0

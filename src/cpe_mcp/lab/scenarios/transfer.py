@@ -201,6 +201,19 @@ def first_byte_ms(lab: Lab, *, tries: int, pause_s: float, address: str = ADDRES
     return round(1000 * median(times), 2)
 
 
+def fetch_ms(lab: Lab, size: int, *, tries: int, pause_s: float, address: str = ADDRESSES.server.v4) -> list[float]:
+    """Times of new connections that fetch ``size`` bytes each, from before the handshake to the last byte. Raises OSError,
+    LabError when one did not come whole."""
+    times = []
+    for _ in range(tries):
+        received = Download(lab, size, address=address).wait(STALL_S)
+        if received.error:
+            raise LabError(f"a transfer of {size} bytes: {received.error}")
+        times.append(1000 * received.seconds)
+        time.sleep(pause_s)
+    return times
+
+
 def fetch_small(lab: Lab, address: str = ADDRESSES.server.v4, *, host: str = "client1", timeout_s: int = 5) -> bool:
     """Whether a host gets a small file by curl."""
     shown = f"[{address}]" if ":" in address else address
