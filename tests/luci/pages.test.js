@@ -43,6 +43,7 @@ test('together is compared with the lines one by one', () => {
 	assert.deepEqual(speed.conclusions(report), [ 'Download: 81 Mbit/s together, 90 % of what the WANs reach one by one (90 Mbit/s).' ]);
 	assert.deepEqual(speed.conclusions({ state: 'running', runs: [] }), []);
 	assert.equal(speed.state({ state: 'failed', error: 'no answer' }), 'no answer');
+	assert.equal(speed.state({ state: 'stopped', error: '' }), 'ended by hand');
 });
 
 test('every declared option has its place and a name for people', () => {

@@ -8,7 +8,8 @@ const STATES = {
 	waiting: _('waiting'),
 	running: _('running'),
 	done: _('done'),
-	failed: _('failed')
+	failed: _('failed'),
+	stopped: _('ended by hand')
 };
 
 return baseclass.extend({
