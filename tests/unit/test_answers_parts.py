@@ -223,41 +223,56 @@ def path_row(name: str, **changes: Any) -> dict[str, Any]:
 
 
 def subflow_row(wan: str, **changes: Any) -> dict[str, Any]:
-    return {"wan": wan, "retransmits": 0, "bytes_up": 1000, "bytes_down": 1000, "backup": False, **changes}
+    return {"wan": wan, "resent_share": 0.0, "reordered_share": 0.0, "backup": False, **changes}
 
 
 BOTH = [path_row("dsl"), path_row("lte")]
-FULL = {"down_mbit": 45.0}
 
 
 @pytest.mark.requirement("Y-6")
 @pytest.mark.parametrize(
     ("changes", "wans", "found"),
     [
-        ({}, BOTH, [("not-limited-here", "")]),
-        ({"action": "direct", "reason": "rule-direct"}, BOTH, [("rule-direct", "")]),
-        ({"fallback": "mptcp-stripped"}, BOTH, [("mptcp-stripped", "dsl")]),
-        ({"duration_s": 0.5}, BOTH, [("still-starting", "")]),
-        ({"duration_s": 0.5}, [path_row("dsl", **FULL)], [("still-starting", ""), ("one-wan", "dsl")]),
-        ({}, [path_row("dsl")], [("one-wan", "dsl")]),
+        ({}, BOTH, [("server-slow", "")]),
+        ({"action": "direct", "verdict": "rule-direct"}, BOTH, [("rule-direct", "")]),
         (
-            {},
-            [path_row("dsl", **FULL), path_row("lte", usable=False, reason="wan-silent")],
-            [("wan-silent", "lte"), ("wan-full", "dsl")],
+            {"fallback": "mptcp-stripped", "verdict": "mptcp-stripped", "verdict_wans": ["dsl"]},
+            BOTH,
+            [("mptcp-stripped", "dsl")],
         ),
-        ({}, [path_row("dsl"), path_row("lte", backup=True)], [("wan-in-reserve", "lte")]),
-        ({}, [path_row("dsl", **FULL), path_row("lte", **FULL)], [("wan-full", "dsl"), ("wan-full", "lte")]),
-        ({"subflows": [subflow_row("dsl")]}, BOTH, [("not-joined", "lte")]),
+        ({}, [path_row("dsl")], [("server-slow", ""), ("one-wan", "dsl")]),
         (
-            {"subflows": [subflow_row("dsl"), subflow_row("lte", retransmits=50, bytes_up=1_000_000)]},
+            {"verdict": "wan-full", "verdict_wans": ["dsl"]},
+            [path_row("dsl"), path_row("lte", usable=False, reason="wan-silent")],
+            [("wan-full", "dsl"), ("wan-silent", "lte")],
+        ),
+        ({}, [path_row("dsl"), path_row("lte", backup=True)], [("server-slow", ""), ("wan-in-reserve", "lte")]),
+        (
+            {"verdict": "wan-full", "verdict_wans": ["dsl", "lte"]},
+            BOTH,
+            [("wan-full", "dsl"), ("wan-full", "lte")],
+        ),
+        ({"subflows": [subflow_row("dsl")]}, BOTH, [("server-slow", ""), ("not-joined", "lte")]),
+        (
+            {"subflows": [subflow_row("dsl"), subflow_row("lte", reordered_share=0.02)]},
+            BOTH,
+            [("server-slow", ""), ("wan-lossy", "lte")],
+        ),
+        (
+            {
+                "subflows": [subflow_row("dsl"), subflow_row("lte", resent_share=0.05)],
+                "verdict": "wan-lossy",
+                "verdict_wans": ["lte"],
+            },
             BOTH,
             [("wan-lossy", "lte")],
         ),
     ],
 )
 def test_why_a_flow_is_not_faster(changes: dict[str, Any], wans: list[Any], found: list[tuple[str, str]]) -> None:
-    flow = {**RECORD._asdict(), "subflows": [subflow_row("dsl"), subflow_row("lte")], **changes}
-    rows = explain_flow(flow, wans, busy_percent=70)
+    subflows = [subflow_row("dsl"), subflow_row("lte")]
+    flow = {**RECORD._asdict(), "subflows": subflows, "verdict": "server-slow", "verdict_wans": [], **changes}
+    rows = explain_flow(flow, wans)
     assert [(row["reason"], row["wan"]) for row in rows] == found
     assert all(row["text"] != row["reason"] for row in rows)
 

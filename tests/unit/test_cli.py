@@ -43,6 +43,10 @@ FLOW = {
     "id": "0:17",
     "mptcp": True,
     "fallback": "",
+    "down_mbit": 12.5,
+    "up_mbit": 0.2,
+    "verdict": "wan-full",
+    "verdict_text": "dsl: it is full",
     "bytes_by_wan": {"dsl": {"down": 3_100_000, "up": 500}, "lte": {"down": 1_900_000, "up": 0}},
 }
 SUBFLOW = {
@@ -54,6 +58,7 @@ SUBFLOW = {
     "bytes_down": 1_900_000,
     "bytes_up": 0,
     "retransmits": 3,
+    "cwnd": 20,
 }
 RULE = {"name": "video", "section": "rule[1]", "action": "proxy"}
 WHY = {
@@ -121,19 +126,21 @@ def test_json_is_the_daemons_own_answer(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_flows_are_a_table_with_the_subflows_below_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flows = [{**FLOW, "subflows": [SUBFLOW]}, {**FLOW, "id": "0:16", "fallback": "mptcp-stripped", "subflows": []}]
+    fallen = {**FLOW, "id": "0:16", "fallback": "mptcp-stripped", "verdict": "mptcp-stripped", "subflows": []}
+    flows = [{**FLOW, "subflows": [SUBFLOW]}, fallen]
     with daemon(tmp_path, {"flows": {"flows": flows, "silent_workers": 1}}) as asked:
         assert main(["--run-dir", str(tmp_path), "flows", "--limit", "5", "--filter", "lte"]) == 0
     assert asked == [("flows", {"limit": 5, "filter": "lte"})]
     lines = capsys.readouterr().out.splitlines()
     for word in ("0:17", "192.168.1.2:4000", "192.0.2.80:443", "mine", "5.0 MB"):
         assert word in lines[1]
-    assert lines[2] == (
-        "    lte: 10.2.0.1:41000 -> 198.51.100.1:5124, 1.9 MB down, 0 B up, RTT 51 ms, 3 retransmits, backup"
+    assert lines[2] == "    now 12.5 Mbit/s down, 0.2 up; wan-full: dsl: it is full"
+    assert lines[3] == (
+        "    lte: 10.2.0.1:41000 -> 198.51.100.1:5124, 1.9 MB down, 0 B up, RTT 51 ms, cwnd 20, 3 retransmits, backup"
     )
-    assert lines[3].startswith("0:16")
-    assert lines[4] == "    plain TCP: mptcp-stripped"
-    assert lines[5].startswith("1 workers did not answer")
+    assert lines[4].startswith("0:16")
+    assert "; mptcp-stripped: " in lines[5]
+    assert lines[6].startswith("1 workers did not answer")
 
 
 @pytest.mark.parametrize("command", [["records"], ["flows", "--finished"]])
@@ -167,7 +174,7 @@ def test_why_of_a_running_flow(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert asked == [("why", {"id": "0:17"})]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "192.0.2.80:443: proxy, 5.0 MB down so far (13.3 Mbit/s on average)"
-    assert lines[2:] == ["  lte: wan-in-reserve: waits", "  x: y"]
+    assert lines[3:] == ["  lte: wan-in-reserve: waits", "  x: y"]
     assert main(["--run-dir", str(tmp_path), "why"]) == 2
 
 

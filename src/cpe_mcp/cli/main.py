@@ -101,7 +101,7 @@ def paths(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
 
 
 def flows(ask: Ask, arguments: argparse.Namespace) -> tuple[Any, str, int]:
-    """Live connections, newest first, with their subflows; with --finished the last ones that ended."""
+    """Live connections, newest first: what holds each back, and its subflows; --finished: the last ones that ended."""
     if arguments.finished:
         return records(ask, arguments)
     result = ask("flows", limit=arguments.limit, filter=arguments.filter)
@@ -112,8 +112,7 @@ def flows(ask: Ask, arguments: argparse.Namespace) -> tuple[Any, str, int]:
     lines.append(listed[0])
     for row, line in zip(result["flows"], listed[1:], strict=False):
         lines.append(line)
-        if row["fallback"]:
-            lines.append(f"    plain TCP: {row['fallback']}")
+        lines.append(_verdict_line(row))
         lines += [_subflow_line(subflow) for subflow in row["subflows"]]
     if result.get("silent_workers"):
         lines.append(f"{result['silent_workers']} workers did not answer in time; their connections are not listed")
@@ -176,7 +175,7 @@ def _why_flow(ask: Ask, number: str) -> tuple[Any, str, int]:
     head = (
         f"{endpoint(flow['server'], flow['server_port'])}: {flow['action']}, {amount(flow['bytes_down'])} down so far"
     )
-    lines = [f"{head} ({rate:.1f} Mbit/s on average)", *map(_subflow_line, flow["subflows"])]
+    lines = [f"{head} ({rate:.1f} Mbit/s on average)", _verdict_line(flow), *map(_subflow_line, flow["subflows"])]
     for row in result["reasons"]:
         lines.append(f"  {row['wan'] + ': ' if row['wan'] else ''}{row['reason']}: {row['text']}")
     return result, "\n".join(lines), EXIT_OK if flow["action"] == "proxy" else EXIT_NO
@@ -353,9 +352,15 @@ def _flow_row(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _verdict_line(row: dict[str, Any]) -> str:
+    rates = f"now {row['down_mbit']:.1f} Mbit/s down, {row['up_mbit']:.1f} up"
+    return f"    {rates}; {row['verdict']}: {row['verdict_text']}"
+
+
 def _subflow_line(row: dict[str, Any]) -> str:
     moved = f"{amount(row['bytes_down'])} down, {amount(row['bytes_up'])} up"
-    line = f"    {row['wan'] or '?'}: {row['local']} -> {row['remote']}, {moved}, RTT {row['rtt_ms']:.0f} ms"
+    line = f"    {row['wan'] or '?'}: {row['local']} -> {row['remote']}, {moved}"
+    line += f", RTT {row['rtt_ms']:.0f} ms, cwnd {row['cwnd']}"
     if row["retransmits"]:
         line += f", {row['retransmits']} retransmits"
     return line + (", backup" if row["backup"] else "")

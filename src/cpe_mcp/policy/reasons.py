@@ -41,6 +41,7 @@ class Reason:
     OTHER_WAY = "other-way"
     MPTCP_STRIPPED = "mptcp-stripped"
     MPTCP_LOST = "mptcp-lost"
+    MPTCP_BLACKHOLE = "mptcp-blackhole"
     RULE_PROXY = "rule-proxy"
     RULE_DIRECT = "rule-direct"
     RULE_BLOCK = "rule-block"
@@ -81,7 +82,15 @@ class Reason:
     WAN_IN_RESERVE = "wan-in-reserve"
     WAN_FULL = "wan-full"
     WAN_LOSSY = "wan-lossy"
-    NOT_LIMITED_HERE = "not-limited-here"
+    WAN_SLOWER = "wan-slower"
+    FLOW_QUIET = "flow-quiet"
+    SERVER_SLOW = "server-slow"
+    SERVER_FULL = "server-full"
+    CLIENT_SLOW = "client-slow"
+    CLIENT_FULL = "client-full"
+    LAN_FULL = "lan-full"
+    WORKER_BUSY = "worker-busy"
+    CONCENTRATOR_CAP = "concentrator-cap"
     # why a flow ended
     CLOSED = "closed"
     CLIENT_RESET = "client-reset"
@@ -121,6 +130,7 @@ TEXTS: dict[str, str] = {
     Reason.OTHER_WAY: "the route to it does not leave by a managed WAN, and only that is taken",
     Reason.MPTCP_STRIPPED: "the concentrator was reached over plain TCP only: the handshake came back without MPTCP",
     Reason.MPTCP_LOST: "the connection to the concentrator fell back to plain TCP while it ran",
+    Reason.MPTCP_BLACKHOLE: "the concentrator was reached over plain TCP only: packets with MPTCP in them vanished on the way",
     Reason.RULE_PROXY: "a rule takes it",
     Reason.RULE_DIRECT: "a rule leaves it to plain forwarding",
     Reason.RULE_BLOCK: "a rule refuses it",
@@ -157,7 +167,15 @@ TEXTS: dict[str, str] = {
     Reason.WAN_IN_RESERVE: "this WAN waits as backup, because the faster ones are not busy",
     Reason.WAN_FULL: "this WAN carries about the most that is known to fit into it",
     Reason.WAN_LOSSY: "this WAN loses packets on the way to the concentrator",
-    Reason.NOT_LIMITED_HERE: "the WANs have room: the server, the concentrator or the device sets the pace",
+    Reason.WAN_SLOWER: "there is more to send than this WAN takes, and it has carried more before",
+    Reason.FLOW_QUIET: "nothing is transferred at the moment",
+    Reason.SERVER_SLOW: "the server, or its way to the concentrator, sends no faster; the WANs have room",
+    Reason.SERVER_FULL: "the server, or its way from the concentrator, takes no more",
+    Reason.CLIENT_SLOW: "the device sends no faster; the WANs have room",
+    Reason.CLIENT_FULL: "the device reads no faster: its receive window is full",
+    Reason.LAN_FULL: "the LAN or the Wi-Fi to the device carries no more",
+    Reason.WORKER_BUSY: "the router's CPU is at its limit",
+    Reason.CONCENTRATOR_CAP: "this is the rate that the concentrator grants",
     Reason.CLOSED: "closed by both ends",
     Reason.CLIENT_RESET: "reset by the LAN client",
     Reason.SERVER_RESET: "reset by the server",

@@ -105,6 +105,15 @@ class Direction:
             self.in_pipe = 0
 
 
+def waits_for(direction: Direction) -> End | None:
+    """The end that must do something before this direction goes on; None while it goes on, or when it is over."""
+    if direction.finished:
+        return None
+    if not direction.sink.writable:
+        return direction.sink
+    return None if direction.source.readable else direction.source
+
+
 def pump(direction: Direction, pipes: Pipes) -> int:
     """Move what can be moved now. Returns one of the outcomes above; after a broken one the direction is of no more use."""
     source, sink = direction.source, direction.sink

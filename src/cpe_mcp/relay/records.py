@@ -47,6 +47,10 @@ class FlowRecord(NamedTuple):
     bytes_by_wan: dict[str, dict[str, int]] = {}  # noqa: RUF012 - nobody changes it
     """``{wan: {"down": n, "up": n}}`` of a proxied flow of some size, Convert's own bytes included; empty where it is not
     known. What a line carried between the last look and its death is in no WAN's sum."""
+    scheme: str = ""
+    """What distributes its bytes over the WANs; "" for one that was not proxied."""
+    scheme_reason: str = ""
+    """Why the WANs have their places under that scheme: a value of Reason."""
 
 
 def matches(text: str, parts: Iterable[str]) -> bool:

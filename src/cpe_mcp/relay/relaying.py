@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.relay.flow import Table, step
 from cpe_mcp.relay.loop import End, Loop
-from cpe_mcp.relay.pump import AGAIN, BLOCKED, FINISHED, SOURCE_BROKEN, Direction, Pipes, pump
+from cpe_mcp.relay.pump import AGAIN, BLOCKED, FINISHED, SOURCE_BROKEN, Direction, Pipes, pump, waits_for
 from cpe_mcp.relay.records import FlowRecord, matches
 from cpe_mcp.relay.sockets import reset_on_close
 
@@ -61,6 +61,14 @@ class Relaying:
         if again:
             self._loop.again(owner)
         return None
+
+    def waits(self) -> tuple[str, str]:
+        """``(up, down)``: the end that each direction waits for now, NEAR or FAR; "" while it moves or when it has ended."""
+        up, down = waits_for(self.up), waits_for(self.down)
+        return (
+            "" if up is None else NEAR if up is self.up.source else FAR,
+            "" if down is None else NEAR if down is self.down.sink else FAR,
+        )
 
     def release(self) -> None:
         """Give the pipes back; the flow is over."""

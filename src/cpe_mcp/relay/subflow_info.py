@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 MPTCP_INFO, MPTCP_FULL_INFO = 1, 4
 SUBFLOWS_MAX = 16
 """Room in the arrays: the first subflow, eight more (the kernel's limit), and those that are just being closed."""
-TCP_INFO_BYTES = 136
-"""As much of struct tcp_info as is read here; the kernel copies what fits."""
-RTT, TOTAL_RETRANS, BYTES_ACKED, BYTES_RECEIVED = 68, 100, 120, 128
-"""Offsets in struct tcp_info, Linux 4.6 and later."""
+TCP_INFO_BYTES = 228
+"""As much of struct tcp_info as is read here; the kernel copies what fits and leaves the rest 0."""
+RCV_MSS, UNACKED, LOST, RTT, SND_CWND, TOTAL_RETRANS = 20, 24, 32, 68, 80, 100
+BYTES_ACKED, DATA_SEGS_IN, DELIVERY_RATE, BUSY_TIME, RCV_OOOPACK = 120, 152, 160, 168, 224
+"""Offsets in struct tcp_info. BUSY_TIME is followed by the times limited by rwnd and by sndbuf. RCV_OOOPACK: Linux 5.4."""
 SUBFLOW_INFO_BYTES, LOCAL, REMOTE = 264, 8, 136
 """struct mptcp_subflow_info: an id, then the two sockaddr_storage."""
 FULL_INFO = struct.Struct("=IIIIIIQQ96x")
@@ -45,7 +46,38 @@ class SubflowInfo(NamedTuple):
     bytes_up: int
     """Sent over it and acknowledged."""
     retransmits: int
-    """Segments."""
+    """Segments that were sent again."""
+    cwnd: int
+    """Congestion window of our sending half, segments."""
+    unacked: int
+    """Segments under way, not acknowledged yet."""
+    lost: int
+    """Of these, segments that the kernel holds for lost."""
+    delivery_mbit: float
+    """What the line delivered of ours when it was last asked to do its best, Mbit/s."""
+    busy_ms: int
+    """Time with something of ours to send. The two below are parts of it."""
+    rwnd_limited_ms: int
+    """Stopped by the peer's receive window."""
+    sndbuf_limited_ms: int
+    """Stopped by our own send buffer."""
+    segments_in: int
+    """Segments with payload that arrived."""
+    segment_bytes: int
+    """Payload of a full one, as seen."""
+    reordered: int
+    """Segments that arrived out of order: behind a lost one, or over a line that reorders."""
+
+
+class LanInfo(NamedTuple):
+    """The connection to the LAN device: our sending half of a plain TCP socket. Units as in :class:`SubflowInfo`."""
+
+    rtt_ms: float
+    cwnd: int
+    retransmits: int
+    busy_ms: int
+    rwnd_limited_ms: int
+    sndbuf_limited_ms: int
 
 
 def speaks_mptcp(sock: Socket) -> bool:
@@ -103,12 +135,57 @@ def _asker() -> Any:
         return None
 
 
+def lan_info(sock: Socket) -> LanInfo | None:
+    """What the kernel knows of a plain TCP connection; None when it is gone."""
+    try:
+        info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, TCP_INFO_BYTES).ljust(TCP_INFO_BYTES, b"\0")
+    except OSError:
+        return None
+    (rtt_us,) = struct.unpack_from("=I", info, RTT)
+    (cwnd,) = struct.unpack_from("=I", info, SND_CWND)
+    (retransmits,) = struct.unpack_from("=I", info, TOTAL_RETRANS)
+    busy_us, rwnd_us, sndbuf_us = struct.unpack_from("=QQQ", info, BUSY_TIME)
+    return LanInfo(rtt_us / 1000, cwnd, retransmits, busy_us // 1000, rwnd_us // 1000, sndbuf_us // 1000)
+
+
+def syn_retransmits(sock: Socket) -> int:
+    """How often the SYN of a connection that has just been established was sent again."""
+    try:
+        info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, TOTAL_RETRANS + 4)
+        return int(struct.unpack_from("=I", info, TOTAL_RETRANS)[0])
+    except (OSError, struct.error):
+        return 0
+
+
 def _pull(addresses: bytes, info: bytes) -> SubflowInfo:
     local, remote = _pull_address(addresses, LOCAL), _pull_address(addresses, REMOTE)
+    segment_bytes, unacked = struct.unpack_from("=II", info, RCV_MSS)
+    (lost,) = struct.unpack_from("=I", info, LOST)
     (rtt_us,) = struct.unpack_from("=I", info, RTT)
+    (cwnd,) = struct.unpack_from("=I", info, SND_CWND)
     (retransmits,) = struct.unpack_from("=I", info, TOTAL_RETRANS)
     acked, received = struct.unpack_from("=QQ", info, BYTES_ACKED)
-    return SubflowInfo(*local, *remote, rtt_us / 1000, received, acked, retransmits)
+    (segments_in,) = struct.unpack_from("=I", info, DATA_SEGS_IN)
+    delivery, busy_us, rwnd_us, sndbuf_us = struct.unpack_from("=QQQQ", info, DELIVERY_RATE)
+    (reordered,) = struct.unpack_from("=I", info, RCV_OOOPACK)
+    return SubflowInfo(
+        *local,
+        *remote,
+        rtt_ms=rtt_us / 1000,
+        bytes_down=received,
+        bytes_up=acked,
+        retransmits=retransmits,
+        cwnd=cwnd,
+        unacked=unacked,
+        lost=lost,
+        delivery_mbit=round(delivery * 8e-6, 2),
+        busy_ms=busy_us // 1000,
+        rwnd_limited_ms=rwnd_us // 1000,
+        sndbuf_limited_ms=sndbuf_us // 1000,
+        segments_in=segments_in,
+        segment_bytes=segment_bytes,
+        reordered=reordered,
+    )
 
 
 def _pull_address(data: bytes, at: int) -> tuple[str, int]:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import _socket
 import os
 import sys
+import time
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from cpe_mcp.control.frames import ANSWERED, SNAPSHOT, TROUBLE
 from cpe_mcp.control.frames import DIRECT as DIRECT_FRAME
@@ -25,7 +27,7 @@ from cpe_mcp.relay.loop import End
 from cpe_mcp.relay.pool import Pool, Route, judge_refusal
 from cpe_mcp.relay.pump import read_once
 from cpe_mcp.relay.records import FlowRecord
-from cpe_mcp.relay.relaying import NEAR, Flow
+from cpe_mcp.relay.relaying import FAR, NEAR, Flow
 from cpe_mcp.relay.sockets import (
     Socket,
     connect_tcp,
@@ -36,7 +38,7 @@ from cpe_mcp.relay.sockets import (
     socket_error,
     syn_dscp,
 )
-from cpe_mcp.relay.subflow_info import SubflowInfo, speaks_mptcp, subflows_of
+from cpe_mcp.relay.subflow_info import LanInfo, SubflowInfo, lan_info, speaks_mptcp, subflows_of, syn_retransmits
 from cpe_mcp.relay.worker import Worker, run_worker
 
 EARLY_BYTES = 8192
@@ -49,12 +51,86 @@ TROUBLE_S = 1.0
 PROOF_BYTES = 64 * 1024
 """A flow that moved less is not worth the question what each WAN carried of it (20 us); most flows are smaller."""
 SAMPLE_S = 2.0
-"""While several WANs are in use, the subflows of flows that are moving are looked at this often, because the kernel forgets
-a subflow's bytes when its line dies."""
-SAMPLE_BYTES = 1024 * 1024
-"""What a flow must have moved since the last look to be worth another one."""
+"""Flows that are moving are looked at this often: because the kernel forgets a subflow's bytes when its line dies, and to
+know what they did of late when somebody asks."""
+SAMPLE_BYTES = 64 * 1024
+"""What a flow must have moved since the last look to be worth another one of 25 us (0.26 Mbit/s)."""
+RECENT_S = 1.0
+"""Rates are averages over at least this long, and at most SAMPLE_S more."""
+FILL_SEGMENTS = 50
+"""Fewer say nothing about whether the sender had whole ones to send."""
+SYNS_WITH_MPTCP = 2
+"""Retransmitted SYNs that still carry MPTCP."""
 ADDRESSES_KEPT = 64
 """WAN addresses remembered with their WAN's name: that of a dead line is needed when its flows end."""
+
+
+class Mark(NamedTuple):
+    """What a flow had done at one moment."""
+
+    at: float
+    up: int
+    """Bytes from the client, and below to it."""
+    down: int
+    lan: LanInfo | None = None
+    looked_at: float = 0.0
+    """When the kernel was asked for ``lan`` and ``subflows``; not later than ``at``."""
+    subflows: Mapping[tuple[str, int, str, int], SubflowInfo] = {}
+
+
+START = Mark(0.0, 0, 0)
+"""A flow that has done nothing."""
+WAITS = {"": "", NEAR: "client", FAR: "concentrator"}
+
+
+def mbit(count: int, seconds: float) -> float:
+    """Rate of ``count`` bytes."""
+    return round(count * 8e-6 / seconds, 3) if seconds > 0 else 0.0
+
+
+def share(part: float, whole: float) -> float:
+    """From 0 to 1."""
+    return round(min(1.0, part / whole), 3) if whole > 0 else 0.0
+
+
+def recent_lan(before: Mark, after: Mark) -> dict[str, Any]:
+    """The connection to the LAN device; ``busy`` is the share of the last seconds in which it had something to send,
+    ``rwnd_limited`` the share of that in which the device took no more."""
+    if after.lan is None:
+        return {}
+    busy_ms, rwnd_ms = after.lan.busy_ms, after.lan.rwnd_limited_ms
+    if before.lan is not None:
+        busy_ms, rwnd_ms = busy_ms - before.lan.busy_ms, rwnd_ms - before.lan.rwnd_limited_ms
+    seconds = after.looked_at - before.looked_at
+    return {**after.lan._asdict(), "busy": share(busy_ms / 1000, seconds), "rwnd_limited": share(rwnd_ms, busy_ms)}
+
+
+def recent_subflow(before: Mark, after: Mark, subflow: SubflowInfo) -> dict[str, Any]:
+    """One subflow, with what it did in the last seconds: rates, the shares of segments that came out of order and that were
+    sent again, and ``fill``: how full the segments were that came, 1 when the sender always had a whole one to send."""
+    row = subflow._asdict()
+    old = before.subflows.get(subflow[:4])
+    down, up, came, odd, again = subflow.bytes_down, subflow.bytes_up, subflow.segments_in, subflow.reordered, 0
+    if old is not None:
+        down, up, came, odd = (
+            down - old.bytes_down,
+            up - old.bytes_up,
+            came - old.segments_in,
+            odd - old.reordered,
+        )
+        again = subflow.retransmits - old.retransmits
+    seconds = after.looked_at - before.looked_at
+    row["down_mbit"], row["up_mbit"] = mbit(down, seconds), mbit(up, seconds)
+    row["reordered_share"] = share(odd, came)
+    row["resent_share"] = share(again * subflow.segment_bytes, up)
+    row["fill"] = share(down, came * subflow.segment_bytes) if came >= FILL_SEGMENTS else 0.0
+    return row
+
+
+def fallback_of(sock: Socket) -> str:
+    """Why a connection that has just been established is plain TCP. The kernel leaves MPTCP out of the SYN only after
+    several with it were lost (net.mptcp.syn_retrans_before_tcp_fallback, 2 by default)."""
+    return Reason.MPTCP_BLACKHOLE if syn_retransmits(sock) > SYNS_WITH_MPTCP else Reason.MPTCP_STRIPPED
 
 
 class UpstreamFlow(Flow):
@@ -64,11 +140,12 @@ class UpstreamFlow(Flow):
         "_convert",
         "_dscp",
         "_early",
+        "_fallback",
         "_is_strict",
+        "_marks",
         "_rest",
         "_retried",
         "_route",
-        "_sampled_bytes",
         "_seen",
         "_sent_early",
         "_upstream",
@@ -94,9 +171,12 @@ class UpstreamFlow(Flow):
         self._rest = b""
         self._retried = False
         self._was_mptcp = False
+        self._fallback = ""
+        """Why the connection to the concentrator was plain TCP from the beginning; "" when it was not."""
         self._seen: dict[tuple[str, int, str, int], SubflowInfo] = {}
         """The last that was seen of each subflow, those that have gone included."""
-        self._sampled_bytes = 0
+        self._marks: tuple[Mark, ...] = ()
+        """The last two looks, the older one first."""
 
     # Opening --------------------------------------------------------------------------------------------------------
 
@@ -266,6 +346,8 @@ class UpstreamFlow(Flow):
             assert self._route is not None
             self._upstream.answered(self._route)
             self._was_mptcp = speaks_mptcp(self.far.sock)
+            if not self._was_mptcp:
+                self._fallback = fallback_of(self.far.sock)
             self.state = step(UPSTREAM, self.state, "established")
             self._relay(self._rest, answer.trailing)
         elif isinstance(answer, Refused):
@@ -353,32 +435,78 @@ class UpstreamFlow(Flow):
             self._look()
 
     def sample(self) -> None:
-        """Remember what each subflow has carried, if much has happened since the last look."""
-        if self._moved() - self._sampled_bytes >= SAMPLE_BYTES:
-            self._look()
+        """Remember what was, so that an answer can say what has been since; the kernel is asked if much has happened."""
+        if self.relaying is None:
+            return
+        last = self._marks[-1] if self._marks else self._beginning()
+        up, down = self.relaying.up.moved, self.relaying.down.moved
+        if up + down - last.up - last.down >= SAMPLE_BYTES:
+            mark = self._mark()
+        else:
+            mark = last._replace(at=self._upstream.loop.now, up=up, down=down)
+        self._marks = (last, mark) if self._marks else (mark,)
+
+    def _beginning(self) -> Mark:
+        return START._replace(at=self.accepted, looked_at=self.accepted)
+
+    def _mark(self) -> Mark:
+        assert self.relaying is not None
+        now = self._upstream.loop.now
+        subflows = {row[:4]: row for row in self._look()}
+        return Mark(now, self.relaying.up.moved, self.relaying.down.moved, lan_info(self.near.sock), now, subflows)
 
     def describe(self) -> dict[str, Any]:
-        """See :class:`Flow`; with the subflows of this moment."""
-        subflows = self._look()
+        """See :class:`Flow`; with what it did in the last seconds, what its pump waits for, and the subflows."""
+        row = super().describe()
+        now = self._upstream.loop.now
+        if self.relaying is None:
+            before = after = START._replace(at=now)
+            waits = "", ""
+        else:
+            after = self._mark()
+            # The newer look is worth more, unless it has only just been taken.
+            recent = [mark for mark in self._marks[::-1] if now - mark.at >= RECENT_S]
+            before = recent[0] if recent else self._beginning()
+            waits = self.relaying.waits()
         wan_of = self._upstream.wan_of
-        rows = [{"wan": wan_of.get(row.local, ""), **row._asdict()} for row in subflows]
-        return {**super().describe(), "subflows": rows}
+        return {
+            **row,
+            "up_mbit": mbit(after.up - before.up, now - before.at),
+            "down_mbit": mbit(after.down - before.down, now - before.at),
+            "waits_up": WAITS[waits[0]],
+            "waits_down": WAITS[waits[1]],
+            "lan": recent_lan(before, after),
+            "worker_busy": self._upstream.busy,
+            "subflows": [
+                {"wan": wan_of.get(subflow.local, ""), **recent_subflow(before, after, subflow)}
+                for subflow in after.subflows.values()
+            ],
+        }
 
     def record(self, end: str) -> FlowRecord:
         """See :class:`Flow`."""
         record = super().record(end)
         if self.action != "proxy" or self.relaying is None or self.far is None:
             return record
+        scheme, scheme_reason = self._scheme()
+        record = record._replace(scheme=scheme, scheme_reason=scheme_reason)
         if self._was_mptcp and self._moved() < PROOF_BYTES:
             return record._replace(mptcp=True)
         if not speaks_mptcp(self.far.sock):
             _, wan = self.peer_names()
-            fallback = Reason.MPTCP_LOST if self._was_mptcp else Reason.MPTCP_STRIPPED
             whole = {wan: {"down": record.bytes_down, "up": record.bytes_up}}
-            return record._replace(fallback=fallback, bytes_by_wan={} if self._was_mptcp else whole)
+            return record._replace(
+                fallback=Reason.MPTCP_LOST if self._was_mptcp else self._fallback,
+                bytes_by_wan={} if self._was_mptcp else whole,
+            )
         if end:
             self._look()
         return record._replace(mptcp=True, bytes_by_wan=self._bytes_by_wan())
+
+    def _scheme(self) -> tuple[str, str]:
+        """``(scheme, reason)`` that holds for this flow."""
+        snapshot = self._upstream.snapshot
+        return snapshot.scheme, snapshot.scheme_reason
 
     def _moved(self) -> int:
         relaying = self.relaying
@@ -388,7 +516,6 @@ class UpstreamFlow(Flow):
         """The subflows of now, empty for a flow that is not proxied."""
         if self.action != "proxy" or self.relaying is None or self.far is None:
             return []
-        self._sampled_bytes = self._moved()
         subflows = subflows_of(self.far.sock)
         for row in subflows:
             self._seen[row[:4]] = row
@@ -428,7 +555,10 @@ class UpstreamWorker(Worker):
         self.pool = Pool(self.loop, self.trouble)
         self.wan_of: dict[str, str] = {}
         """Name of the WAN that has or had this address."""
+        self.busy = 0.0
+        """Share of the last seconds in which this process ran or waited for the CPU."""
         self._next_sample = 0.0
+        self._ran = 0.0, 0.0
         self._port = port
         self._routes: dict[tuple[str, str], Route] = {}
         self._reported: dict[tuple[str, str, str], float] = {}
@@ -537,12 +667,17 @@ class UpstreamWorker(Worker):
 
     def on_tick(self) -> bool:
         """The pool's handshakes are timed too."""
-        if self.loop.now >= self._next_sample and len(self.snapshot.wans) > 1:
+        if self.loop.now >= self._next_sample:
             self._next_sample = self.loop.now + SAMPLE_S
+            self._measure_busy()
             for flow in self.live.values():
                 assert isinstance(flow, UpstreamFlow)
                 flow.sample()
         return self.pool.tick()
+
+    def _measure_busy(self) -> None:
+        before, self._ran = self._ran, (self.loop.now, wanted_cpu_s())
+        self.busy = share(self._ran[1] - before[1], self._ran[0] - before[0]) if before[0] else 0.0
 
     def on_stop(self) -> None:
         """From here on new connections are forwarded: tproxy without a listener does not match."""
@@ -562,6 +697,16 @@ class UpstreamWorker(Worker):
     def _accept(self, listener: Socket, family: int, is_strict: bool) -> None:
         for sock, peer in self.accepted(listener, family):
             UpstreamFlow(self, sock, family, peer, is_strict=is_strict).start()
+
+
+def wanted_cpu_s() -> float:
+    """Time for which this process has run, and has waited for a CPU where the kernel tells (CONFIG_SCHED_INFO)."""
+    try:
+        with open("/proc/self/schedstat", "rb") as file:
+            ran, waited, *_ = file.read().split()
+    except (OSError, ValueError):
+        return time.process_time()
+    return (int(ran) + int(waited)) * 1e-9
 
 
 def main(argv: list[str] | None = None) -> int:

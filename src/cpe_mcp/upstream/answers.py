@@ -219,18 +219,26 @@ class Answers:
         if flow is None:
             raise ApiError(f"there is no live connection {args['id']}")
         self._complete([flow])
-        busy_percent = self._control.settings.paths.busy_percent
-        return {"flow": flow, "reasons": explain_flow(flow, self._wans(), busy_percent=busy_percent)}
+        return {"flow": flow, "reasons": explain_flow(flow, self._wans())}
 
     def _complete(self, flows: list[dict[str, Any]]) -> None:
-        """What the workers do not know of subflows: whether a WAN is backup now."""
-        backup = {row["name"] for row in self._control.paths.report() if row["backup"]}
+        """What the workers do not know: whether a WAN is backup now, what its settings say, and so the verdict."""
+        from cpe_mcp.policy.verdict import evidence_of, judge
+
+        wans = {row["name"]: row for row in self._control.paths.report()}
+        known = {wan.name: (wan.rate_down_mbit, wan.rate_up_mbit) for wan in self._control.settings.wans}
         for flow in flows:
             for subflow in flow.setdefault("subflows", []):
                 subflow["local"] = _endpoint(subflow["local"], subflow.pop("local_port"))
                 subflow["remote"] = _endpoint(subflow["remote"], subflow.pop("remote_port"))
                 # Backup is a flag of the endpoint: all subflows of a WAN have it, or none.
-                subflow["backup"] = subflow["wan"] in backup
+                subflow["backup"] = bool(wans.get(subflow["wan"], {}).get("backup"))
+            verdict = judge(evidence_of(flow, wans, known_mbit=known))
+            for subflow in flow["subflows"]:
+                for name in ("segments_in", "segment_bytes", "unacked", "lost"):  # only what is made of them is of use
+                    subflow.pop(name, None)
+            flow["verdict"], flow["verdict_wans"] = verdict.reason, list(verdict.wans)
+            flow["verdict_text"] = verdict.text()
 
     def _facts(self, address: Address, port: int, client: str, name: str) -> Facts:
         from cpe_mcp.kernel.hardware_address import hardware_address
