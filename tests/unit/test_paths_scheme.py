@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cpe_mcp.paths.rates import RateMeter
+from cpe_mcp.paths.rates import QueueMeter, RateMeter
 from cpe_mcp.paths.scheme import (
     LAST_RESORT,
     LEAVE_S,
@@ -83,7 +83,7 @@ class Lines:
                     rtt_s=self.rtt_s[name],
                     is_metered=name in self.metered,
                     meter=self.meters[name],
-                    has_queue=lambda: self.queue,
+                    has_queue=self.queue,
                 )
                 for name in self.order
             ]
@@ -274,6 +274,39 @@ def test_a_line_without_a_queue_is_not_full_whatever_was_learnt() -> None:
     lines.queue = True
     lines.run(1, dsl=95)
     assert lines.carrying == {"dsl", "lte"}
+
+
+def test_a_line_without_a_queue_is_full_when_it_carries_what_it_is_said_to_carry() -> None:
+    lines = Lines(scheme="overflow", known=100)
+    lines.queue = False
+    lines.run(5, dsl=90)
+    assert lines.carrying == {"dsl"}
+    lines.run(2, dsl=97)
+    assert lines.carrying == {"dsl", "lte"}
+
+
+def test_the_adaptive_scheme_does_not_wait_for_a_queue() -> None:
+    lines = Lines()
+    lines.queue = False
+    lines.run(2, dsl=95)
+    assert lines.carrying == {"dsl", "lte"}
+
+
+def test_a_queue_is_a_round_trip_well_above_the_line_s_own() -> None:
+    queue, now = QueueMeter(), 0.0
+    assert not queue.has_queue(0.02), "nothing ran yet"
+    for delay_s, lasts_s, expected in ((0.022, 1.0, False), (0.042, 1.0, True), (0.0, 1.0, True), (0.021, 1.5, False)):
+        end = now + lasts_s
+        while now < end:
+            now += 0.03
+            queue.observe(now, delay_s)
+        assert queue.has_queue(0.02) == expected, delay_s
+    queue.observe(now + 0.03, 0.060)
+    assert not queue.has_queue(0.02), "one burst"
+    assert not queue.has_queue(float("inf")), "no telling while the line's own round trip is not known"
+    near = QueueMeter()
+    near.observe(0.0, 0.003)
+    assert not near.has_queue(0.001), "a few milliseconds are the router itself"
 
 
 def test_single_is_without_failover() -> None:

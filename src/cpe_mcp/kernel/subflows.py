@@ -26,6 +26,7 @@ MESSAGE_BYTES = 72
 RETRANSMITS, BACKOFF = 2, 4
 UNACKED, LAST_DATA_SENT, LAST_DATA_RECV, LAST_ACK_RECV = 24, 44, 52, 56
 RTT, RTTVAR = 68, 72
+RCV_RTT = 92
 BYTES_ACKED, BYTES_RECEIVED, SEGS_IN = 120, 128, 140
 INFO_BYTES = 144
 
@@ -63,6 +64,7 @@ def _pull(family: int, message: bytes) -> Subflow | None:
     (last_sent,) = struct.unpack_from("=I", info, LAST_DATA_SENT)
     (last_ack,) = struct.unpack_from("=I", info, LAST_ACK_RECV)
     rtt, rttvar = struct.unpack_from("=II", info, RTT)
+    (received_rtt,) = struct.unpack_from("=I", info, RCV_RTT)
     acked, received = struct.unpack_from("=QQ", info, BYTES_ACKED)
     (segments_in,) = struct.unpack_from("=I", info, SEGS_IN)
     return Subflow(
@@ -77,6 +79,7 @@ def _pull(family: int, message: bytes) -> Subflow | None:
         last_ack_ms=last_ack,
         rtt_ms=rtt / 1000,
         rttvar_ms=rttvar / 1000,
+        received_rtt_ms=received_rtt / 1000,
         bytes_acked=acked,
         bytes_received=received,
         segments_in=segments_in,

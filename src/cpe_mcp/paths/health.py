@@ -79,6 +79,10 @@ class Sample(NamedTuple):
     """Retransmission timeouts in a row, the worst subflow's."""
     rtt_s: float
     """Smoothed, the largest of the subflows with traffic; 0 when there is none."""
+    delay_s: float = 0.0
+    """Round trip now, of the subflow that moved most, in its busier direction; 0 when nothing moved."""
+    moved: int = 0
+    """Bytes that this subflow moved."""
 
 
 class WanHealth:
@@ -299,6 +303,17 @@ class Sampler:
                 max(sample.waiting_s, now - waiting_from if waiting_from is not None else 0.0),
                 max(sample.timeouts, subflow.retransmits),
                 max(sample.rtt_s, subflow.rtt_ms / 1000 if segments else 0.0),
+                *max((sample.moved, sample.delay_s), _moved(subflow, before))[::-1],
             )
         self._known = known
         return samples
+
+
+def _moved(subflow: Subflow, before: Totals | None) -> tuple[int, float]:
+    """``(bytes, round trip in s)`` of the direction that moved more since the last sample."""
+    if before is None:
+        return 0, 0.0
+    received, acked = subflow.bytes_received - before.received, subflow.bytes_acked - before.acked
+    if received > acked:
+        return received, subflow.received_rtt_ms / 1000
+    return acked, subflow.rtt_ms / 1000

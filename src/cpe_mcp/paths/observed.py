@@ -108,6 +108,9 @@ class Subflow(NamedTuple):
     bytes_acked: int
     bytes_received: int
     segments_in: int
+    received_rtt_ms: float = 0.0
+    """From an acknowledgement sent to the data that it set free, by timestamps: the round trip as a receiver knows it, with
+    the queue of the line. 0 while it is not known."""
 
     @property
     def key(self) -> tuple[str, int, str, int]:

@@ -15,7 +15,7 @@ to the next. A scheme with one stage never moves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from cpe_mcp.paths.rates import Rate, RateMeter
@@ -81,8 +81,8 @@ class Line(NamedTuple):
     """The smallest of late, without the queue."""
     is_metered: bool
     meter: RateMeter
-    has_queue: Callable[[], bool] = lambda: True
-    """Whether packets wait on the line now. Where nothing is known of it, yes."""
+    has_queue: bool
+    """Whether packets wait on it now."""
 
 
 class Thresholds(NamedTuple):
@@ -146,7 +146,7 @@ class Distributor:
             order = [only] if only in by_name else []
         tier = min((by_name[wan].tier for wan in order), default=NORMAL)
         stages = _stages(name, [wan for wan in order if by_name[wan].tier == tier])
-        self._move(now, stages, by_name)
+        self._move(now, stages, by_name, is_careful=name == OVERFLOW)
         if not order:
             return NOWHERE._replace(
                 absent=frozenset(by_name), reason=Reason.SCHEME_SINGLE if by_name else Reason.NO_WAN
@@ -168,7 +168,7 @@ class Distributor:
         self._ranking = ranked(ranks, self._ranking)
         return list(self._ranking)
 
-    def _move(self, now: float, stages: list[tuple[str, ...]], lines: Mapping[str, Line]) -> None:
+    def _move(self, now: float, stages: list[tuple[str, ...]], lines: Mapping[str, Line], *, is_careful: bool) -> None:
         """To the next stage or back, as the load says."""
         if stages != self._stages:
             self._stage = len(stages) - 1 if self._is_wide else min(self._stage, len(stages) - 1)
@@ -179,7 +179,7 @@ class Distributor:
             return
         carrying = [lines[wan] for wan in stages[self._stage]]
         below = [lines[wan] for wan in stages[max(0, self._stage - 1)]]
-        upwards = self._stage + 1 < len(stages) and self._is_full(carrying)
+        upwards = self._stage + 1 < len(stages) and self._is_full(carrying, is_careful)
         downwards = (self._stage > 0 or self._is_wide) and _load(carrying, below) < self._thresholds.idle_share
         if not upwards and not downwards:
             self._changing_from = None
@@ -190,8 +190,12 @@ class Distributor:
             self._is_wide = 0 < self._stage == len(stages) - 1
             self._changing_from = None
 
-    def _is_full(self, carrying: Sequence[Line]) -> bool:
-        return _load(carrying, carrying) >= self._thresholds.busy_share and any(line.has_queue() for line in carrying)
+    def _is_full(self, carrying: Sequence[Line], is_careful: bool) -> bool:
+        """``is_careful``: a learnt rate is not enough, a stream below the line's rate may be the most that it has seen."""
+        load = _load(carrying, carrying)
+        if not is_careful:
+            return load >= self._thresholds.busy_share
+        return load >= self._thresholds.busy_share and _is_jammed(carrying, load)
 
     def _gone(self, now: float, unwanted: set[str], present: set[str]) -> frozenset[str]:
         """Those of the unwanted whose time in backup is over. One that never carried has none."""
@@ -244,6 +248,17 @@ def _stages(name: str, order: Sequence[str]) -> list[tuple[str, ...]]:
     if name == OVERFLOW:
         return [everything[:count] for count in range(1, len(order) + 1)]
     return [everything[:1], everything]
+
+
+def _is_jammed(carrying: Sequence[Line], load: float) -> bool:
+    if any(line.has_queue for line in carrying):
+        return True
+    # No queue is seen where the line has a shaper that keeps it short; a rate that was told is proof as well.
+    return load >= TOLD_SHARE and all(line.meter.is_told() for line in carrying)
+
+
+TOLD_SHARE = 0.95
+"""Of the rates that the settings give: headers and the shaper's own margin are the rest."""
 
 
 def _load(busy: Sequence[Line], room: Sequence[Line]) -> float:

@@ -22,7 +22,7 @@ from cpe_mcp.kernel.subflows import SubflowDump
 from cpe_mcp.kernel.sysctl import tune
 from cpe_mcp.paths.health import DEAD, RETURNING, Sampler, WanHealth
 from cpe_mcp.paths.observed import DeviceView, Observed
-from cpe_mcp.paths.rates import RateMeter
+from cpe_mcp.paths.rates import QueueMeter, RateMeter
 from cpe_mcp.paths.reconcile import carrying, plan_routes, wanted_endpoints, wanted_routes, wanted_rules
 from cpe_mcp.paths.scheme import NORMAL, NOWHERE, RESERVE, Distribution, Distributor, Line, Thresholds
 from cpe_mcp.paths.snapshot import WanView
@@ -60,6 +60,7 @@ class Wan:
         self.settings = settings
         self.health = health
         self.meter = meter
+        self.queue = QueueMeter()
         self.view: DeviceView | None = None
         self.received = 0
         self.sent = 0
@@ -85,6 +86,7 @@ class Wan:
             rtt_s=self.health.base_rtt_s,
             is_metered=settings.metered,
             meter=self.meter,
+            has_queue=self.queue.has_queue(self.health.base_rtt_s),
         )
 
 
@@ -295,6 +297,7 @@ class PathManager:
                 sample = samples.get(wan.view.address(family)) if wan.view is not None else None
                 if sample is not None:
                     wan.health.observe(now, sample)
+                    wan.queue.observe(now, sample.delay_s)
 
     def _turn(self) -> None:
         """Probes that are due, verdicts that are ripe, and what follows from them."""
