@@ -260,9 +260,12 @@ def test_overflow_takes_one_line_after_the_other_and_gives_them_back() -> None:
     assert lines.carrying == {"dsl", "lte"}
     lines.run(3, dsl=95, lte=80)
     assert lines.carrying == {"dsl", "lte", "third"}
-    lines.run(6, dsl=45, lte=45)
+    lines.queue = False
+    lines.run(6, dsl=70, lte=70)
     assert lines.carrying == {"dsl", "lte"}
-    lines.run(6, dsl=45)
+    lines.run(6, dsl=70, lte=20)
+    assert lines.carrying == {"dsl", "lte"}, "that would fill nine tenths of dsl"
+    lines.run(6, dsl=50, lte=20)
     assert lines.carrying == {"dsl"}
 
 

@@ -180,7 +180,8 @@ class Distributor:
         carrying = [lines[wan] for wan in stages[self._stage]]
         below = [lines[wan] for wan in stages[max(0, self._stage - 1)]]
         upwards = self._stage + 1 < len(stages) and self._is_full(carrying, is_careful)
-        downwards = (self._stage > 0 or self._is_wide) and _load(carrying, below) < self._thresholds.idle_share
+        idle_share = max(self._thresholds.idle_share, FITS_SHARE) if is_careful else self._thresholds.idle_share
+        downwards = (self._stage > 0 or self._is_wide) and _load(carrying, below) < idle_share
         if not upwards and not downwards:
             self._changing_from = None
         elif self._changing_from is None:
@@ -257,6 +258,8 @@ def _is_jammed(carrying: Sequence[Line], load: float) -> bool:
     return load >= TOLD_SHARE and all(line.meter.is_told() for line in carrying)
 
 
+FITS_SHARE = 0.85
+"""With ``overflow``: of what the WANs before can carry. Whoever leaves too early is back after busy_s; each second costs."""
 TOLD_SHARE = 0.95
 """Of the rates that the settings give: headers and the shaper's own margin are the rest."""
 

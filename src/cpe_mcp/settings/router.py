@@ -123,7 +123,7 @@ class PathsSettings:
     idle_percent: float = option(
         "number", 50.0, "Load, of what fewer WANs can carry, at which the last ones leave.", low=1, high=99, unit="%"
     )
-    idle_s: float = option("number", 5.0, "How long that must last.", low=0.1, high=600, unit="s")
+    idle_s: float = option("number", 4.0, "How long that must last.", low=0.1, high=600, unit="s")
     silent_ms: int = option(
         "integer", 100, "Silence on a line that was carrying traffic before it is probed.", low=20, high=5000, unit="ms"
     )

@@ -48,7 +48,7 @@ return baseclass.extend({
 				'busy_percent': { kind: 'number', default: '70', low: 10, high: 100, unit: '%', doc: _('Load of the carrying WANs at which the next ones join.') },
 				'busy_s': { kind: 'number', default: '0.5', low: 0.1, high: 60, unit: 's', doc: _('How long that load must last.') },
 				'idle_percent': { kind: 'number', default: '50', low: 1, high: 99, unit: '%', doc: _('Load, of what fewer WANs can carry, at which the last ones leave.') },
-				'idle_s': { kind: 'number', default: '5', low: 0.1, high: 600, unit: 's', doc: _('How long that must last.') },
+				'idle_s': { kind: 'number', default: '4', low: 0.1, high: 600, unit: 's', doc: _('How long that must last.') },
 				'silent_ms': { kind: 'integer', default: '100', low: 20, high: 5000, unit: 'ms', doc: _('Silence on a line that was carrying traffic before it is probed.') },
 				'return_s': { kind: 'number', default: '1', low: 0.3, high: 600, unit: 's', doc: _('How long a dead line must answer again before it is used.') },
 				'tune_kernel': { kind: 'flag', default: '1', doc: _('Set the kernel values of design decision D19.') },
