@@ -126,7 +126,7 @@ def test_the_table_follows_the_port_of_the_workers(router: Router) -> None:
     text = router.config.read_text()
     router.config.write_text(text.replace("option pool_size '2'", f"option intercept_port '{INTERCEPT_PORT + 7}'"))
     assert "intercept_port" in router.cli("reload").stdout
-    assert "takes effect with the next restart" in router.wait("Interception:  on")
+    assert "/etc/init.d/cpe-mcp reload starts them" in router.wait("Interception:  on")
     router.daemon.kill()
     router.daemon.wait()
     router.start("cpe_mcp.upstream.daemon", "--config", str(router.config))

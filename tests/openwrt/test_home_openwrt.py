@@ -153,6 +153,20 @@ def test_typed_settings_reloads_and_restarts_of_others(home: Home) -> None:
     assert is_carried(home), "wrong settings change nothing"
     home.run("uci set cpe-mcp.wan.preference=10; uci commit cpe-mcp; reload_config")
 
+    home.run("uci set cpe-mcp.global.workers=2; uci commit cpe-mcp; reload_config")
+    home.until(lambda: len(home.status()["workers"]) == 2, "one more worker")
+    assert home.status()["workers"][0]["pid"] == workers[0], "the other one runs on"
+    home.run("uci delete cpe-mcp.global.workers; uci set cpe-mcp.global.intercept_port=5199")
+    home.run("uci commit cpe-mcp; reload_config")
+    home.until(lambda: [row["pid"] for row in home.status()["workers"]] not in ([], workers), "a worker of that port")
+    home.until(lambda: home.status()["interception"]["on"] and not home.status()["warnings"], "it is given connections")
+    assert is_carried(home)
+    for run_dir in ("/var/run/elsewhere", "/var/run/cpe-mcp"):
+        home.run(f"uci set cpe-mcp.global.run_dir={run_dir}; uci commit cpe-mcp; reload_config")
+        home.until(lambda: home.run(f"ls {run_dir}/control.sock", check=False), f"a daemon at {run_dir}")  # noqa: B023
+        home.until(lambda: home.status().get("interception", {}).get("on"), "connections are taken again")
+    assert is_carried(home)
+
     home.run("/etc/init.d/network restart")
     home.until(lambda: sum(wan["usable"] for wan in home.status()["wans"]) == 2, "both WANs are back", APPLIED_S)
     home.until(lambda: home.status()["interception"]["on"], "connections are taken again")

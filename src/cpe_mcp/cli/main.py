@@ -219,7 +219,7 @@ def reload(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
     """Have the daemon read its settings again; running connections go on."""
     result = ask("reload")
     lines = ["settings read again" if result["changed"] else "settings read again, nothing has changed"]
-    lines += [f"needs a restart: {name}" for name in result["needs_restart"]]
+    lines += [f"for /etc/init.d/cpe-mcp reload to apply: {name}" for name in result["needs_init"]]
     lines += [f"warning: {warning}" for warning in result["warnings"]]
     return result, "\n".join(lines), EXIT_OK
 

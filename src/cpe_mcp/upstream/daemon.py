@@ -34,8 +34,8 @@ log = logging.getLogger("cpe_mcp")
 DEFAULT_CONFIG = "/etc/config/cpe-mcp"
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 AVAILABLE_CONGESTION_CONTROLS = "/proc/sys/net/ipv4/tcp_available_congestion_control"
-NEEDS_RESTART = ("workers", "intercept_port", "run_dir")
-"""Options of section global that other processes were started with."""
+STARTED_WITH = ("workers", "intercept_port", "run_dir")
+"""Options of section global that processes are started with: the init script's business, whose reload ends with our SIGHUP."""
 
 
 class Daemon:
@@ -88,18 +88,17 @@ class Daemon:
         """Read the settings again and apply what differs; flows go on. Raises SettingsError: the old ones stay."""
         async with self._reloading:
             old, new = self._settings, load_settings(self._path)
-            needs_restart = [
+            needs_init = [
                 f"option {name} of section global"
-                for name in NEEDS_RESTART
+                for name in STARTED_WITH
                 if getattr(old.general, name) != getattr(new.general, name)
             ]
             warnings = warnings_of(new)
-            answer = {"changed": old != new, "needs_restart": needs_restart, "warnings": warnings}
             if old != new:
                 await self._apply(old, new)
-            for line in [*warnings, *(f"{name} takes effect with the next restart" for name in needs_restart)]:
+            for line in warnings:
                 log.warning("%s", line)
-            return answer
+            return {"changed": old != new, "needs_init": needs_init, "warnings": warnings}
 
     async def _apply(self, old: RouterSettings, new: RouterSettings) -> None:
         authenticator = self._new_authenticator(new) if old.radius != new.radius else None

@@ -29,7 +29,7 @@ class InterceptionKeeper:
         self._complain = complain
         self._on_change = on_change
         self._port = settings.general.intercept_port
-        """Where the workers listen: they are started with it, so another one waits for their next restart."""
+        """Where the workers listen: the init script starts them with it, and anew when it is another one."""
         self._is_on = (False, False)
         self._bridge_filters: tuple[str, ...] = ()
         self._wans: tuple[tuple[str, DeviceView | None], ...] = ()
@@ -92,8 +92,8 @@ class InterceptionKeeper:
         lines = list(self._name_problems)
         if self._settings.general.intercept_port != self._port:
             lines.append(
-                f"the workers listen on port {self._port}; "
-                "option intercept_port of section global takes effect with the next restart"
+                f"the workers listen on port {self._port}: "
+                "/etc/init.d/cpe-mcp reload starts them with option intercept_port of section global"
             )
         return lines
 
