@@ -178,19 +178,36 @@ table inet strip {
 
 
 @pytest.mark.requirement("X-9")
+@pytest.mark.requirement("Y-8")
 @pytest.mark.parametrize(
-    ("device", "evidence"), [("w2", "none on two"), ("w1", "warm connections fell back to plain TCP")]
+    ("device", "wan", "evidence", "seen"),
+    [
+        ("w2", "two", "none on two", {"subflows", "joins"}),
+        ("w1", "one", "warm connections fell back to plain TCP", {"mptcp-stripped"}),
+    ],
 )
-def test_check_finds_the_wan_that_strips_mptcp(router: Router, device: str, evidence: str) -> None:
+def test_the_wan_that_strips_mptcp_is_found_and_no_other(
+    router: Router, device: str, wan: str, evidence: str, seen: set[str]
+) -> None:
+    def judged() -> dict[str, Any]:
+        return {row["name"]: row["mptcp"] for row in question(router, "paths")["wans"]}
+
     namespace = ("ip", "netns", "exec", router.world.router)
     run(*namespace, "nft", "-f", "-", stdin=STRIP.replace("@DEVICE@", device))
     try:
         router.restart_worker()
         until(6, router.cli("check").stdout, lambda: evidence in router.cli("check").stdout)
         assert router.cli("check").returncode == 1
+        until(15, str(judged()), lambda: judged()[wan]["reason"] == "access-strips")
+        rows = judged()
+        assert seen <= {row["seen"] for row in rows.pop(wan)["evidence"]}
+        assert [row["state"] for row in rows.values()] == ["works"]
+        assert f"{wan}: access-strips: " in router.cli("paths").stdout
+        assert f"warning: {wan}: access-strips: " in router.cli("status").stdout
     finally:
         run(*namespace, "nft", "delete", "table", "inet", "strip")
         router.restart_worker()
+    until(10, str(judged()), lambda: {row["state"] for row in judged().values()} == {"works"})
     until(6, "check does not pass again", lambda: router.cli("check").returncode == 0)
 
 

@@ -56,7 +56,7 @@ def test_ledger_sums_and_keeps_the_last() -> None:
     assert len(ledger.last(10_000)) == KEPT_RECORDS
     totals = ledger.totals()
     assert (totals["flows"], totals["bytes_up"], totals["by_end"]) == (1005, 1_005_000, {"closed": 1005})
-    assert totals["fallbacks"] == {}
+    assert ledger.fallbacks() == {}
 
 
 @pytest.mark.requirement("Y-8")
@@ -64,7 +64,7 @@ def test_ledger_counts_fallbacks_by_wan_and_reason() -> None:
     ledger = Ledger()
     for wan, reason in (("lte", "mptcp-stripped"), ("lte", "mptcp-stripped"), ("dsl", "mptcp-lost"), ("dsl", "")):
         ledger.add({**RECORD._asdict(), "wan": wan, "fallback": reason, "mptcp": not reason})
-    assert ledger.totals()["fallbacks"] == {"lte": {"mptcp-stripped": 2}, "dsl": {"mptcp-lost": 1}}
+    assert ledger.fallbacks() == {"lte": {"mptcp-stripped": 2}, "dsl": {"mptcp-lost": 1}}
 
 
 def test_ledger_understands_older_and_newer_workers() -> None:
@@ -292,6 +292,7 @@ def wan_row(name: str, device: str, *, usable: bool = True) -> dict[str, Any]:
         "bytes_down": 2000,
         "address4": "203.0.113.2",
         "address6": "",
+        "mptcp": {"state": "works", "reason": "mptcp-works", "text": "it gets through", "evidence": []},
     }
 
 
@@ -313,6 +314,8 @@ def status(**changes: Any) -> dict[str, Any]:
         "interception": {"on": True, "ipv6": False, "reason": "", "text": ""},
         "live": 2,
         "totals": Ledger().totals(),
+        "fallbacks": {},
+        "handshakes": {},
         **changes,
     }
 
@@ -498,7 +501,11 @@ def test_metrics_are_prometheus_text() -> None:
     ledger.add(RECORD._asdict())
     ledger.add({**RECORD._asdict(), "fallback": "mptcp-stripped", "mptcp": False, "wan": "lte"})
     odd = [{"name": 'a"b\\c\nd', "source": "static", "usable": False, "reason": "", "text": ""}]
-    text = exposition(status(totals=ledger.totals(), concentrators=odd))
+    handshakes = {"lte": {"mptcp": 2, "mptcp-stripped": 5}}
+    wans = [wan_row("dsl", "eth1"), wan_row("lte", "wwan0"), wan_row("wifi", "wlan0")]
+    wans[1]["mptcp"]["state"], wans[2]["mptcp"]["state"] = "removed", "unknown"
+    told = {"totals": ledger.totals(), "fallbacks": ledger.fallbacks(), "handshakes": handshakes, "wans": wans}
+    text = exposition(status(**told, concentrators=odd))
     families = {family.name: family for family in parser.text_string_to_metric_families(text)}
     samples = {(s.name, *sorted(s.labels.items())): s.value for family in families.values() for s in family.samples}
     assert samples["cpe_mcp_proxying",] == 1
@@ -508,6 +515,9 @@ def test_metrics_are_prometheus_text() -> None:
     assert samples["cpe_mcp_wan_rtt_seconds", ("wan", "dsl")] == pytest.approx(0.0205)
     assert samples["cpe_mcp_flows_total", ("action", "proxy")] == 2
     assert samples["cpe_mcp_fallbacks_total", ("reason", "mptcp-stripped"), ("wan", "lte")] == 1
+    assert samples["cpe_mcp_handshakes_total", ("outcome", "mptcp-stripped"), ("wan", "lte")] == 5
+    through = {name: samples.get(("cpe_mcp_wan_mptcp", ("wan", name))) for name in ("dsl", "lte", "wifi")}
+    assert through == {"dsl": 1, "lte": 0, "wifi": None}
     assert samples["cpe_mcp_concentrator_usable", ("concentrator", 'a"b\\c\nd')] == 0
     assert all(family.documentation for family in families.values())
 

@@ -143,6 +143,22 @@ def test_flows_are_a_table_with_the_subflows_below_each(tmp_path: Path, capsys: 
     assert lines[6].startswith("1 workers did not answer")
 
 
+@pytest.mark.requirement("X-9")
+def test_paths_say_what_was_seen_where_multipath_is_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    works = {"state": "works", "reason": "mptcp-works", "text": "it gets through", "evidence": [{"text": "8 of 8"}]}
+    removed = {"state": "removed", "reason": "access-strips", "text": "removed", "evidence": [{"text": "3 of 3 plain"}]}
+    row = {"device": "eth1", "usable": True, "text": "up", "place": "carrying", "rtt_ms": 20.0, "down_mbit": 1.0}
+    row |= {"up_mbit": 0.0, "address4": "", "address6": "", "bytes_down": 1, "bytes_up": 1}
+    wans = [{**row, "name": "dsl", "mptcp": works}, {**row, "name": "lte", "mptcp": removed}]
+    answer = {"wans": wans, "scheme": {"name": "adaptive", "reason": "", "text": "room"}}
+    with daemon(tmp_path, {"paths": answer}):
+        assert main(["--run-dir", str(tmp_path), "paths"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "works" in lines[1]
+    assert "removed" in lines[2]
+    assert lines[4:] == ["lte: access-strips: removed", "    3 of 3 plain"]
+
+
 @pytest.mark.parametrize("command", [["records"], ["flows", "--finished"]])
 def test_records_say_what_each_wan_carried(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]

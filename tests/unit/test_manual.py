@@ -126,7 +126,9 @@ def test_the_metrics_page_has_every_metric_of_the_router() -> None:
         "concentrators": [],
         "pool": {"ready": 0, "plain": 0, "taken": 0, "missed": 0},
         "live": 0,
-        "totals": {"by_action": {}, "by_end": {}, "bytes_down": 0, "bytes_up": 0, "fallbacks": {}},
+        "totals": {"by_action": {}, "by_end": {}, "bytes_down": 0, "bytes_up": 0},
+        "fallbacks": {},
+        "handshakes": {},
     }
     assert metrics_listed("Metrics of a router") == {family.name for family in router_families(status)}
 

@@ -60,9 +60,10 @@ def status(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
     text = [head, *(f"{name + ':':<15}{value}" for name, value in lines.items())]
     text += [
         f"warning: {count} connections over {wan} were plain TCP: {reason}"
-        for wan, reasons in totals["fallbacks"].items()
+        for wan, reasons in result["fallbacks"].items()
         for reason, count in reasons.items()
     ]
+    text += [f"warning: {line}" for wan in result["wans"] for line in _mptcp_lines(wan)[:1]]
     text += [f"warning: {warning}" for warning in result["warnings"]]
     works = result["proxy"] and taken["on"]
     return result, "\n".join(text), EXIT_OK if works else EXIT_NO
@@ -79,6 +80,7 @@ def paths(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
         "part": "part",
         "rtt": "RTT",
         "load": "Mbit/s now",
+        "multipath": "MPTCP",
         "address4": "IPv4",
         "address6": "IPv6",
         "down": "down",
@@ -88,6 +90,7 @@ def paths(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
         {
             **row,
             "part": row["place"] or "none",
+            "multipath": row["mptcp"]["state"],
             "rtt": f"{row['rtt_ms']:.0f} ms",
             "load": f"{row['down_mbit']:.1f} down, {row['up_mbit']:.1f} up",
             "down": _amount(row["bytes_down"]),
@@ -95,8 +98,9 @@ def paths(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
         }
         for row in result["wans"]
     ]
+    evidence = [line for row in result["wans"] for line in _mptcp_lines(row)]
     scheme = f"scheme {result['scheme']['name']}: {result['scheme']['text']}"
-    text = f"{table(rows, columns)}\n{scheme}" if rows else "no WAN is configured"
+    text = "\n".join([table(rows, columns), scheme, *evidence]) if rows else "no WAN is configured"
     return result, text, EXIT_OK if any(row["usable"] for row in rows) else EXIT_NO
 
 
@@ -350,6 +354,14 @@ def _flow_row(row: dict[str, Any]) -> dict[str, Any]:
         "up": amount(row["bytes_up"]),
         "age": duration(row["duration_s"]),
     }
+
+
+def _mptcp_lines(wan: dict[str, Any]) -> list[str]:
+    """What is wrong with Multipath TCP on a WAN, then the evidence; nothing where it gets through, or nobody knows."""
+    found = wan["mptcp"]
+    if found["state"] != "removed":
+        return []
+    return [f"{wan['name']}: {found['reason']}: {found['text']}", *(f"    {row['text']}" for row in found["evidence"])]
 
 
 def _verdict_line(row: dict[str, Any]) -> str:

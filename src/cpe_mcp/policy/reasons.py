@@ -66,6 +66,11 @@ class Reason:
     WAN_NO_ROUTE = "wan-no-route"
     WAN_SILENT = "wan-silent"
     WAN_HELD_DOWN = "wan-held-down"
+    # whether MPTCP gets through a WAN
+    MPTCP_WORKS = "mptcp-works"
+    MPTCP_UNKNOWN = "mptcp-unknown"
+    ACCESS_STRIPS = "access-strips"
+    MPTCP_NOWHERE = "mptcp-nowhere"
     # where a scheme places the WANs
     SCHEME_ROOM = "scheme-room"
     SCHEME_JOINED = "scheme-joined"
@@ -153,6 +158,10 @@ TEXTS: dict[str, str] = {
     Reason.WAN_NO_ROUTE: "the WAN has no default route",
     Reason.WAN_SILENT: "the link is up but nothing comes back over it",
     Reason.WAN_HELD_DOWN: "it answers again and is watched for a moment before it is used",
+    Reason.MPTCP_WORKS: "Multipath TCP gets through",
+    Reason.MPTCP_UNKNOWN: "nothing has shown yet whether Multipath TCP gets through",
+    Reason.ACCESS_STRIPS: "this access network removes Multipath TCP; over another WAN it gets through",
+    Reason.MPTCP_NOWHERE: "Multipath TCP does not get through, and no other WAN shows that it could",
     Reason.SCHEME_ROOM: "the best WAN has room, so the others wait",
     Reason.SCHEME_JOINED: "the best WAN is full, so others carry too",
     Reason.SCHEME_ONE: "only this WAN is healthy",

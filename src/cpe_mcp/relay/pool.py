@@ -30,6 +30,8 @@ PEEK_BYTES = 1024
 
 Trouble = Callable[[str, str, str, float, str], None]
 """``(concentrator, wan, reason, wait_s, detail)``"""
+Handshake = Callable[[str, "Socket | None"], str]
+"""``(wan, socket)``, None for a handshake without an answer; returns why the connection is plain TCP, or ""."""
 
 
 class Route:
@@ -73,7 +75,7 @@ class Route:
 class Member:
     """One warm connection."""
 
-    __slots__ = ("_pool", "convert", "deadline", "end", "opened", "prefix_sent", "ready", "route")
+    __slots__ = ("_pool", "convert", "deadline", "end", "fallback", "opened", "prefix_sent", "ready", "route")
 
     def __init__(self, pool: Pool, route: Route, sock: Socket, now: float, timeout_s: float) -> None:
         self._pool = pool
@@ -82,6 +84,8 @@ class Member:
         self.end = End(sock, self)
         self.opened = now
         self.deadline = now + timeout_s
+        self.fallback = ""
+        """Why the handshake ended in plain TCP; "" when it did not."""
         self.ready = False
         self.prefix_sent = False
 
@@ -98,11 +102,12 @@ class Member:
 
 
 class Pool:
-    """Members of one worker. ``trouble`` is told why a member could not be had."""
+    """Members of one worker. ``trouble`` is told why a member could not be had, ``handshake`` how each handshake ended."""
 
-    def __init__(self, loop: Loop, trouble: Trouble) -> None:
+    def __init__(self, loop: Loop, trouble: Trouble, handshake: Handshake) -> None:
         self._loop = loop
         self._trouble = trouble
+        self._handshake = handshake
         self._ready: collections.deque[Member] = collections.deque()
         self._opening: set[Member] = set()
         self._route: Route | None = None
@@ -170,6 +175,7 @@ class Pool:
         for member in [member for member in self._opening if member.deadline <= now]:
             self._opening.discard(member)
             self._loop.close(member.end)
+            self._handshake(member.route.wan.name, None)
             self._failed(member.route, "no answer to the handshake")
         while self._ready and self._ready[0].opened + self._idle_s <= now:
             self._loop.close(self._ready.popleft().end)
@@ -190,6 +196,7 @@ class Pool:
             self._loop.close(member.end)
             self._failed(member.route, os.strerror(error))
             return
+        member.fallback = self._handshake(member.route.wan.name, member.end.sock)
         member.ready = True
         self._ready.append(member)
 

@@ -21,6 +21,7 @@ from cpe_mcp.convert import Client, ConvertError, Established, Refused
 from cpe_mcp.kernel.numbers import STRICT4, STRICT6
 from cpe_mcp.paths.snapshot import EMPTY, Snapshot, from_wire
 from cpe_mcp.policy.decide import decide
+from cpe_mcp.policy.handshakes import NEGOTIATED, PREFIX, UNANSWERED
 from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.relay.flow import CLOSED, CONNECTING, DIRECT, NEW, RELAYING, UPSTREAM, WAITING, step
 from cpe_mcp.relay.loop import End
@@ -33,6 +34,7 @@ from cpe_mcp.relay.sockets import (
     connect_tcp,
     listen_transparent,
     pack16,
+    reset_on_close,
     set_dscp,
     set_mptcp_dscp,
     socket_error,
@@ -59,6 +61,8 @@ RECENT_S = 1.0
 """Rates are averages over at least this long, and at most SAMPLE_S more."""
 FILL_SEGMENTS = 50
 """Fewer say nothing about whether the sender had whole ones to send."""
+COMPARE_S = 300.0
+"""After a fallback to TCP one handshake over another WAN shows whether it is the first WAN's fault, this often: 200 octets."""
 SYNS_WITH_MPTCP = 2
 """Retransmitted SYNs that still carry MPTCP."""
 ADDRESSES_KEPT = 64
@@ -172,7 +176,7 @@ class UpstreamFlow(Flow):
         self._retried = False
         self._was_mptcp = False
         self._fallback = ""
-        """Why the connection to the concentrator was plain TCP from the beginning; "" when it was not."""
+        """Why the connection to the concentrator was plain TCP by the time of the Convert reply; "" when it was not."""
         self._seen: dict[tuple[str, int, str, int], SubflowInfo] = {}
         """The last that was seen of each subflow, those that have gone included."""
         self._marks: tuple[Mark, ...] = ()
@@ -218,7 +222,7 @@ class UpstreamFlow(Flow):
             return
         self.state = step(UPSTREAM, self.state, "take")
         self.pooled, self.reason = True, Reason.POOLED
-        self._convert = member.convert
+        self._convert, self._fallback = member.convert, member.fallback
         self.far = member.end
         self.far.owner = self
         if self._dscp:
@@ -230,7 +234,7 @@ class UpstreamFlow(Flow):
         self.state = step(UPSTREAM, self.state, "open")
         self.pooled, self.reason = False, Reason.PROXIED
         self._route = route
-        self._convert = Client(route.concentrator.cookie)
+        self._convert, self._fallback = Client(route.concentrator.cookie), ""
         self.deadline = self._upstream.loop.now + self._upstream.snapshot.connect_timeout_s
         try:
             self.far = End(route.open(self._dscp), self)
@@ -301,6 +305,8 @@ class UpstreamFlow(Flow):
     def on_deadline(self) -> None:
         """A handshake or a reply is late."""
         if self.state == CONNECTING:
+            assert self._route is not None
+            self._upstream.handshake(self._route.wan.name, None)
             self._unreachable("no answer to the handshake")
         elif self.state == WAITING:
             self._trouble(Reason.CONCENTRATOR_TIMEOUT, 0.0, "no Convert reply")
@@ -315,6 +321,8 @@ class UpstreamFlow(Flow):
             if error:
                 self._unreachable(os.strerror(error))
                 return
+            assert self._route is not None
+            self._fallback = self._upstream.handshake(self._route.wan.name, self.far.sock)
             self.state = step(UPSTREAM, self.state, "connected")
             self._connect_tlv()
             return
@@ -346,8 +354,8 @@ class UpstreamFlow(Flow):
             assert self._route is not None
             self._upstream.answered(self._route)
             self._was_mptcp = speaks_mptcp(self.far.sock)
-            if not self._was_mptcp:
-                self._fallback = fallback_of(self.far.sock)
+            if not self._was_mptcp and not self._fallback:
+                self._fallback = Reason.MPTCP_LOST  # with the first bytes: the handshake was Multipath TCP's
             self.state = step(UPSTREAM, self.state, "established")
             self._relay(self._rest, answer.trailing)
         elif isinstance(answer, Refused):
@@ -544,6 +552,40 @@ class UpstreamFlow(Flow):
         self._upstream.trouble(*self.peer_names(), reason, wait_s, detail)
 
 
+class Comparison:
+    """One handshake over another WAN, after one has fallen back to TCP: does MPTCP get through there? Given up at once."""
+
+    def __init__(self, worker: UpstreamWorker, route: Route) -> None:
+        """Raises OSError."""
+        self._worker = worker
+        self._wan = route.wan.name
+        self.deadline = worker.loop.now + worker.snapshot.connect_timeout_s
+        self.end = End(route.open(), self)
+        worker.loop.add(self.end)
+
+    def on_events(self, end: End, mask: int) -> None:
+        """The handshake is over."""
+        if not (end.writable or end.hangup):
+            return
+        if not socket_error(end.sock):
+            self._worker.handshake(self._wan, end.sock)
+        self.close()
+
+    def on_again(self) -> None:
+        """It never hits a work bound."""
+
+    def on_deadline(self) -> None:
+        """No answer."""
+        self._worker.handshake(self._wan, None)
+        self.close()
+
+    def close(self) -> None:
+        """Forget it."""
+        reset_on_close(self.end.sock)
+        self._worker.loop.close(self.end)
+        self._worker.comparison = None
+
+
 class UpstreamWorker(Worker):
     """The worker: listeners, the pool, and the flows."""
 
@@ -552,11 +594,13 @@ class UpstreamWorker(Worker):
     def __init__(self, run_dir: str, index: int, port: int) -> None:
         super().__init__(run_dir, index, port=port)
         self.snapshot: Snapshot = EMPTY
-        self.pool = Pool(self.loop, self.trouble)
+        self.pool = Pool(self.loop, self.trouble, self.handshake)
         self.wan_of: dict[str, str] = {}
         """Name of the WAN that has or had this address."""
         self.busy = 0.0
         """Share of the last seconds in which this process ran or waited for the CPU."""
+        self.comparison: Comparison | None = None
+        self._next_comparison = 0.0
         self._next_sample = 0.0
         self._ran = 0.0, 0.0
         self._port = port
@@ -609,6 +653,31 @@ class UpstreamWorker(Worker):
         self._reported[key] = self.loop.now
         payload = {"concentrator": concentrator, "wan": wan, "reason": reason, "wait_s": wait_s, "detail": detail}
         self.control.send(TROUBLE, payload)
+
+    def handshake(self, wan: str, sock: Socket | None) -> str:
+        """Count how a handshake with a concentrator went; ``sock`` None: there was no answer. Returns why the connection is
+        plain TCP, "" when it is not."""
+        if sock is None:
+            fallback, outcome = "", UNANSWERED
+        else:
+            fallback = "" if speaks_mptcp(sock) else fallback_of(sock)
+            outcome = fallback or NEGOTIATED
+        self.count(f"{PREFIX}:{wan}:{outcome}")
+        if fallback and self.loop.now >= self._next_comparison:
+            self._compare(wan)
+        return fallback
+
+    def _compare(self, fallen: str) -> None:
+        """A WAN is to blame only if MPTCP gets through another one."""
+        self._next_comparison = self.loop.now + COMPARE_S
+        for concentrator in self.snapshot.concentrators[:1]:
+            for wan in self.snapshot.wans:
+                route = self.route(concentrator, wan)
+                if wan.name != fallen and route.address and self.comparison is None:
+                    try:
+                        self.comparison = Comparison(self, route)
+                    except OSError:
+                        continue
 
     def answered(self, route: Route) -> None:
         """A concentrator served a flow; worth a word only after trouble with it."""
@@ -673,7 +742,9 @@ class UpstreamWorker(Worker):
             for flow in self.live.values():
                 assert isinstance(flow, UpstreamFlow)
                 flow.sample()
-        return self.pool.tick()
+        if self.comparison is not None and self.comparison.deadline <= self.loop.now:
+            self.comparison.on_deadline()
+        return self.pool.tick() or self.comparison is not None
 
     def _measure_busy(self) -> None:
         before, self._ran = self._ran, (self.loop.now, wanted_cpu_s())

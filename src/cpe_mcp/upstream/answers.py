@@ -116,6 +116,8 @@ class Answers:
                 {"index": worker.index, "pid": worker.pid, "counters": worker.counters} for worker in control.workers
             ],
             "totals": control.ledger.totals(),
+            "fallbacks": control.ledger.fallbacks(),
+            "handshakes": control.negotiations.totals(),
         }
 
     async def paths(self, args: Mapping[str, Any]) -> dict[str, Any]:
@@ -299,9 +301,10 @@ class Answers:
         return counts
 
     def _wans(self) -> list[dict[str, Any]]:
-        """The path manager's report with each WAN's bytes."""
+        """The path manager's report with each WAN's bytes, and whether MPTCP gets through."""
         usable = {wan.name: wan for wan in self._control.paths.wans()}
         carried = self._control.paths.bytes_by_wan()
+        mptcp = self._control.mptcp()
         rows = []
         for row in self._control.paths.report():
             wan = usable.get(row["name"])
@@ -310,6 +313,7 @@ class Answers:
                 {
                     **row,
                     "usable": wan is not None,
+                    "mptcp": mptcp[row["name"]],
                     "text": TEXTS.get(row.get("reason", ""), row.get("reason", "")),
                     "bytes_up": up,
                     "bytes_down": down,

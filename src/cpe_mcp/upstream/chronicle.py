@@ -1,4 +1,5 @@
-"""Once a second: takes the WANs' byte counters into the history, and writes the metrics file when it is due."""
+"""Once a second: takes what the WANs carried and which subflows they have into the records, and writes the metrics file
+when it is due."""
 
 from __future__ import annotations
 
@@ -19,19 +20,21 @@ METRICS_MODE = 0o644
 
 
 class Chronicle:
-    """``counters()``: bytes (up, down) of each WAN; ``status()``: the answer of that name; ``metrics()``: the directory and
-    how often in s, 0 for never."""
+    """``counters()``: bytes (up, down) of each WAN; ``look()``: takes note of the subflows; ``status()``: the answer of that
+    name; ``metrics()``: the directory and how often in s, 0 for never."""
 
     def __init__(
         self,
         history: History,
         *,
         counters: Callable[[], dict[str, tuple[int, int]]],
+        look: Callable[[], None],
         status: Callable[[], Awaitable[dict[str, Any]]],
         metrics: Callable[[], tuple[str, float]],
     ) -> None:
         self._history = history
         self._counters = counters
+        self._look = look
         self._status = status
         self._metrics = metrics
         self._task: asyncio.Task[None] | None = None
@@ -57,6 +60,7 @@ class Chronicle:
         while True:
             now = loop.time()
             self._history.observe(now, self._counters())
+            self._look()
             directory, every_s = self._metrics()
             if not every_s:
                 self._remove()

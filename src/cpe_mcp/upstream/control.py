@@ -28,9 +28,11 @@ from cpe_mcp.control.frames import (
 from cpe_mcp.control.server import ControlServer, Worker
 from cpe_mcp.discovery.candidates import Candidate, CandidateTable
 from cpe_mcp.discovery.lease import Lease
+from cpe_mcp.kernel.mptcp_counters import JOIN_SYN_TX, JOIN_SYNACK_RX, mptcp_counters
 from cpe_mcp.paths.snapshot import EMPTY, WanView, to_wire
 from cpe_mcp.policy.decide import BLOCK
 from cpe_mcp.policy.ipv6_proof import Ipv6Proof
+from cpe_mcp.policy.negotiation import Joins, Negotiations
 from cpe_mcp.policy.outage import OUTAGE_S, Outages
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.relay.records import FlowRecord
@@ -48,6 +50,8 @@ FLOWS_TIMEOUT_S = 1.0
 """For the workers' lists of live flows and other answers; one that is busier than that is reported as silent."""
 DIRECT_MAX = 4096
 """Destinations remembered as left to plain forwarding, for ``why``; as many as a port scan may leave behind."""
+SETTLED_S = 5.0
+"""A WAN that has been up for less may lack subflows for that reason alone."""
 SILENCE = (Reason.CONCENTRATOR_UNREACHABLE, Reason.CONCENTRATOR_TIMEOUT)
 """Troubles that may be the WAN's."""
 
@@ -107,6 +111,8 @@ class Control:
         self.interception = (False, False)
         self.ipv6_proof = Ipv6Proof()
         self.ledger = Ledger()
+        self.negotiations = Negotiations()
+        self._joins_before = kernel_joins()
         self.left_direct: dict[tuple[str, int], LeftDirect] = {}
         self.server = ControlServer(
             os.path.join(settings.general.run_dir, CONTROL_SOCKET),
@@ -165,6 +171,19 @@ class Control:
             settings.discovery, interfaces=trusted_interfaces(settings), concentrators=settings.concentrators
         )
         self.changed()
+
+    def look_at_joins(self) -> None:
+        """Whether every WAN has subflows; once a second."""
+        rows = [row for row in self.paths.report() if row["place"] in ("carrying", "backup")]
+        settled = {row["name"]: row["subflows"] for row in rows if row["since_s"] >= SETTLED_S}
+        self.negotiations.look(self.now, settled)
+
+    def mptcp(self) -> dict[str, Any]:
+        """By WAN: whether Multipath TCP gets through it, and the evidence."""
+        now_sent, now_answered = kernel_joins()
+        joins = Joins(now_sent - self._joins_before.sent, now_answered - self._joins_before.answered)
+        names = [row["name"] for row in self.paths.report()]
+        return self.negotiations.report(self.now, names, joins, self.ledger.fallbacks())
 
     async def live_flows(self, limit: int, text: str = "") -> tuple[list[dict[str, Any]], int]:
         """The newest live flows of all workers with ``text`` in them, and how many workers did not answer in time.
@@ -307,6 +326,7 @@ class Control:
     def _on_gone(self, worker: Worker) -> None:
         if worker.pid:
             log.info("relay worker %d (pid %d) is gone", worker.index, worker.pid)
+            self.negotiations.forget_worker(worker.pid)
         for query in self._queries.values():
             query.heard(worker)
         self.changed()
@@ -342,6 +362,7 @@ class Control:
 
     def _counters(self, worker: Worker, counters: Mapping[str, int]) -> None:
         worker.counters = {str(name): int(value) for name, value in counters.items()}
+        self.negotiations.count(worker.pid, worker.counters)
 
     def _direct(self, worker: Worker, payload: Mapping[str, Any]) -> None:
         address, port, reason = str(payload["address"]), int(payload["port"]), str(payload["reason"])
@@ -396,6 +417,15 @@ class Control:
         query = self._queries.get(int(payload["id"]))
         if query is not None:
             query.heard(worker, [{"dropped": bool(payload["dropped"])}])
+
+
+def kernel_joins() -> Joins:
+    """The kernel's counters of joins; zeros where it does not tell."""
+    try:
+        counters = mptcp_counters()
+    except OSError:
+        counters = {}
+    return Joins(counters.get(JOIN_SYN_TX, 0), counters.get(JOIN_SYNACK_RX, 0))
 
 
 def trusted_interfaces(settings: RouterSettings) -> tuple[str, ...]:

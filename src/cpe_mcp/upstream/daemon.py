@@ -53,6 +53,7 @@ class Daemon:
         self._chronicle = Chronicle(
             answers.rates,
             counters=self._paths.bytes_by_wan,
+            look=self._control.look_at_joins,
             status=lambda: answers.status({}),
             metrics=lambda: (settings.general.run_dir, self._settings.general.metrics_s),
         )

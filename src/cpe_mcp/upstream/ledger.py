@@ -48,8 +48,12 @@ class Ledger:
         chosen = (pair for pair in reversed(self._last) if not text or matches(text, _words(pair[1])))
         return [{**record._asdict(), "id": f"{worker}:{record.id}"} for worker, record in islice(chosen, limit)]
 
+    def fallbacks(self) -> dict[str, dict[str, int]]:
+        """Finished flows that were proxied over plain TCP, by WAN of the first subflow and reason."""
+        return {wan: dict(reasons) for wan, reasons in self._fallbacks.items()}
+
     def totals(self) -> dict[str, Any]:
-        """Finished flows since the daemon started; ``fallbacks``: proxied ones over plain TCP, by WAN and reason."""
+        """Finished flows since the daemon started."""
         return {
             "flows": self._flows,
             "pooled": self._pooled,
@@ -58,7 +62,6 @@ class Ledger:
             "by_action": dict(self._by_action),
             "by_reason": dict(self._by_reason),
             "by_end": dict(self._by_end),
-            "fallbacks": {wan: dict(reasons) for wan, reasons in self._fallbacks.items()},
         }
 
 

@@ -54,16 +54,14 @@ def families(status: Mapping[str, Any]) -> Iterator[Family]:
     yield _many("flow_ends_total", COUNTER, "Finished connections by the reason they ended.", "end", totals["by_end"])
     moved = {"down": totals["bytes_down"], "up": totals["bytes_up"]}
     yield _many("flow_bytes_total", COUNTER, "Bytes of finished connections.", "direction", moved)
-    yield Family(
-        "fallbacks_total",
-        COUNTER,
-        "Finished connections that were proxied over plain TCP, by the WAN of the first subflow.",
-        tuple(
-            ({"wan": wan, "reason": reason}, count)
-            for wan, reasons in totals["fallbacks"].items()
-            for reason, count in reasons.items()
-        ),
-    )
+    doc = "Finished connections that were proxied over plain TCP, by the WAN of the first subflow."
+    yield _by_two("fallbacks_total", doc, ("wan", "reason"), status["fallbacks"])
+    doc = "Handshakes with concentrators, by how they ended."
+    yield _by_two("handshakes_total", doc, ("wan", "outcome"), status["handshakes"])
+    states = {"works": 1.0, "removed": 0.0}
+    known = {row["name"]: row["mptcp"]["state"] for row in status["wans"] if row["mptcp"]["state"] in states}
+    through = {name: states[state] for name, state in known.items()}
+    yield _many("wan_mptcp", GAUGE, "1 where Multipath TCP gets through, 0 where it is removed.", "wan", through)
 
 
 def _wans(wans: Iterable[Mapping[str, Any]]) -> Iterator[Family]:
@@ -89,6 +87,11 @@ def _one(name: str, kind: str, doc: str, value: float, labels: Mapping[str, str]
 
 def _many(name: str, kind: str, doc: str, label: str, values: Mapping[str, float]) -> Family:
     return Family(name, kind, doc, tuple(({label: key}, value) for key, value in values.items()))
+
+
+def _by_two(name: str, doc: str, labels: tuple[str, str], counts: Mapping[str, Mapping[str, float]]) -> Family:
+    rows = [(one, other, count) for one, row in counts.items() for other, count in row.items()]
+    return Family(name, COUNTER, doc, tuple(({labels[0]: one, labels[1]: other}, count) for one, other, count in rows))
 
 
 def _labels(labels: Mapping[str, str]) -> str:

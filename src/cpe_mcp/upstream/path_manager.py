@@ -64,6 +64,8 @@ class Wan:
         self.view: DeviceView | None = None
         self.received = 0
         self.sent = 0
+        self.subflows = 0
+        """Established ones at the last look; a connection that fell back to TCP counts as one."""
         self.counted_from: tuple[int, int] | None = None
 
     @property
@@ -207,6 +209,7 @@ class PathManager:
                     "capacity_up_mbit": round(wan.meter.capacity().up, 1),
                     "place": self._place(wan.name),
                     "backup": wan.name in self._places.backup,
+                    "subflows": wan.subflows,
                     "metered": wan.settings.metered,
                     "address4": view.address4 if view else "",
                     "address6": view.address6 if view else "",
@@ -293,9 +296,11 @@ class PathManager:
     def _look_at_subflows(self, now: float) -> None:
         samples = self._sampler.take(now, self._subflows.read(self._concentrators))
         for wan in self._wans.values():
+            wan.subflows = 0
             for family in (4, 6):
                 sample = samples.get(wan.view.address(family)) if wan.view is not None else None
                 if sample is not None:
+                    wan.subflows += sample.open
                     wan.health.observe(now, sample)
                     wan.queue.observe(now, sample.delay_s)
 
