@@ -9,14 +9,27 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from cpe_mcp.lab.plan import ACCESS_DEVICE, ADDRESSES, LAN_DEVICE, LINK_NAMES, WAN_METRICS
+from cpe_mcp.lab.plan import (
+    ACCESS_DEVICE,
+    ADDRESSES,
+    LAN_DEVICE,
+    LINK_NAMES,
+    UPLINK_DEVICE,
+    WAN_METRICS,
+    Addresses,
+    Both,
+)
 
 PORT_FORWARD_PORT = 8080
 """On the cpe's WAN side, forwarded to the same port of client2."""
 NFT_TABLE = "lab_router"
 """Family inet, in the cpe: what firewall4 would do. Chains input, forward, prerouting, postrouting."""
+STRIP_TABLE = "lab_strip"
+"""Family inet, in an access network that strips MPTCP."""
 LEASE_S = 600
 UPLOAD_PATH = "/upload/"
+PACED_PATH = "/paced/"
+"""The same files, not faster than the query's ``rate``, in bytes/s."""
 SMALL_FILE = "small"
 SMALL_FILE_BYTES = 1000
 """Fits one segment: for times to first byte."""
@@ -131,14 +144,20 @@ def dhcp6_option_hex(mcp: Sequence[str]) -> str:
 
 
 def dnsmasq_conf(
-    link: str, directory: str, *, dhcp4_option: tuple[int, str] | None, dhcp6_option: tuple[int, str] | None
+    link: str,
+    directory: str,
+    *,
+    dhcp4_option: tuple[int, str] | None,
+    dhcp6_option: tuple[int, str] | None,
+    address: Both | None = None,
 ) -> str:
     """The provider's DHCP server and router advertisements. An option is its code and its value in hex with colons.
+    ``address`` is what it has to give.
 
     dnsmasq 2.90 sends one instance of a DHCPv6 option however often it is configured (seen on the wire), so the lab's
     DHCPv6 server announces one MCP. No ping before an offer: it would take 3 s.
     """
-    address = ADDRESSES.of(f"cpe-{link}")
+    address = address or ADDRESSES.of(f"cpe-{link}")
     lines = [
         "port=0",
         "user=root",
@@ -263,14 +282,32 @@ def router_nft() -> str:
 """
 
 
-def provider_nft(link: str) -> str:
+def provider_nft(link: str, addresses: Addresses = ADDRESSES) -> str:
     """An access network takes only packets with a source address of its own (BCP 38): wrong source routing shows."""
-    prefix = ADDRESSES.of(link)
+    prefix = addresses.of(link)
+    translate = ""
+    if link in addresses.translated:
+        translate = f"""
+	chain postrouting {{
+		type nat hook postrouting priority srcnat;
+		oifname "{UPLINK_DEVICE}" meta nfproto ipv4 masquerade
+	}}"""
     return f"""table inet lab_provider {{
 	chain prerouting {{
 		type filter hook prerouting priority raw;
 		iifname "{ACCESS_DEVICE}" ip saddr != {{ {prefix.v4}, 0.0.0.0 }} counter drop
 		iifname "{ACCESS_DEVICE}" ip6 saddr != {{ {prefix.v6}, fe80::/10, :: }} counter drop
+	}}{translate}
+}}
+"""
+
+
+def strip_mptcp_nft() -> str:
+    """A middlebox in an access network that replaces every MPTCP option by padding, both ways."""
+    return f"""table inet {STRIP_TABLE} {{
+	chain prerouting {{
+		type filter hook prerouting priority raw;
+		tcp option mptcp exists counter reset tcp option mptcp
 	}}
 }}
 """
@@ -298,6 +335,10 @@ http {{
 		listen 80 backlog=4096;
 		listen [::]:80 backlog=4096;
 		root {directory}/www;
+		location {PACED_PATH} {{
+			alias {directory}/www/;
+			limit_rate $arg_rate;
+		}}
 		location {UPLOAD_PATH} {{
 			dav_methods PUT DELETE;
 		}}

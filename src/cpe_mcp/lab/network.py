@@ -34,10 +34,12 @@ from cpe_mcp.lab.plan import (
     HOSTS,
     LINK_NAMES,
     Addresses,
+    Both,
     cable_lines,
     host_lines,
     netns_name,
     netns_names,
+    next_address,
     switch_lines,
 )
 from cpe_mcp.lab.processes import Processes, argv_inside
@@ -109,11 +111,12 @@ class Lab:
         radius: RadiusOptions = DEFAULT_RADIUS,
         radius_users: Sequence[freeradius.RadiusUser] | None = None,
         logs_to: Path | None = None,
+        addresses: Addresses = ADDRESSES,
     ) -> None:
         self.name = name
         self.directory = state.directory_of(name)
         """State, configuration and logs; gone after :meth:`down`."""
-        self.addresses: Addresses = ADDRESSES
+        self.addresses = addresses
         self.congestion_control = congestion_control
         self._package_congestion_control = package_congestion_control or congestion_control
         self.radius = radius
@@ -135,6 +138,7 @@ class Lab:
                 run_dir=self.cpe_run_dir,
                 codes=(dhcp4_code, dhcp6_code),
                 processes=self._processes,
+                addresses=addresses,
             )
             for link in LINK_NAMES
         }
@@ -245,6 +249,27 @@ class Lab:
         if name not in self._links:
             raise LabError(f"link {name}: there are {', '.join(LINK_NAMES)}")
         return self._links[name]
+
+    def gateway4(self, name: str) -> str:
+        """The provider's IPv4 address on a line."""
+        gateway: str = self.addresses.of(f"isp-{name}-access").v4
+        return gateway
+
+    def offer_next_address(self, name: str) -> str:
+        """Have the provider of a line give :func:`~cpe_mcp.lab.plan.next_address` from now on; its client does not know yet."""
+        self._processes.stop(f"dnsmasq-{name}")
+        (self.directory / f"isp-{name}" / "leases").unlink(missing_ok=True)
+        address = next_address(name)
+        self._start_dhcp_server(name, Both(address, self.addresses.of(f"cpe-{name}").v6))
+        return address
+
+    def wan(self, name: str) -> Wan:
+        """The cpe's end of a line, as netifd keeps it."""
+        return self._wans[name]
+
+    def strip_mptcp(self, name: str) -> None:
+        """The access network of a line takes every MPTCP option away from now on. Raises LabError where nft cannot."""
+        self._load_nft(f"isp-{name}", configs.strip_mptcp_nft())
 
     def emulator_cpu_s(self) -> float:
         """CPU time that the link emulator has taken so far."""
@@ -412,10 +437,10 @@ class Lab:
         for wan in self._wans.values():
             wan.write_sysctls()
         for host in HOSTS:
-            ip_batch(self.namespace(host), host_lines(host))
+            ip_batch(self.namespace(host), host_lines(host, self.addresses))
         self._load_nft("cpe", configs.router_nft())
         for name in LINK_NAMES:
-            self._load_nft(f"isp-{name}", configs.provider_nft(name))
+            self._load_nft(f"isp-{name}", configs.provider_nft(name, self.addresses))
 
     def _sysctls(self, host: str) -> dict[str, str]:
         forwards = host == "cpe" or host.startswith("isp-")
@@ -458,21 +483,25 @@ class Lab:
 
     def _start_providers(self) -> None:
         for name in LINK_NAMES:
-            host = f"isp-{name}"
-            text = configs.dnsmasq_conf(
-                name,
-                str(self.directory / host),
-                dhcp4_option=(self.dhcp4_code, self._dhcp4_value) if self._dhcp4_value else None,
-                dhcp6_option=(self.dhcp6_code, self._dhcp6_value) if self._dhcp6_value else None,
-            )
-            config = self._write(f"{host}/dnsmasq.conf", text)
-            argv = ["dnsmasq", "--keep-in-foreground", f"--conf-file={config}"]
-            self._processes.start(f"dnsmasq-{name}", self.namespace(host), argv)
-            self._processes.await_port(f"dnsmasq-{name}", "udp", DHCP_SERVER_PORT)
+            self._start_dhcp_server(name, self.addresses.of(f"cpe-{name}"))
+
+    def _start_dhcp_server(self, name: str, address: Both) -> None:
+        host = f"isp-{name}"
+        text = configs.dnsmasq_conf(
+            name,
+            str(self.directory / host),
+            dhcp4_option=(self.dhcp4_code, self._dhcp4_value) if self._dhcp4_value else None,
+            dhcp6_option=(self.dhcp6_code, self._dhcp6_value) if self._dhcp6_value else None,
+            address=address,
+        )
+        config = self._write(f"{host}/dnsmasq.conf", text)
+        argv = ["dnsmasq", "--keep-in-foreground", f"--conf-file={config}"]
+        self._processes.start(f"dnsmasq-{name}", self.namespace(host), argv)
+        self._processes.await_port(f"dnsmasq-{name}", "udp", DHCP_SERVER_PORT)
 
     def _start_servers(self) -> None:
         radius_directory = self.directory / "radius"
-        line_addresses = (*ADDRESSES.cpe_dsl, *ADDRESSES.cpe_lte) if self.radius.authorize_lines else ()
+        line_addresses = self._line_addresses() if self.radius.authorize_lines else ()
         users = self._radius_users
         if users is None:
             users = [freeradius.RadiusUser(self.radius.subscriber, self.radius.password)]
@@ -497,6 +526,15 @@ class Lab:
         self._processes.await_text("radius", "Ready to process requests")
         for table in ("tcp", "tcp6"):
             self._processes.await_port("nginx", table, HTTP_PORT)
+
+    def _line_addresses(self) -> list[str]:
+        """All from which the subscriber may come."""
+        found = [next_address(name) for name in LINK_NAMES]
+        for name in LINK_NAMES:
+            found += self.addresses.of(f"cpe-{name}")
+            if name in self.addresses.translated:
+                found.append(self.addresses.of(f"isp-{name}").v4)
+        return found
 
     def _write(self, path: str, text: str) -> Path:
         target = self.directory / path

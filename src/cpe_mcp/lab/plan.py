@@ -59,6 +59,8 @@ class Addresses(NamedTuple):
     dsl: Both = Both("10.11.0.0/24", "2001:db8:11::/64")
     lte: Both = Both("10.12.0.0/24", "2001:db8:12::/64")
     core: Both = Both("10.20.0.0/24", "2001:db8:20::/64")
+    translated: tuple[str, ...] = ()
+    """Lines whose provider gives their IPv4 packets its own address: nobody outside knows the prefix."""
 
     def of(self, name: str) -> Both:
         """By host or prefix name, with its dash: ``isp-dsl``."""
@@ -67,6 +69,21 @@ class Addresses(NamedTuple):
 
 
 ADDRESSES = Addresses()
+SAME_RANGE = ADDRESSES._replace(
+    lte=Both(ADDRESSES.dsl.v4, ADDRESSES.lte.v6),
+    isp_lte_access=Both(ADDRESSES.isp_dsl_access.v4, ADDRESSES.isp_lte_access.v6),
+    cpe_lte=Both("10.11.0.200", ADDRESSES.cpe_lte.v6),
+    translated=("lte",),
+)
+"""Both lines with the same IPv4 prefix and gateway, as behind two modems with the same factory settings."""
+NEXT_ADDRESSES = {"dsl": "10.11.0.101", "lte": "10.12.0.101"}
+
+
+def next_address(link: str) -> str:
+    """The IPv4 address that a line's provider gives when it gives another one; RADIUS knows it as the subscriber's too."""
+    return NEXT_ADDRESSES[link]
+
+
 PREFIX_LENGTHS = Both("24", "64")
 LAN_HOSTS = ("client1", "client2")
 CORE_HOSTS = ("isp-dsl", "isp-lte", "concentrator1", "concentrator2", "radius", "server")
@@ -102,24 +119,27 @@ def switch_lines(bridge: str, ports: Sequence[str]) -> list[str]:
     return [*lines, f"link set {bridge} up"]
 
 
-def host_lines(host: str) -> list[str]:
+def host_lines(host: str, addresses: Addresses = ADDRESSES) -> list[str]:
     """``ip`` lines of one host: addresses and routes. Emulated lines must exist already."""
     if host == "cpe":
-        lines = [*switch_lines(LAN_DEVICE, LAN_HOSTS), *_address_lines(LAN_DEVICE, ADDRESSES.cpe)]
+        lines = [*switch_lines(LAN_DEVICE, LAN_HOSTS), *_address_lines(LAN_DEVICE, addresses.cpe)]
         return lines + [f"link set {name} txqueuelen {TAP_QUEUE_PACKETS} up" for name in LINK_NAMES]
-    lines = ["link set lo up", f"link set {UPLINK_DEVICE} up", *_address_lines(UPLINK_DEVICE, ADDRESSES.of(host))]
+    lines = ["link set lo up", f"link set {UPLINK_DEVICE} up", *_address_lines(UPLINK_DEVICE, addresses.of(host))]
     if host in LAN_HOSTS:
-        return lines + _route_lines(Both("default", "default"), ADDRESSES.cpe)
+        return lines + _route_lines(Both("default", "default"), addresses.cpe)
     for name in LINK_NAMES:
         if host == f"isp-{name}":
             lines += [
                 f"link set {ACCESS_DEVICE} txqueuelen {TAP_QUEUE_PACKETS} up",
-                *_address_lines(ACCESS_DEVICE, ADDRESSES.of(f"isp-{name}-access")),
+                *_address_lines(ACCESS_DEVICE, addresses.of(f"isp-{name}-access")),
             ]
         else:
-            lines += _route_lines(ADDRESSES.of(name), ADDRESSES.of(f"isp-{name}"))
+            own = addresses.of(host.removeprefix("isp-")) if host.startswith("isp-") else None
+            routes = _route_lines(addresses.of(name), addresses.of(f"isp-{name}"))
+            hides4 = name in addresses.translated or (own is not None and own.v4 == addresses.of(name).v4)
+            lines += routes[1:] if hides4 else routes
     if not host.startswith("isp-"):
-        lines += _route_lines(Both("default", "default"), ADDRESSES.isp_dsl)
+        lines += _route_lines(Both("default", "default"), addresses.isp_dsl)
     return lines
 
 

@@ -126,8 +126,13 @@ def _cuts(report: Mapping[str, Any]) -> list[str]:
     rows = report.get("failover") or []
     if not rows:
         return []
-    how = {"silent": "goes dead silently", "down": "is unplugged"}
-    lines = ["A line is cut in the middle of a download"]
+    how = {
+        "silent": "goes dead silently",
+        "down": "is unplugged",
+        "renewed": "loses its lease",
+        "replaced": "changes address",
+    }
+    lines = ["What happens to a line in the middle of a download"]
     for row in rows:
         recovery = (
             "never back" if row["recovery_ms"] is None else f"full speed of the rest after {row['recovery_ms']} ms"

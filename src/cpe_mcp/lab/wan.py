@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
 from cpe_mcp.lab import configs
 from cpe_mcp.lab.link import ask_emulator
 from cpe_mcp.lab.namespaces import enter, ip_batch, write_sysctls
-from cpe_mcp.lab.plan import ADDRESSES, WAN_METRICS
+from cpe_mcp.lab.plan import ADDRESSES, PREFIX_LENGTHS, WAN_METRICS, Addresses
 from cpe_mcp.lab.processes import Processes, argv_inside
 
 HOOK_DIRECTORY = Path(__file__).parents[3] / "files/etc/udhcpc.user.d"
@@ -22,7 +23,15 @@ class Wan:
     """``name`` is link, device and netifd interface in one. ``codes``: of the DHCPv4 and the DHCPv6 option."""
 
     def __init__(
-        self, name: str, *, namespace: str, directory: Path, run_dir: Path, codes: tuple[int, int], processes: Processes
+        self,
+        name: str,
+        *,
+        namespace: str,
+        directory: Path,
+        run_dir: Path,
+        codes: tuple[int, int],
+        processes: Processes,
+        addresses: Addresses = ADDRESSES,
     ) -> None:
         self._name = name
         self._namespace = namespace
@@ -30,6 +39,7 @@ class Wan:
         self._directory = directory / "cpe"
         self._environment = {**os.environ, "INTERFACE": name, "CPE_MCP_RUN_DIR": str(run_dir)}
         self._codes = codes
+        self._gateways = addresses.of(f"isp-{name}-access")
         self._processes = processes
         self._clients = (f"udhcpc-{name}", f"dhclient-{name}")
         self._bound4 = self._directory / f"{name}.bound4"
@@ -113,6 +123,45 @@ class Wan:
         self.start()
         self.wait()
 
+    def renew(self) -> None:
+        """Have the DHCPv4 client ask for its lease again, now; does not wait."""
+        os.kill(self._processes.pid(self._clients[0]), signal.SIGUSR1)
+
+    def replace_address4(self, address: str) -> None:
+        """Another IPv4 address at once, as a renewal that brings one: the old one goes in the same moment."""
+        event = {
+            "ip": address,
+            "mask": PREFIX_LENGTHS.v4,
+            "broadcast": "+",
+            "router": self._gateways.v4,
+            "interface": self._name,
+            "lease": str(configs.LEASE_S),
+        }
+        subprocess.run(
+            argv_inside(self._namespace, [str(self._directory / self._clients[0]), "renew"]),
+            env={**self._environment, **event},
+            check=True,
+            capture_output=True,
+        )
+
+    def await_address4(self, address: str) -> None:
+        """Until it has this address and the default route. Raises LabError."""
+        for _ in self._processes.waiting(self._clients[0]):
+            routes = subprocess.run(
+                argv_inside(self._namespace, ["ip", "-4", "route", "show", "default", "dev", self._name]),
+                capture_output=True,
+                text=True,
+                check=False,
+            ).stdout
+            shown = subprocess.run(
+                argv_inside(self._namespace, ["ip", "-4", "-o", "address", "show", "dev", self._name]),
+                capture_output=True,
+                text=True,
+                check=False,
+            ).stdout
+            if f" {address}/" in shown and routes:
+                return
+
     def _stop(self) -> None:
         """Stop the DHCP clients and have their scripts take away what they brought."""
         self._processes.stop(*self._clients)
@@ -136,7 +185,7 @@ class Wan:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            for gateway in ADDRESSES.of(f"isp-{self._name}-access")
+            for gateway in self._gateways
         ]
         for ping in pings:
             ping.wait()

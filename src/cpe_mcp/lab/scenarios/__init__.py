@@ -5,7 +5,7 @@ from __future__ import annotations
 from cpe_mcp.lab.scenarios.demo import run as run_demo
 from cpe_mcp.lab.scenarios.discovery import run as run_discovery
 from cpe_mcp.lab.scenarios.fail_open import run as run_fail_open
-from cpe_mcp.lab.scenarios.failover import run as run_failover
+from cpe_mcp.lab.scenarios.failover import scenarios as failover
 from cpe_mcp.lab.scenarios.frame import Scenario
 from cpe_mcp.lab.scenarios.lines import run as run_lines
 from cpe_mcp.lab.scenarios.unequal import scenarios as unequal
@@ -16,8 +16,8 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("demo", "the main job from end to end, with figures against their limits (about 2 minutes)", run_demo),
         Scenario("lines", "each line alone, plain TCP, without this package", run_lines),
         Scenario("discovery", "where the concentrators are found, and what RADIUS answers", run_discovery),
-        Scenario("failover", "a line is cut in the middle of a download, each line in two ways", run_failover),
         Scenario("fail-open", "the LAN still works when the daemons start, stop, die or are refused", run_fail_open),
+        *failover(),
         *unequal(),
     )
 }

@@ -8,16 +8,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from cpe_mcp.lab import report as reporting
 from cpe_mcp.lab.measure import longest_gap_s, rate_mbit, recovery_s, size_of
 from cpe_mcp.lab.namespaces import LabError
 from cpe_mcp.lab.network import Lab
-from cpe_mcp.lab.plan import LINK_NAMES
-from cpe_mcp.lab.scenarios.daemons import await_taken
-from cpe_mcp.lab.scenarios.limits import failover_checks
-from cpe_mcp.lab.scenarios.lines import PLAIN_S, content_for_lines, measure_lines
+from cpe_mcp.lab.plan import LINK_NAMES, next_address
+from cpe_mcp.lab.scenarios.frame import AS_SHIPPED, Scenario, judged, start_daemons
+from cpe_mcp.lab.scenarios.limits import path_checks
+from cpe_mcp.lab.scenarios.lines import measure_down
 from cpe_mcp.lab.scenarios.main_job import line_bytes
-from cpe_mcp.lab.scenarios.stages import Stages, in_lab
+from cpe_mcp.lab.scenarios.stages import Stages
 from cpe_mcp.lab.scenarios.transfer import Content, Download, Talk, answers, greeting_server
 
 CUTS = ("silent", "down")
@@ -31,6 +30,8 @@ SAMPLE_S = 0.1
 RETURN_TIMEOUT_S = 10.0
 """For a restored line to carry again: DHCP takes up to 2 s, ``return_s`` 1 s, the rest is the busy line's."""
 ROW_TIMEOUT_S = 40.0
+CONTENT_S = 12.0
+"""Of both lines: longer than the longest row."""
 
 
 class Timing(NamedTuple):
@@ -58,13 +59,36 @@ def down_rates(report: Mapping[str, Any]) -> dict[str, float]:
         raise LabError("the lines were not measured alone, so there is nothing to compare with") from None
 
 
+class Trouble(NamedTuple):
+    """What happens to a line."""
+
+    name: str
+    begin: Callable[[], object]
+    end: Callable[[], object]
+    """Returns when the line is as good as before."""
+
+
 def cut_line(
     lab: Lab, content: Content, report: Mapping[str, Any], wan: str, cut: str, timing: Timing = DEFAULT_TIMING
 ) -> dict[str, Any]:
-    """One row: cut ``wan`` in mid-download, put it back, and wait until it carries again. Raises LabError, OSError.
+    """One row: cut ``wan`` in mid-download, put it back, and wait until it carries again. Raises LabError, OSError."""
+    link = lab.link(wan)
+    return trouble_line(lab, content, report, wan, Trouble(cut, partial(link.cut, cut), link.restore), timing)
 
-    ``report`` has what plain TCP reached over each line alone. ``gap_ms`` is the longest time without a byte between cut and
-    restoration, ``recovery_ms`` counts from the cut (None: never), ``return_ms`` from the restoration.
+
+def trouble_line(
+    lab: Lab,
+    content: Content,
+    report: Mapping[str, Any],
+    wan: str,
+    trouble: Trouble,
+    timing: Timing = DEFAULT_TIMING,
+) -> dict[str, Any]:
+    """One row: ``wan`` gets into trouble in mid-download and out of it, until it carries again. Raises LabError, OSError.
+
+    ``report`` has what plain TCP reached over each line alone. ``gap_ms`` is the longest time without a byte between
+    trouble and restoration, ``recovery_ms`` counts from the trouble (None: never), ``return_ms`` from the restoration,
+    ``back_ms`` from when the line itself was back, its address and routes included.
     """
     rates = down_rates(report)
     remaining = sum(rate for name, rate in rates.items() if name != wan)
@@ -76,27 +100,30 @@ def cut_line(
         time.sleep(timing.before_s)
         cut_at = time.monotonic()
         try:
-            lab.link(wan).cut(cut)
+            trouble.begin()
             time.sleep(max(0.0, cut_at + timing.cut_s - time.monotonic()))
         finally:
             restored_at = time.monotonic()
-            lab.link(wan).restore()
+            trouble.end()
+            whole_s = time.monotonic() - restored_at
         return_s = _await_return(lab, wan, rates[wan], lambda: download.is_running, restored_at)
         received = download.wait(ROW_TIMEOUT_S)
         if return_s is None:  # the download was over before the line was back
             return_s = _return_with_new_download(lab, wan, rates[wan], content, restored_at)
         lost = sum(not answers(talk, TALK_TIMEOUT_S) for talk in talks) + bool(received.error)
-    ended = min(restored_at, received.arrivals[-1][0]) if received.arrivals else restored_at
+    until = max(restored_at, cut_at + DEFAULT_TIMING.cut_s)  # a trouble that ends at once leaves its gap behind it
+    ended = min(until, received.arrivals[-1][0]) if received.arrivals else until
     recovery = recovery_s(received.arrivals, cut_at, remaining)
     return {
         "wan": wan,
-        "cut": cut,
+        "cut": trouble.name,
         "gap_ms": round(1000 * longest_gap_s(received.arrivals, cut_at, max(ended, cut_at))),
         "recovery_ms": None if recovery is None else round(1000 * recovery),
         "sha256_ok": received.sha256 == content.sha256(size),
         "connections_lost": lost,
         "connections": 1 + len(talks),
         "return_ms": None if return_s is None else round(1000 * return_s),
+        "back_ms": None if return_s is None else round(1000 * max(0.0, return_s - whole_s)),
         "mbit_before": round(rate_mbit(received.arrivals, cut_at - 1, cut_at), 1),
         "mbit_second_after": round(rate_mbit(received.arrivals, cut_at + 1, cut_at + 2), 1),
         "mbit_remaining": round(remaining, 1),
@@ -146,21 +173,71 @@ def all_cuts(
                 rows.append(row)
 
 
-def run(options: Mapping[str, Any], report: dict[str, Any]) -> None:
-    """The scenario ``failover``."""
+def address_changes(lab: Lab, stages: Stages, report: dict[str, Any], content: Content) -> None:
+    """A line gets another address, in the two ways there are; adds to ``failover``."""
+    rows: list[dict[str, Any]] = report.setdefault("failover", [])
+    for wan, trouble, timing in (
+        ("dsl", _renewed(lab, "dsl"), Timing(cut_s=1.0, after_s=6.0)),
+        ("lte", _replaced(lab, "lte"), Timing(cut_s=0.0, after_s=5.0)),
+    ):
+        row = stages.do(
+            f"{wan} gets another address ({trouble.name}) in mid-download",
+            partial(trouble_line, lab, content, report, wan, trouble, timing),
+        )
+        if row is not None:
+            rows.append(row)
 
-    def course(lab: Lab, stages: Stages, report: dict[str, Any]) -> None:
-        content = stages.do("make the content", lambda: content_for_lines(lab, PLAIN_S + DEFAULT_TIMING.cut_s))
-        if content is None:
-            return
-        measure_lines(lab, stages, report)
-        lab.start_concentrator(1)
-        lab.start_cpe()
-        stages.do("the daemons take connections", lambda: await_taken(lab))
+
+def _renewed(lab: Lab, wan: str) -> Trouble:
+    """The DHCP server refuses the renewal and gives another address; udhcpc waits 3 s before it asks for that."""
+
+    def begin() -> None:
+        lab.wan(wan).renew()
+
+    address = lab.offer_next_address(wan)
+    return Trouble("renewed", begin, lambda: lab.wan(wan).await_address4(address))
+
+
+def _replaced(lab: Lab, wan: str) -> Trouble:
+    """Another address in the same moment."""
+    return Trouble("replaced", lambda: lab.wan(wan).replace_address4(next_address(wan)), lambda: None)
+
+
+def _prepared(lab: Lab, stages: Stages, report: dict[str, Any]) -> Content | None:
+    """Content, the lines alone, and the daemons."""
+    whole = sum(lab.link(name).spec.down_mbit for name in LINK_NAMES)
+    content = stages.do("make the content", partial(Content, lab, size_of(whole, CONTENT_S)))
+    if content is not None:
+        measure_down(lab, stages, report)
+        start_daemons(lab, stages)
+    return content
+
+
+def _cuts_course(lab: Lab, stages: Stages, report: dict[str, Any]) -> None:
+    content = _prepared(lab, stages, report)
+    if content is not None:
         all_cuts(lab, stages, report, content)
 
-    stages = in_lab(options, report, course)
-    checks = failover_checks(report)
-    report["checks"] = [check._asdict() for check in checks]
-    report["result"] = "fail" if stages.failed or not all(check.ok for check in checks) else "pass"
-    print(reporting.render(report))
+
+def _address_course(lab: Lab, stages: Stages, report: dict[str, Any]) -> None:
+    content = _prepared(lab, stages, report)
+    if content is not None:
+        address_changes(lab, stages, report, content)
+
+
+def scenarios() -> list[Scenario]:
+    """Cuts, and changes of address."""
+    cuts = [(wan, cut) for wan in LINK_NAMES for cut in CUTS]
+    changes = [("dsl", "renewed"), ("lte", "replaced")]
+    return [
+        Scenario(
+            "failover",
+            "a line is cut in the middle of a download, each line silently and by its link, and comes back",
+            judged(_cuts_course, partial(path_checks, rows_wanted=cuts), **AS_SHIPPED),
+        ),
+        Scenario(
+            "address-change",
+            "a line gets another address in the middle of a download, on renewal",
+            judged(_address_course, partial(path_checks, rows_wanted=changes), **AS_SHIPPED),
+        ),
+    ]

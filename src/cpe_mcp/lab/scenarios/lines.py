@@ -12,7 +12,7 @@ from cpe_mcp.lab import report as reporting
 from cpe_mcp.lab.measure import rate_mbit, size_of
 from cpe_mcp.lab.namespaces import LabError, ip_batch
 from cpe_mcp.lab.network import Lab
-from cpe_mcp.lab.plan import ADDRESSES, LAN_DEVICE, LINK_NAMES
+from cpe_mcp.lab.plan import LAN_DEVICE, LINK_NAMES
 from cpe_mcp.lab.scenarios.stages import Stages, in_lab
 from cpe_mcp.lab.scenarios.transfer import RAMP_S, Content, Download, plain_upload_mbit
 
@@ -31,7 +31,7 @@ STEER_RULE = 77
 def only_line(lab: Lab, name: str) -> Iterator[None]:
     """What the LAN sends leaves by this line, whatever the default route says."""
     cpe = lab.namespace("cpe")
-    gateway = ADDRESSES.of(f"isp-{name}-access").v4
+    gateway = lab.gateway4(name)
     rule = f"rule %s pref {STEER_RULE} iif {LAN_DEVICE} lookup {STEER_TABLE}"
     route = f"route %s default via {gateway} dev {name} table {STEER_TABLE}"
     ip_batch(cpe, [route % "add", rule % "add"])
