@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cpe_mcp.lab.scenarios.bufferbloat import scenarios as bufferbloat
 from cpe_mcp.lab.scenarios.demo import run as run_demo
 from cpe_mcp.lab.scenarios.discovery import run as run_discovery
 from cpe_mcp.lab.scenarios.fail_open import run as run_fail_open
@@ -19,5 +20,6 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("fail-open", "the LAN still works when the daemons start, stop, die or are refused", run_fail_open),
         *failover(),
         *unequal(),
+        *bufferbloat(),
     )
 }

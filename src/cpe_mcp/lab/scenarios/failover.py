@@ -12,9 +12,8 @@ from cpe_mcp.lab.measure import longest_gap_s, rate_mbit, recovery_s, size_of
 from cpe_mcp.lab.namespaces import LabError
 from cpe_mcp.lab.network import Lab
 from cpe_mcp.lab.plan import LINK_NAMES, next_address
-from cpe_mcp.lab.scenarios.frame import AS_SHIPPED, Scenario, judged, start_daemons
+from cpe_mcp.lab.scenarios.frame import AS_SHIPPED, Scenario, judged, prepared
 from cpe_mcp.lab.scenarios.limits import path_checks
-from cpe_mcp.lab.scenarios.lines import measure_down
 from cpe_mcp.lab.scenarios.main_job import line_bytes
 from cpe_mcp.lab.scenarios.stages import Stages
 from cpe_mcp.lab.scenarios.transfer import Content, Download, Talk, answers, greeting_server
@@ -203,24 +202,14 @@ def _replaced(lab: Lab, wan: str) -> Trouble:
     return Trouble("replaced", lambda: lab.wan(wan).replace_address4(next_address(wan)), lambda: None)
 
 
-def _prepared(lab: Lab, stages: Stages, report: dict[str, Any]) -> Content | None:
-    """Content, the lines alone, and the daemons."""
-    whole = sum(lab.link(name).spec.down_mbit for name in LINK_NAMES)
-    content = stages.do("make the content", partial(Content, lab, size_of(whole, CONTENT_S)))
-    if content is not None:
-        measure_down(lab, stages, report)
-        start_daemons(lab, stages)
-    return content
-
-
 def _cuts_course(lab: Lab, stages: Stages, report: dict[str, Any]) -> None:
-    content = _prepared(lab, stages, report)
+    content = prepared(lab, stages, report, CONTENT_S)
     if content is not None:
         all_cuts(lab, stages, report, content)
 
 
 def _address_course(lab: Lab, stages: Stages, report: dict[str, Any]) -> None:
-    content = _prepared(lab, stages, report)
+    content = prepared(lab, stages, report, CONTENT_S)
     if content is not None:
         address_changes(lab, stages, report, content)
 

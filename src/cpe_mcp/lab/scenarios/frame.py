@@ -9,9 +9,14 @@ from typing import Any, NamedTuple, Protocol
 
 from cpe_mcp.lab import report as reporting
 from cpe_mcp.lab.link import DEFAULT_LINKS, LinkSpec
+from cpe_mcp.lab.measure import size_of
 from cpe_mcp.lab.network import Lab
+from cpe_mcp.lab.plan import LINK_NAMES
+from cpe_mcp.lab.scenarios.daemons import await_taken
 from cpe_mcp.lab.scenarios.limits import Check
+from cpe_mcp.lab.scenarios.lines import measure_down
 from cpe_mcp.lab.scenarios.stages import Stages, in_lab
+from cpe_mcp.lab.scenarios.transfer import Content
 
 LOG_LINES = 40
 DAEMON_LOGS = ("cpe-mcpd", "cpe-mcp-relay", "mcp-concentrator1", "mcp-concentrator2")
@@ -72,10 +77,19 @@ def _watched(course: Course, kept: dict[str, list[str]], lab: Lab, stages: Stage
                 kept[name] = lab.log(name).splitlines()[-LOG_LINES:]
 
 
+def prepared(lab: Lab, stages: Stages, report: Report, seconds: float, **settings: Any) -> Content | None:
+    """What most scenarios begin with: content for so many seconds of both lines, each line alone, the daemons with ``settings``
+    (as for :func:`start_daemons`). None when there is no content."""
+    whole = sum(lab.link(name).spec.down_mbit for name in LINK_NAMES)
+    content = stages.do("make the content", partial(Content, lab, size_of(whole, seconds)))
+    if content is not None:
+        measure_down(lab, stages, report)
+        start_daemons(lab, stages, **settings)
+    return content
+
+
 def start_daemons(lab: Lab, stages: Stages, **settings: Any) -> None:
     """One concentrator, and the router with ``settings`` (arguments of :meth:`Lab.start_cpe`), ready to take connections."""
-    from cpe_mcp.lab.scenarios.daemons import await_taken
-
     stages.do("start the concentrator", lab.start_concentrator)
     stages.do("start the router's daemons", partial(lab.start_cpe, **settings))
     stages.do("the daemons take connections", partial(await_taken, lab))

@@ -121,8 +121,17 @@ class Download:
     Every read is noted: one read takes what the kernel has, so its time is when the bytes could be used.
     """
 
-    def __init__(self, lab: Lab, size: int, *, address: str = ADDRESSES.server.v4, host: str = "client1") -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        size: int,
+        *,
+        address: str = ADDRESSES.server.v4,
+        host: str = "client1",
+        path: str = f"/{CONTENT}",
+    ) -> None:
         self.size = size
+        self._path = path
         self.started = time.monotonic()
         self.arrivals: list[Arrival] = []
         self._digest = hashlib.sha256()
@@ -171,7 +180,7 @@ class Download:
     def _receive(self, connection: socket.socket, address: str) -> None:
         request = http.client.HTTPConnection(address)
         request.sock = connection
-        request.request("GET", f"/{CONTENT}", headers={"Range": f"bytes=0-{self.size - 1}"})
+        request.request("GET", self._path, headers={"Range": f"bytes=0-{self.size - 1}"})
         response = request.getresponse()
         if response.status != http.client.PARTIAL_CONTENT:
             raise http.client.HTTPException(f"the server answers {response.status} {response.reason}")
