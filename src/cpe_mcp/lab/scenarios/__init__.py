@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from cpe_mcp.lab.scenarios.bufferbloat import scenarios as bufferbloat
+from cpe_mcp.lab.scenarios.concentrators import scenarios as concentrators
+from cpe_mcp.lab.scenarios.dead_default import scenarios as dead_default
 from cpe_mcp.lab.scenarios.demo import run as run_demo
 from cpe_mcp.lab.scenarios.discovery import run as run_discovery
 from cpe_mcp.lab.scenarios.fail_open import run as run_fail_open
 from cpe_mcp.lab.scenarios.failover import scenarios as failover
+from cpe_mcp.lab.scenarios.flapping import scenarios as flapping
+from cpe_mcp.lab.scenarios.foreign_flush import scenarios as foreign_flush
 from cpe_mcp.lab.scenarios.frame import Scenario
 from cpe_mcp.lab.scenarios.lines import run as run_lines
+from cpe_mcp.lab.scenarios.same_range import scenarios as same_range
+from cpe_mcp.lab.scenarios.schemes import scenarios as schemes
+from cpe_mcp.lab.scenarios.stripped import scenarios as stripped
 from cpe_mcp.lab.scenarios.unequal import scenarios as unequal
 
 SCENARIOS: dict[str, Scenario] = {
@@ -20,6 +27,13 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("fail-open", "the LAN still works when the daemons start, stop, die or are refused", run_fail_open),
         *failover(),
         *unequal(),
+        *dead_default(),
+        *flapping(),
+        *same_range(),
+        *stripped(),
         *bufferbloat(),
+        *schemes(),
+        *concentrators(),
+        *foreign_flush(),
     )
 }
