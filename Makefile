@@ -64,6 +64,7 @@ generate: venv
 	done
 	$(BIN)/python tools/luci_declared.py options > $(LUCI)/htdocs/luci-static/resources/cpe-mcp/declared.js
 	$(BIN)/python tools/luci_declared.py reasons > $(LUCI)/htdocs/luci-static/resources/cpe-mcp/reasons.js
+	$(BIN)/python tools/luci_declared.py selftest > $(LUCI)/htdocs/luci-static/resources/cpe-mcp/selftest.js
 	$(BIN)/python tools/luci_pot.py > $(LUCI)/po/templates/cpe-mcp.pot
 
 clean:

@@ -1,7 +1,7 @@
-"""The two tables of the LuCI app that are made from Python: ``declared.js``, every option of ``/etc/config/cpe-mcp``,
-and ``reasons.js``, every reason with its text, both ready for translation.
+"""The tables of the LuCI app that are made from Python: ``declared.js``, every option of ``/etc/config/cpe-mcp``,
+``reasons.js``, every reason with its text, and ``selftest.js``, what the self-test says, all ready for translation.
 
-``python tools/luci_declared.py options|reasons`` prints one of them; ``make generate`` writes them, and
+``python tools/luci_declared.py options|reasons|selftest`` prints one of them; ``make generate`` writes them, and
 ``tests/luci/test_luci_tables.py`` holds the committed ones to it.
 """
 
@@ -11,12 +11,14 @@ import argparse
 import dataclasses
 import inspect
 import json
+import re
 import sys
 from typing import Any
 
 from cpe_mcp.policy.reasons import TEXTS
 from cpe_mcp.settings.load import ROUTER_SECTIONS, SectionKind, plain_number
 from cpe_mcp.settings.option import Option, declared_options
+from cpe_mcp.upstream import check_texts
 
 HEAD = """'use strict';
 'require baseclass';
@@ -51,6 +53,18 @@ def reasons_module() -> str:
         "\t}\n});\n",
     ]
     return "".join(lines)
+
+
+def selftest_module() -> str:
+    """``selftest.js``: code -> text."""
+    lines = [HEAD.format(source="upstream/check_texts.py"), "\ttexts: {\n"]
+    lines += [f"\t\t{_js(code)}: {_translatable(text)},\n" for code, text in check_texts.TEXTS.items()]
+    return "".join([*lines, "\t}\n});\n"])
+
+
+def _translatable(text: str) -> str:
+    """A text of nothing but places and signs is the same in every language."""
+    return f"_({_js(text)})" if re.search("[a-z]", text.replace("%s", "")) else _js(text)
 
 
 def _fields(declared: Option, default: Any) -> str:
@@ -101,7 +115,7 @@ def _js(value: object) -> str:
     return json.dumps(value)
 
 
-MODULES = {"options": options_module, "reasons": reasons_module}
+MODULES = {"options": options_module, "reasons": reasons_module, "selftest": selftest_module}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,7 +5,7 @@ const assert = require('node:assert/strict');
 const { load } = require('./luci');
 
 const trouble = load('cpe-mcp.trouble'), speed = load('cpe-mcp.speed'), layout = load('cpe-mcp.layout');
-const declared = load('cpe-mcp.declared'), checks = load('cpe-mcp.checks'), reasons = load('cpe-mcp.reasons');
+const words = load('cpe-mcp.words'), declared = load('cpe-mcp.declared'), checks = load('cpe-mcp.checks'), reasons = load('cpe-mcp.reasons');
 
 test('a good reply is no trouble, an empty one neither', () => {
 	assert.equal(trouble.ofReply({}), null);
@@ -95,6 +95,17 @@ test('a refusal says what is allowed', () => {
 	assert.match(checks.check({ kind: 'choice', choices: [ 'a', 'b' ] }, 'c'), /a, b/);
 	assert.match(checks.check({ kind: 'number', low: 0.1, high: 60, unit: 's' }, 'x'), /0.1 to 60 s/);
 	assert.equal(checks.check(port, ''), true);
+});
+
+test('what the self-test says is put into words, nested ones too', () => {
+	const said = { code: 'subflows-missing', args: [ [ { code: 'count', args: [ 'dsl', 8 ] }, { code: 'count', args: [ 'lte', 0 ] } ], [ 'lte' ] ] };
+
+	assert.equal(words.text(said, 'x'), 'subflows now: dsl 8, lte 0; none on lte');
+	assert.equal(words.text({ code: 'because', args: [ 'lte', { code: 'wan-link-down', args: [] } ] }), 'lte: the link is down');
+	assert.equal(words.text({ code: 'percent', args: [ 'dsl', 63 ] }), 'dsl 63 %');
+	assert.equal(words.text({ code: 'from-the-future', args: [ 1 ] }, 'as the daemon says'), 'as the daemon says');
+	assert.equal(words.text({}, ''), '');
+	assert.equal(words.text(undefined, 'an older daemon'), 'an older daemon');
 });
 
 test('a reason is put into words, and a foreign one is shown as it came', () => {

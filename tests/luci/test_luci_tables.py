@@ -26,6 +26,7 @@ NODE = shutil.which("node")
 MADE = {
     "options": RESOURCES / "cpe-mcp/declared.js",
     "reasons": RESOURCES / "cpe-mcp/reasons.js",
+    "selftest": RESOURCES / "cpe-mcp/selftest.js",
 }
 
 VALUES: dict[str, list[str]] = {

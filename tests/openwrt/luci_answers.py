@@ -133,7 +133,9 @@ def check() -> dict[str, Any]:
             {"stage": "discover", "ok": True, "detail": "home (static)", "next": "", "info": False},
             {"stage": "authenticate", "ok": True, "detail": "not asked", "next": "", "info": False},
             {"stage": "connect", "ok": False, "detail": "home has not accepted a connection yet",
-             "next": "check that it runs, and that TCP to its port is not blocked on the way", "info": False},
+             "next": "check that it runs, and that TCP to its port is not blocked on the way", "info": False,
+             "detail_words": {"code": "no-connection-yet", "args": ["home"]},
+             "next_words": {"code": "check-port", "args": []}},
             {"stage": "sqm", "ok": True, "detail": "SQM shapes eth1 to 50 / 10 Mbit/s down / up",
              "next": "keep it", "info": True},
         ]

@@ -351,6 +351,9 @@ def test_a_person_reads_german(world: LuciWorld, tmp_path: Path) -> None:
         browser = world.open("overview")
         browser.wait_text("Dieser Download (272 MB, example.com)", "#cpe-proofs")
         world.shoot("overview-german")
+        browser = world.open("diagnostics")
+        browser.wait_text("home hat noch keine Verbindung angenommen", "[data-stage=connect]")
+        assert "prüfen Sie, ob er läuft" in browser.text("[data-stage=connect]")
     finally:
         world.ubus("uci", "set", {"config": "luci", "section": "main", "values": {"lang": "en"}})
         world.ubus("uci", "commit", {"config": "luci"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import ipaddress
 import re
 from pathlib import Path
@@ -13,7 +15,10 @@ from cpe_mcp.paths.snapshot import EMPTY, ConcentratorView, Snapshot, WanView
 from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.relay.records import FlowRecord
 from cpe_mcp.settings.uci import parse
+from cpe_mcp.upstream import check as check_module
+from cpe_mcp.upstream import neighbours as neighbours_module
 from cpe_mcp.upstream.check import Evidence, check
+from cpe_mcp.upstream.check_texts import TEXTS
 from cpe_mcp.upstream.history import GAP_S, SAMPLES, History
 from cpe_mcp.upstream.ledger import KEPT_RECORDS, Ledger
 from cpe_mcp.upstream.metrics import PREFIX, exposition
@@ -285,6 +290,7 @@ def wan_row(name: str, device: str, *, usable: bool = True) -> dict[str, Any]:
         "name": name,
         "device": device,
         "usable": usable,
+        "reason": "wan-up" if usable else "wan-link-down",
         "text": "up" if usable else "the link is down",
         "backup": False,
         "rtt_ms": 20.5,
@@ -346,7 +352,7 @@ def test_check_has_every_stage_and_all_is_well() -> None:
         ("discover", {"concentrators": []}, "DHCP"),
         (
             "authenticate",
-            {"radius": {"enabled": True, "accepted": False, "text": "no RADIUS server answered", "detail": ""}},
+            {"radius": {"enabled": True, "accepted": False, "reason": "auth-timeout", "detail": ""}},
             "secret",
         ),
         (
@@ -372,7 +378,7 @@ def test_check_has_every_stage_and_all_is_well() -> None:
             "first stage",
         ),
         ("join", {"pool": {"size": 8, "ready": 8, "plain": 3}}, "mptcp.enabled"),
-        ("join", {"wans": [wan_row("dsl", "eth1"), wan_row("lte", "wwan0", usable=False)]}, "stage wan"),
+        ("join", {"wans": [wan_row("dsl", "eth1"), wan_row("lte", "wwan0", usable=False)]}, "see to the WANs"),
     ],
 )
 def test_check_names_the_next_step_of_a_stage_that_fails(stage: str, changes: dict[str, Any], words: str) -> None:
@@ -380,6 +386,30 @@ def test_check_names_the_next_step_of_a_stage_that_fails(stage: str, changes: di
     assert found["ok"] is False
     assert found["info"] is False
     assert words in found["next"]
+
+
+def test_what_the_check_says_has_a_text_and_only_what_it_says() -> None:
+    """Whatever is said at any time stands in the table that the UI translates, with as many arguments as places."""
+    said = set()
+    for module in (check_module, neighbours_module):
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "say":
+                code = node.args[0]
+                branches = (code.body, code.orelse) if isinstance(code, ast.IfExp) else (code,)
+                for branch in branches:
+                    if isinstance(branch, ast.Constant) and isinstance(branch.value, str):
+                        said.add(branch.value)
+                        assert TEXTS[branch.value].replace("%%", "").count("%s") == len(node.args) - 1, branch.value
+    assert said == set(TEXTS)
+
+
+def test_the_check_says_the_same_in_words_and_in_text() -> None:
+    found = row("join", GOOD._replace(subflows={"dsl": 8, "lte": 0}))
+    counted = [{"code": "count", "args": ["dsl", 8]}, {"code": "count", "args": ["lte", 0]}]
+    assert found["detail_words"] == {"code": "subflows-missing", "args": [counted, ["lte"]]}
+    assert found["detail"] == "subflows now: dsl 8, lte 0; none on lte"
+    assert found["next_words"] == {"code": "not-joining", "args": [["lte"]]}
+    assert row("join")["next_words"] == {}
 
 
 def test_check_does_not_believe_in_an_interception_that_nft_does_not_have() -> None:

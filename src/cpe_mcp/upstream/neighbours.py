@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from cpe_mcp.kernel.numbers import RULE_LOCAL
 from cpe_mcp.settings.uci import Section, SettingsError, parse
+from cpe_mcp.upstream.check_texts import Words, say, stage_row
 
 UCI_DIRECTORY = "/etc/config"
 FILES = ("sqm", "mwan3", "pbr")
-PAGE = "the manual's page on living together says more"
 
 
 class Neighbours(NamedTuple):
@@ -29,32 +29,25 @@ class Neighbours(NamedTuple):
 
 
 def describe(seen: Neighbours, wans: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows ``{"stage", "ok", "detail", "next", "info"}``; none for what is not there. ``wans``: rows of ``status``."""
+    """Rows of :func:`.check_texts.stage_row`; none for what is not there. ``wans``: rows of ``status``."""
     rows = []
     if seen.bridge_filters:
-        detail = f"the kernel filters bridged packets ({', '.join(seen.bridge_filters)}): they cannot be taken"
-        rows.append(
-            _row("bridge", detail, "set that to 0, or unload br_netfilter (container programs load it)", ok=False)
-        )
+        detail = say("bridge-filtered", seen.bridge_filters)
+        rows.append(stage_row("bridge", detail, say("bridge-filter-off"), ok=False, info=False))
     devices = {wan["device"]: wan["name"] for wan in wans}
     for queue in _enabled(seen.files.get("sqm", ()), "queue"):
         device = queue.get("interface", "")
         if device in devices:
-            rates = " / ".join(f"{_mbit(queue.get(name, '0'))}" for name in ("download", "upload"))
-            advice = f"keep it; where its rates are right, give them to wan {devices[device]} as rate_down_mbit, rate_up_mbit"
-            rows.append(_row("sqm", f"SQM shapes {device} to {rates} Mbit/s down / up", f"{advice}; {PAGE}"))
+            down, up = (_mbit(queue.get(name, "0")) for name in ("download", "upload"))
+            rows.append(_note("sqm", say("sqm-shapes", device, down, up), say("sqm-rates", devices[device])))
     balanced = [section["name"] for section in _enabled(seen.files.get("mwan3", ()), "interface", default="0")]
     if balanced:
-        detail = f"mwan3 balances {', '.join(balanced)}"
-        rows.append(_row("mwan3", detail, f"its policies rule what is forwarded, not what is taken; {PAGE}"))
+        rows.append(_note("mwan3", say("mwan3-balances", balanced), say("mwan3-forwarded")))
     pbr = seen.files.get("pbr", ())
     if _enabled(pbr, "pbr", default="0"):
-        policies = len(_enabled(pbr, "policy"))
-        detail = f"pbr is enabled with {policies} policies"
-        rows.append(_row("pbr", detail, f"what it sends to other interfaces than the WANs is not taken; {PAGE}"))
+        rows.append(_note("pbr", say("pbr-policies", len(_enabled(pbr, "policy"))), say("pbr-others")))
     if seen.rules:
-        detail = f"policy rules of others come before ours: {'; '.join(seen.rules)}"
-        rows.append(_row("rules", detail, "what they catch is routed by them first; see that this is meant"))
+        rows.append(_note("rules", say("rules-before", "; ".join(seen.rules)), say("rules-meant")))
     return rows
 
 
@@ -98,5 +91,5 @@ def _mbit(kbit: str) -> str:
         return "?"
 
 
-def _row(stage: str, detail: str, next_step: str, *, ok: bool = True) -> dict[str, Any]:
-    return {"stage": stage, "ok": ok, "detail": detail, "next": next_step, "info": ok}
+def _note(stage: str, detail: Words, next_step: Words) -> dict[str, Any]:
+    return stage_row(stage, detail, next_step, ok=True, info=True)
