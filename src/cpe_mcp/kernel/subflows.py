@@ -14,7 +14,12 @@ from cpe_mcp.paths.observed import Subflow
 
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
-INET_DIAG_INFO = 2
+INET_DIAG_INFO, INET_DIAG_ULP_INFO = 2, 19
+ULP_INFO_MPTCP = 3
+MPTCP_TOKEN_LOC, MPTCP_FLAGS = 2, 8
+"""MPTCP_SUBFLOW_ATTR_*, told to CAP_NET_ADMIN since 5.6."""
+FLAG_MCAP_LOC, FLAG_JOIN_LOC = 2, 8
+"""MPTCP_SUBFLOW_FLAG_*: the peer has answered MP_CAPABLE, or MP_JOIN. Neither: fallen back in the handshake."""
 TCP_ESTABLISHED, TCP_SYN_SENT, TCP_FIN_WAIT1, TCP_CLOSE_WAIT, TCP_LAST_ACK = 1, 2, 4, 8, 9
 STATES = 1 << TCP_ESTABLISHED | 1 << TCP_FIN_WAIT1 | 1 << TCP_CLOSE_WAIT
 """States in which a subflow may carry data."""
@@ -56,7 +61,8 @@ class SubflowDump:
 
 
 def _pull(family: int, message: bytes) -> Subflow | None:
-    info = pull_attributes(message[MESSAGE_BYTES:]).get(INET_DIAG_INFO, b"")
+    attributes = pull_attributes(message[MESSAGE_BYTES:])
+    info = attributes.get(INET_DIAG_INFO, b"")
     if len(info) < INFO_BYTES:
         return None
     local_port, remote_port, local, remote = ID.unpack_from(message, 4)
@@ -67,6 +73,7 @@ def _pull(family: int, message: bytes) -> Subflow | None:
     (received_rtt,) = struct.unpack_from("=I", info, RCV_RTT)
     acked, received = struct.unpack_from("=QQ", info, BYTES_ACKED)
     (segments_in,) = struct.unpack_from("=I", info, SEGS_IN)
+    token, is_fallback = _token(attributes.get(INET_DIAG_ULP_INFO, b""))
     return Subflow(
         local=_text(family, local),
         local_port=local_port,
@@ -83,7 +90,18 @@ def _pull(family: int, message: bytes) -> Subflow | None:
         bytes_acked=acked,
         bytes_received=received,
         segments_in=segments_in,
+        token=token,
+        is_fallback=is_fallback,
     )
+
+
+def _token(ulp_info: bytes) -> tuple[int, bool]:
+    """``(token, is_fallback)``"""
+    row = pull_attributes(pull_attributes(ulp_info).get(ULP_INFO_MPTCP, b""))
+    if len(row.get(MPTCP_TOKEN_LOC, b"")) != 4 or len(row.get(MPTCP_FLAGS, b"")) != 4:
+        return 0, False
+    (flags,) = struct.unpack("=I", row[MPTCP_FLAGS])
+    return int(struct.unpack("=I", row[MPTCP_TOKEN_LOC])[0]), not flags & (FLAG_MCAP_LOC | FLAG_JOIN_LOC)
 
 
 def _text(family: int, packed: bytes) -> str:

@@ -111,11 +111,40 @@ class Subflow(NamedTuple):
     received_rtt_ms: float = 0.0
     """From an acknowledgement sent to the data that it set free, by timestamps: the round trip as a receiver knows it, with
     the queue of the line. 0 while it is not known."""
+    token: int = 0
+    """Local token of its MPTCP connection; 0 for a plain TCP socket."""
+    is_fallback: bool = False
+    """MPTCP was asked for, and the handshake came back without it."""
 
     @property
     def key(self) -> tuple[str, int, str, int]:
         """What names the subflow."""
         return (self.local, self.local_port, self.remote, self.remote_port)
+
+
+EVENT_CREATED, EVENT_ESTABLISHED, EVENT_CLOSED = 1, 2, 3
+EVENT_SUB_ESTABLISHED, EVENT_SUB_CLOSED, EVENT_SUB_PRIORITY = 10, 11, 13
+"""MPTCP_EVENT_*: kinds of :class:`MptcpEvent`."""
+
+
+class MptcpEvent(NamedTuple):
+    """What the kernel tells of one MPTCP connection or subflow; fields that it left out are 0 or ""."""
+
+    kind: int
+    """EVENT_*, or a newer one."""
+    token: int
+    """Local token of the connection."""
+    local: str = ""
+    """Local address, IPv4 as such even on an IPv6 socket."""
+    local_port: int = 0
+    remote: str = ""
+    remote_port: int = 0
+    is_backup: bool = False
+    error: int = 0
+    """errno of a subflow that was closed: 104 reset, 110 timed out; 0 closed in peace."""
+    reset_reason: int = 0
+    """Of an MP_TCPRST that came with it (RFC 8684 section 3.6)."""
+    is_server: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,16 +16,18 @@ from typing import Any
 
 from cpe_mcp.kernel.device_bytes import DeviceBytes
 from cpe_mcp.kernel.events import KernelEvents
+from cpe_mcp.kernel.mptcp_events import MptcpEvents
 from cpe_mcp.kernel.probe import Prober
 from cpe_mcp.kernel.routes import RouteKernel
 from cpe_mcp.kernel.subflows import SubflowDump
 from cpe_mcp.kernel.sysctl import tune
-from cpe_mcp.paths.health import DEAD, RETURNING, Sampler, WanHealth
-from cpe_mcp.paths.observed import DeviceView, Observed
+from cpe_mcp.paths.health import DEAD, RETURNING, UP, Sampler, WanHealth
+from cpe_mcp.paths.observed import DeviceView, MptcpEvent, Observed
 from cpe_mcp.paths.rates import QueueMeter, RateMeter
 from cpe_mcp.paths.reconcile import carrying, plan_routes, wanted_endpoints, wanted_routes, wanted_rules
 from cpe_mcp.paths.scheme import NORMAL, NOWHERE, RESERVE, Distribution, Distributor, Line, Thresholds
 from cpe_mcp.paths.snapshot import WanView
+from cpe_mcp.paths.subflow_tracker import Repair, SubflowTracker
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.settings import RouterSettings
 from cpe_mcp.settings.router import PathsSettings, WanSettings
@@ -67,6 +69,8 @@ class Wan:
         self.subflows = 0
         """Established ones at the last look; a connection that fell back to TCP counts as one."""
         self.counted_from: tuple[int, int] | None = None
+        self.repairs = 0
+        """Times that lost subflows were made anew."""
 
     @property
     def name(self) -> str:
@@ -104,6 +108,9 @@ class PathManager:
         self._ordered_scheme = ""
         self._interception = InterceptionKeeper(settings, complain=self._complain, on_change=on_change)
         self._sampler = Sampler()
+        self._tracker = SubflowTracker()
+        self._repairs: dict[str, Repair] = {}
+        """By local address."""
         self._concentrators: tuple[tuple[str, int], ...] = ()
         self._told: tuple[object, ...] = ()
         self._dirty = asyncio.Event()
@@ -136,6 +143,12 @@ class PathManager:
         held.callback(self._device_bytes.close)
         self._prober = Prober(self._probe_answered)
         held.callback(self._prober.close)
+        with contextlib.suppress(OSError):  # before Linux 5.12: a look at the subflows finds the same, later
+            self._mptcp_events = MptcpEvents(
+                self._endpoints.events_group(), on_event=self._mptcp_event, on_overrun=self._mptcp_overrun
+            )
+            held.callback(self._mptcp_events.close)
+            self._mptcp_events.start()
         self._interception.start()  # later than the routes: it must end before the rule that its packets need
         held.callback(self._interception.remove)
         self._events = KernelEvents(on_lost=self._lost, on_change=self._dirty.set, on_nft=self._nft_touched)
@@ -210,6 +223,7 @@ class PathManager:
                     "place": self._place(wan.name),
                     "backup": wan.name in self._places.backup,
                     "subflows": wan.subflows,
+                    "repairs": wan.repairs,
                     "metered": wan.settings.metered,
                     "address4": view.address4 if view else "",
                     "address6": view.address6 if view else "",
@@ -287,6 +301,7 @@ class PathManager:
                 next_dump = started + IDLE_DUMP_S
                 self._look_at_subflows(started)
             self._turn()
+            self._repair(time.monotonic())
             spent = time.monotonic() - started
             wait = BUSY_SAMPLE_S if self._is_busy() else IDLE_SAMPLE_S
             wakes = [wan.health.next_wake(time.monotonic()) for wan in self._wans.values()]
@@ -294,7 +309,9 @@ class PathManager:
             await asyncio.sleep(max(wait, spent / SAMPLE_SHARE, 0.005))
 
     def _look_at_subflows(self, now: float) -> None:
-        samples = self._sampler.take(now, self._subflows.read(self._concentrators))
+        subflows = self._subflows.read(self._concentrators)
+        self._tracker.see(now, subflows)
+        samples = self._sampler.take(now, subflows)
         for wan in self._wans.values():
             wan.subflows = 0
             for family in (4, 6):
@@ -303,6 +320,34 @@ class PathManager:
                     wan.subflows += sample.open
                     wan.health.observe(now, sample)
                     wan.queue.observe(now, sample.delay_s)
+
+    def _mptcp_event(self, event: MptcpEvent) -> None:
+        self._tracker.event(time.monotonic(), event)
+
+    def _repair(self, now: float) -> None:
+        """Connections that run and lack a healthy WAN get it back. One WAN at a time: they live on the others meanwhile."""
+        if self._endpoints.pause_s() > 0:
+            return
+        for wan in self._wans.values():
+            if wan.health.state != UP or wan.view is None or self._place(wan.name) not in ("carrying", "backup"):
+                continue
+            for address in filter(None, (wan.view.address4, wan.view.address6)):
+                added_at = self._endpoints.added_at(address)
+                if added_at is None:
+                    continue
+                repair = self._repairs.setdefault(address, Repair())
+                standing = self._tracker.standing(now, address)
+                losses = repair.due(now, standing, joined_from=added_at, rtt_s=wan.health.rtt_s)
+                if losses:
+                    causes = ", ".join(sorted({loss.cause() for loss in losses}))
+                    log.info(
+                        "wan %s: %d of %d connections lost their subflow (%s): made anew",
+                        *(wan.name, len(losses), standing.total, causes),
+                    )
+                    wan.repairs += 1
+                    self._delete_endpoints(wan.name, address)
+                    self._dirty.set()
+                    return
 
     def _turn(self) -> None:
         """Probes that are due, verdicts that are ripe, and what follows from them."""
@@ -485,6 +530,11 @@ class PathManager:
         """Somebody, maybe we ourselves, changed something in nftables."""
         self._interception.touched()
         self._dirty.set()
+
+    def _mptcp_overrun(self) -> None:
+        """Some events were lost: look at what is there."""
+        if self._concentrators:
+            self._tracker.see(time.monotonic(), self._subflows.read(self._concentrators))
 
     # Small things -----------------------------------------------------------------------------------------------------
 
