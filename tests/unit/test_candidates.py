@@ -46,7 +46,7 @@ class TestSources:
         t = table()
         t.learn_dhcp("wan", 4, lease4((ONE, TWO), (THREE,)), 0)
         first, second = t.candidates(0)
-        assert first == ("dhcp4:wan#1", (ONE, TWO), 5124, "dhcp4", "wan", "", "", False)
+        assert first == ("dhcp4:wan#1", (ONE, TWO), 5124, "dhcp4", "wan", "", "", False, ())
         assert (second.name, second.addresses) == ("dhcp4:wan#2", (THREE,))
 
     @pytest.mark.requirement("5.2.1-a")
@@ -55,7 +55,7 @@ class TestSources:
         t.learn_dhcp("wan", 4, lease4((ONE,)), 0)
         t.learn_radius([((TWO,), 0)], None)
         (home,) = t.candidates(0)
-        assert home == ("home", HOME.address, 5124, "static", "", "alice", "s3cret-key", False)
+        assert home == ("home", HOME.address, 5124, "static", "", "alice", "s3cret-key", False, ())
 
     def test_a_blocked_static_one_is_not_replaced_by_a_lesser_source(self) -> None:
         t = table(HOME)
@@ -236,6 +236,7 @@ class TestBlocks:
             "interface": "wan",
             "subscriber": "",
             "foreign": False,
+            "service_class": [],
             "usable": False,
             "reason": "concentrator-nonsense",
             "wait_s": 10.0,

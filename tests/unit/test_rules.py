@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cpe_mcp.kernel.hardware_address import hardware_address
-from cpe_mcp.paths.snapshot import ConcentratorView, Snapshot, WanView
-from cpe_mcp.policy.rules import Packet, compile_rules, first_match, matches
+from cpe_mcp.paths.snapshot import ORDINARY, ClassView, ConcentratorView, Snapshot, WanView
+from cpe_mcp.policy.rules import Packet, class_of, classes_of, compile_rules, first_match, matches
 from cpe_mcp.settings import parse_router
 from cpe_mcp.settings.router import RuleSettings
 from cpe_mcp.upstream.why import Facts, explain
@@ -128,3 +128,24 @@ def test_the_hardware_address_is_in_the_neighbour_table(tmp_path: Path) -> None:
     assert hardware_address("192.168.1.8", str(table)) == ""
     assert hardware_address("192.168.1.9", str(table)) == ""
     assert hardware_address("192.168.1.9", str(tmp_path / "none")) == ""
+
+
+def test_classes_are_numbered_by_what_they_want_and_strict_ones_are_odd() -> None:
+    rules = compile_rules(
+        [
+            RuleSettings("a", action="proxy", dest=("192.0.2.1/32",)),
+            RuleSettings("b", action="proxy", dest=("192.0.2.2/32",), fallback="block"),
+            RuleSettings("c", action="proxy", dest=("192.0.2.3/32",), scheme="single:lte"),
+            RuleSettings("d", action="proxy", dest=("192.0.2.4/32",), scheme="single:lte", fallback="block"),
+            RuleSettings("e", action="proxy", dest=("192.0.2.5/32",), concentrator="gaming"),
+            RuleSettings("f", action="proxy", dest=("192.0.2.6/32",), scheme="single:lte"),
+        ]
+    )
+    assert [rule.class_number for rule in rules] == [0, 1, 2, 3, 4, 2]
+    assert classes_of(rules) == (
+        ClassView(1, strict=True),
+        ClassView(2, scheme="single:lte"),
+        ClassView(3, strict=True, scheme="single:lte"),
+        ClassView(4, concentrator="gaming"),
+    )
+    assert class_of(None) == class_of(rules[0]) == ORDINARY

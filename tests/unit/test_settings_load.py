@@ -489,3 +489,25 @@ def test_a_scheme_that_cannot_be(value: str, words: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(words)) as caught:
         parse_router(text)
     assert "option scheme" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("\toption action 'proxy'\n\toption scheme 'adaptive'\n", "lowest-latency or single:WAN"),
+        ("\toption action 'proxy'\n\toption scheme 'single:cable'\n", "enabled WANs are: dsl"),
+        ("\toption action 'direct'\n\toption scheme 'single:dsl'\n", "is not allowed with action 'direct'"),
+        ("\toption action 'block'\n\toption concentrator 'near'\n", "is not allowed with action 'block'"),
+    ],
+)
+def test_a_rule_that_wants_what_cannot_be(lines: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(words)) as caught:
+        parse_router(f"config wan 'dsl'\n\toption device 'eth1'\nconfig rule\n{lines}")
+    assert "rule[0], option" in str(caught.value)
+
+
+def test_more_classes_than_there_are_numbers() -> None:
+    rules = [f"config rule\n\toption action 'proxy'\n\toption concentrator 'c{n}'\n" for n in range(32)]
+    assert len(parse_router("".join(rules[:31])).rules) == 31
+    with pytest.raises(SettingsError, match=r"there are 32 different pairs .* at most 31 are possible"):
+        parse_router("".join(rules))

@@ -41,6 +41,8 @@ class Candidate(NamedTuple):
     key: str
     foreign: bool = False
     """Another make of converter (setting of a static concentrator)."""
+    service_class: tuple[str, ...] = ()
+    """Serves only what a rule sends to one of these classes, or to it by name; empty: serves all others."""
 
     def __repr__(self) -> str:
         return f"Candidate({self.name!r}, {self.addresses!r}, {self.port})"  # the key is a secret
@@ -90,7 +92,7 @@ class CandidateTable:
         self._interfaces = tuple(interfaces)
         old = set(self._static)
         self._static = tuple(
-            Candidate(c.name, c.address, c.port, STATIC, "", c.subscriber, c.key, c.foreign)
+            Candidate(c.name, c.address, c.port, STATIC, "", c.subscriber, c.key, c.foreign, c.service_class)
             for c in concentrators
             if c.enabled and c.address
         )
@@ -173,6 +175,7 @@ class CandidateTable:
         for candidate in listed:
             block = self.block_of(candidate.name, now)
             shown = candidate._asdict() | {"addresses": list(candidate.addresses), "usable": block is None}
+            shown["service_class"] = list(candidate.service_class)
             del shown["key"]
             if block is not None:
                 shown |= {"reason": block.reason, "wait_s": round(block.until - now, 1)}

@@ -19,7 +19,16 @@ import subprocess
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from cpe_mcp.kernel.numbers import MARK_DSCP_MASK, MARK_DSCP_SHIFT, MARK_LOCAL, MARK_STRICT, NFT_TABLE, STRICT4, STRICT6
+from cpe_mcp.kernel.numbers import (
+    MARK_CLASS,
+    MARK_CLASS_NUMBER,
+    MARK_CLASS_SHIFT,
+    MARK_DSCP_MASK,
+    MARK_DSCP_SHIFT,
+    MARK_LOCAL,
+    NFT_TABLE,
+    class_address,
+)
 from cpe_mcp.policy.address_space import GLOBAL6, NOT_GLOBAL4
 from cpe_mcp.policy.decide import BLOCK, DIRECT, PROXY
 from cpe_mcp.policy.firewall_rules import NO_FIREWALL, NOTHING_PASSES, FirewallView, view_of
@@ -184,8 +193,8 @@ def _intercept(plan: Interception) -> list[str]:
         if rule.can_be_tcp():
             # forward counts what it sees: all that is not taken, but for that it must be there
             counted = rule.action == PROXY or not _forward(plan)
-            strict = f"meta mark set meta mark or {MARK_STRICT:#x} " if rule.is_strict else ""
-            rules += _matches(rule, strict + verdicts[rule.action], counted=counted, is_tcp=True)
+            marked = f"meta mark set {_class_mark(rule.class_number)} " if rule.class_number else ""
+            rules += _matches(rule, marked + verdicts[rule.action], counted=counted, is_tcp=True)
     if not plan.take_rest:
         return rules
     rules += _not_global(plan)
@@ -195,17 +204,32 @@ def _intercept(plan: Interception) -> list[str]:
 
 
 def _deliver(plan: Interception) -> list[str]:
-    """The workers tell strict connections from the others by the listener that they come to."""
-    listeners = [("", {4: "", 6: ""})]
-    if any(rule.is_strict for rule in plan.rules):
-        listeners.insert(0, (f"meta mark and {MARK_STRICT:#x} != 0 ", {4: STRICT4, 6: f"[{STRICT6}]"}))
+    """The workers tell the classes apart by the listener that a connection comes to."""
+    numbers = sorted({rule.class_number for rule in plan.rules if rule.class_number and rule.can_be_tcp()})
     return [
-        f"{which}meta nfproto {nfproto} meta l4proto tcp tproxy {protocol} to {addresses[version]}:{plan.port}"
-        f" meta mark set meta mark or {MARK_LOCAL:#x} accept"
-        for which, addresses in listeners
+        f"{_is_class(number)}meta nfproto {nfproto} meta l4proto tcp tproxy {protocol} to"
+        f" {_listener(version, number)}:{plan.port} meta mark set meta mark or {MARK_LOCAL:#x} accept"
+        for number in (*numbers, 0)
         for active, (version, protocol, nfproto) in zip((plan.active4, plan.active6), FAMILIES, strict=True)
         if active
     ]
+
+
+def _class_mark(number: int) -> str:
+    """The mark of a connection with this class in it, as an expression."""
+    keep = 0xFFFF_FFFF ^ MARK_CLASS_NUMBER
+    return f"meta mark and {keep:#x} or {MARK_CLASS | number << MARK_CLASS_SHIFT:#x}"
+
+
+def _is_class(number: int) -> str:
+    if number == 0:
+        return ""
+    return f"meta mark and {MARK_CLASS | MARK_CLASS_NUMBER:#x} == {MARK_CLASS | number << MARK_CLASS_SHIFT:#x} "
+
+
+def _listener(version: int, number: int) -> str:
+    address = class_address(version, number)
+    return f"[{address}]" if version == 6 and address else address
 
 
 def _forward(plan: Interception) -> list[str]:

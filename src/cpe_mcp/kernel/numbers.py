@@ -7,11 +7,12 @@ Routing tables and rule preferences: mwan3 uses tables and rules 1-63 and 1001-3
 MARK_LOCAL = 0x4000_0000
 """Delivered to a relay worker instead of being forwarded (tproxy)."""
 MARK_MASK = 0x4000_0000
-MARK_STRICT = 0x8000_0000
-"""With MARK_LOCAL: to a worker, and not direct if that fails (a rule with fallback block)."""
-STRICT4, STRICT6 = "127.0.0.2", "100::2"
-"""Where the workers listen, on the same port, for connections that may not go direct: tproxy tells them apart by address.
-Nothing else has these: loopback, and a part of the discard-only prefix (RFC 6666), which a transparent socket may bind."""
+MARK_CLASS = 0x8000_0000
+"""With MARK_LOCAL: to a worker, as a connection of the class whose number is in MARK_CLASS_NUMBER."""
+MARK_CLASS_SHIFT = 24
+MARK_CLASS_NUMBER = 0x3F00_0000
+CLASSES_MAX = 64
+"""As many numbers as fit, 0 included: the class of every connection that no rule gives another one."""
 MARK_DSCP_SHIFT = 24
 MARK_DSCP_MASK = 0x3F00_0000
 """DSCP of a connection to the concentrator, on its socket: what IP_TOS cannot set on IPv6 subflows, nft does by this."""
@@ -27,3 +28,14 @@ NFT_TABLE = "cpe_mcp"
 """Family inet. Everything of ours in nftables is in this table, so that deleting it leaves no trace."""
 IPPROTO_MPTCP = 262
 SOL_MPTCP = 284
+
+
+def class_address(version: int, number: int) -> str:
+    """Where the workers listen, on the same port, for connections of this class: tproxy tells them apart by address. "" for
+    class 0, which comes to the wildcard.
+
+    Nothing else has these: loopback, and a part of the discard-only prefix (RFC 6666), which a transparent socket may bind.
+    """
+    if number == 0:
+        return ""
+    return f"127.0.0.{number + 1}" if version == 4 else f"100::{number + 1:x}"

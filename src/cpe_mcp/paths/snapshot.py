@@ -21,6 +21,8 @@ class WanView(NamedTuple):
     """Source address of the first subflow towards an IPv4 concentrator, "" when the WAN has none."""
     address6: str
     """The same towards an IPv6 concentrator."""
+    base_rtt_ms: float = 0.0
+    """Smallest round trip of late, without the queue; 0 while nothing is known."""
 
 
 class ConcentratorView(NamedTuple):
@@ -37,6 +39,25 @@ class ConcentratorView(NamedTuple):
     """Proven to reach IPv6 servers; IPv6 is intercepted only then (design D14)."""
     foreign: bool = False
     """Another make of converter: a warm connection to it says nothing before it has a flow (design D2)."""
+    service_class: tuple[str, ...] = ()
+    """Serves only flows whose rule names one of these classes, or itself; empty: serves all others."""
+
+
+class ClassView(NamedTuple):
+    """A class of connections: what the user's rules say of some, and how the workers tell them from others."""
+
+    number: int = 0
+    """From 0 to 63. Odd: strict, so that a strict one is never taken for another while rules change."""
+    strict: bool = False
+    """Never direct (a rule with fallback block)."""
+    scheme: str = ""
+    """``lowest-latency`` or ``single:WAN``: each flow is bound to one WAN (design D3); "" for the scheme of all."""
+    concentrator: str = ""
+    """Name or service class of the concentrator that is asked first; "" for the first of the list."""
+
+
+ORDINARY = ClassView()
+"""Every connection that no rule gives another class."""
 
 
 class Snapshot(NamedTuple):
@@ -68,6 +89,10 @@ class Snapshot(NamedTuple):
     """What distributes the bytes over the WANs; flows carry it in their records."""
     scheme_reason: str = ""
     """Why the WANs have their places now: a value of :class:`cpe_mcp.policy.reasons.Reason`."""
+    other_wans: tuple[WanView, ...] = ()
+    """Healthy WANs that take no first subflow under the scheme: only what a rule binds to one of them uses it."""
+    classes: tuple[ClassView, ...] = ()
+    """Those that rules make, ORDINARY not included."""
     dscp: tuple[int, ...] = ()
     """What each DSCP of a LAN client's SYN becomes on its flow: 64 values; empty: all become 0, and nothing is looked at."""
 
@@ -92,7 +117,9 @@ def to_wire(snapshot: Snapshot) -> dict[str, Any]:
     """The snapshot as msgpack takes it."""
     wire = snapshot._asdict()
     wire["wans"] = [wan._asdict() for wan in snapshot.wans]
+    wire["other_wans"] = [wan._asdict() for wan in snapshot.other_wans]
     wire["concentrators"] = [concentrator._asdict() for concentrator in snapshot.concentrators]
+    wire["classes"] = [row._asdict() for row in snapshot.classes]
     return wire
 
 
@@ -100,14 +127,23 @@ def from_wire(wire: Mapping[str, Any]) -> Snapshot:
     """The reverse of :func:`to_wire`. Raises TypeError or KeyError on a shape that is not one."""
     fields = dict(wire)
     fields["wans"] = tuple(WanView(**wan) for wan in fields["wans"])
+    fields["other_wans"] = tuple(WanView(**wan) for wan in fields.get("other_wans", ()))
     fields["concentrators"] = tuple(
-        ConcentratorView(**{**row, "addresses": tuple(_texts(row["addresses"]))}) for row in fields["concentrators"]
+        ConcentratorView(
+            **{
+                **row,
+                "addresses": tuple(_texts(row["addresses"])),
+                "service_class": tuple(_texts(row.get("service_class", ()))),
+            }
+        )
+        for row in fields["concentrators"]
     )
+    fields["classes"] = tuple(ClassView(**row) for row in fields.get("classes", ()))
     fields["dscp"] = tuple(fields.get("dscp", ()))
     return Snapshot(**fields)
 
 
 def _texts(values: Sequence[Any]) -> list[str]:
     if not all(isinstance(value, str) for value in values):
-        raise TypeError(f"addresses must be text, got {values!r}")
+        raise TypeError(f"a list of texts is wanted, not {values!r}")
     return list(values)

@@ -32,6 +32,7 @@ class Reason:
     BLOCKED = "blocked"
     NO_IPV6 = "no-ipv6"
     NO_COMMON_FAMILY = "no-common-family"
+    CHOICE_UNUSABLE = "choice-unusable"
     NO_WORKER = "no-worker"
     BRIDGE_FILTER = "bridge-filter"
     NOT_GLOBAL = "not-global"
@@ -80,6 +81,8 @@ class Reason:
     SCHEME_LATENCY = "scheme-latency"
     SCHEME_SINGLE = "scheme-single"
     SCHEME_RESERVE = "scheme-reserve"
+    SCHEME_BOUND = "scheme-bound"
+    SCHEME_WAN_UNUSABLE = "scheme-wan-unusable"
     # why a running flow is as fast as it is
     STILL_STARTING = "still-starting"
     ONE_WAN = "one-wan"
@@ -126,6 +129,7 @@ TEXTS: dict[str, str] = {
     Reason.BLOCKED: "no concentrator serves this flow and the settings forbid a direct connection",
     Reason.NO_IPV6: "the concentrator has shown that it does not reach IPv6 servers",
     Reason.NO_COMMON_FAMILY: "no usable WAN has an address of the concentrator's family",
+    Reason.CHOICE_UNUSABLE: "no concentrator of that name or service class, which its rule wants, is usable now",
     Reason.BRIDGE_FILTER: "the kernel filters bridged packets (br_netfilter), and what is taken from a bridge would be lost",
     Reason.NO_WORKER: "no relay worker is connected, so no connection is taken",
     Reason.NOT_GLOBAL: "the destination is not a global address, and only those are taken (global.intercept)",
@@ -170,6 +174,8 @@ TEXTS: dict[str, str] = {
     Reason.SCHEME_LATENCY: "the WAN with the shortest round trip carries",
     Reason.SCHEME_SINGLE: "only the chosen WAN carries",
     Reason.SCHEME_RESERVE: "no normal WAN is healthy, so the reserve carries",
+    Reason.SCHEME_BOUND: "a rule has bound it to this WAN: it uses no other, also when this one fails",
+    Reason.SCHEME_WAN_UNUSABLE: "the WAN that its rule names is not usable now",
     Reason.STILL_STARTING: "it is young: no line is full yet, and slower ones join when the fast one is",
     Reason.ONE_WAN: "there is only one WAN",
     Reason.NOT_JOINED: "this WAN is usable and carries no subflow of this connection",

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from cpe_mcp.paths.snapshot import ORDINARY, ClassView
 from cpe_mcp.policy.decide import BLOCK, DIRECT, PROXY
 from cpe_mcp.policy.reasons import Reason
 
@@ -47,6 +48,10 @@ class Rule(NamedTuple):
     dscp: tuple[int, ...]
     is_strict: bool = False
     """With ``proxy``: never direct (design D4)."""
+    scheme: str = ""
+    """With ``proxy``: see :class:`cpe_mcp.paths.snapshot.ClassView`, as for the two below."""
+    concentrator: str = ""
+    class_number: int = 0
 
     def counter(self) -> str:
         """Name of its nftables counter."""
@@ -82,9 +87,15 @@ class Packet(NamedTuple):
 
 
 def compile_rules(settings: Iterable[RuleSettings]) -> tuple[Rule, ...]:
-    """The enabled ones, in their order."""
-    return tuple(
-        Rule(
+    """The enabled ones, in their order, and their classes numbered."""
+    choices: dict[tuple[str, str], int] = {("", ""): 0}
+    rules = []
+    for rule in settings:
+        if not rule.enabled:
+            continue
+        choice = choices.setdefault((rule.scheme, rule.concentrator), len(choices))
+        is_strict = rule.fallback == BLOCK
+        compiled = Rule(
             section=rule.section,
             label=rule.label(),
             action=rule.action,
@@ -97,11 +108,25 @@ def compile_rules(settings: Iterable[RuleSettings]) -> tuple[Rule, ...]:
             macs=rule.mac,
             sources=rule.src,
             dscp=rule.dscp,
-            is_strict=rule.fallback == BLOCK,
+            is_strict=is_strict,
+            scheme=rule.scheme,
+            concentrator=rule.concentrator,
+            class_number=2 * choice + is_strict,
         )
-        for rule in settings
-        if rule.enabled
-    )
+        rules.append(compiled)
+    return tuple(rules)
+
+
+def class_of(rule: Rule | None) -> ClassView:
+    """The class of what meets this rule."""
+    if rule is None or not rule.class_number:
+        return ORDINARY
+    return ClassView(rule.class_number, rule.is_strict, rule.scheme, rule.concentrator)
+
+
+def classes_of(rules: Iterable[Rule]) -> tuple[ClassView, ...]:
+    """All classes that rules make, by number."""
+    return tuple(sorted({class_of(rule) for rule in rules if rule.class_number and rule.can_be_tcp()}))
 
 
 def first_match(rules: Sequence[Rule], packet: Packet) -> Rule | None:

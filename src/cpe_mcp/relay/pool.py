@@ -37,9 +37,13 @@ Handshake = Callable[[str, "Socket | None"], str]
 class Route:
     """Where new connections go: concentrator, one of its addresses, and the WAN of the first subflow."""
 
-    __slots__ = ("address", "concentrator", "congestion_control", "source", "wan")
+    __slots__ = ("address", "bound", "concentrator", "congestion_control", "source", "wan")
 
-    def __init__(self, concentrator: ConcentratorView, wan: WanView, congestion_control: str) -> None:
+    def __init__(
+        self, concentrator: ConcentratorView, wan: WanView, congestion_control: str, *, bound: bool = False
+    ) -> None:
+        """``bound``: plain TCP, which cannot leave its WAN."""
+        self.bound = bound
         self.concentrator = concentrator
         self.wan = wan
         self.congestion_control = congestion_control
@@ -54,7 +58,7 @@ class Route:
     def key(self) -> tuple[object, ...]:
         """Two routes with the same key are interchangeable."""
         view = self.concentrator
-        return (view.name, self.address, view.port, view.cookie, view.foreign, self.wan.name, self.source)
+        return (view.name, self.address, view.port, view.cookie, view.foreign, self.wan.name, self.source, self.bound)
 
     def warms(self) -> bool:
         """Whether warm connections present themselves to this concentrator while they wait."""
@@ -69,6 +73,7 @@ class Route:
             source=self.source,
             congestion_control=self.congestion_control,
             dscp=dscp,
+            mptcp=not self.bound,
         )
 
 

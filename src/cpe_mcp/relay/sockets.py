@@ -83,13 +83,15 @@ def listen_mptcp(address: str, port: int, device: str) -> Socket:
 
 
 def connect_concentrator(
-    address: str, port: int, *, device: str, source: str, congestion_control: str, dscp: int = 0
+    address: str, port: int, *, device: str, source: str, congestion_control: str, dscp: int = 0, mptcp: bool = True
 ) -> Socket:
-    """Start a Multipath TCP connection whose first subflow leaves by ``device`` from ``source``.
+    """Start a Multipath TCP connection whose first subflow leaves by ``device`` from ``source``; without ``mptcp`` it is
+    plain TCP and stays there.
 
     AF_INET6 even for an IPv4 address: an AF_INET socket never gains IPv6 subflows (design D7). Raises OSError.
     """
-    sock = Socket(_socket.AF_INET6, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK, IPPROTO_MPTCP)
+    kind = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
+    sock = Socket(_socket.AF_INET6, kind, IPPROTO_MPTCP if mptcp else _socket.IPPROTO_TCP)
     try:
         if device:
             sock.setsockopt(_socket.SOL_SOCKET, SO_BINDTODEVICE, device.encode())
@@ -97,8 +99,10 @@ def connect_concentrator(
             sock.bind((mapped(source), 0))
         if congestion_control:
             sock.setsockopt(_socket.IPPROTO_TCP, TCP_CONGESTION, congestion_control.encode())
-        if dscp:
+        if dscp and mptcp:
             set_mptcp_dscp(sock, dscp)
+        elif dscp:
+            set_dscp(sock, _socket.AF_INET6 if ":" in address else _socket.AF_INET, dscp)
         prepare(sock)
         _start(sock, (mapped(address), port))
     except OSError:

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 from cpe_mcp.control.frames import ANSWERED, SNAPSHOT, TROUBLE
 from cpe_mcp.control.frames import DIRECT as DIRECT_FRAME
 from cpe_mcp.convert import Client, ConvertError, Established, Refused
-from cpe_mcp.kernel.numbers import STRICT4, STRICT6
-from cpe_mcp.paths.snapshot import EMPTY, Snapshot, from_wire
-from cpe_mcp.policy.decide import decide
+from cpe_mcp.kernel.numbers import class_address
+from cpe_mcp.paths.snapshot import EMPTY, ORDINARY, ClassView, Snapshot, from_wire
+from cpe_mcp.policy.decide import decide, wans_of
 from cpe_mcp.policy.handshakes import NEGOTIATED, PREFIX, UNANSWERED
 from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.relay.flow import CLOSED, CONNECTING, DIRECT, NEW, RELAYING, UPSTREAM, WAITING, step
@@ -141,15 +141,16 @@ class UpstreamFlow(Flow):
     """One intercepted connection."""
 
     __slots__ = (
+        "_class",
         "_convert",
         "_dscp",
         "_early",
         "_fallback",
-        "_is_strict",
         "_marks",
         "_rest",
         "_retried",
         "_route",
+        "_scheme",
         "_seen",
         "_sent_early",
         "_upstream",
@@ -157,11 +158,12 @@ class UpstreamFlow(Flow):
     )
 
     def __init__(
-        self, worker: UpstreamWorker, sock: Socket, family: int, peer: tuple[str, int], *, is_strict: bool = False
+        self, worker: UpstreamWorker, sock: Socket, family: int, peer: tuple[str, int], flow_class: ClassView
     ) -> None:
-        """``is_strict``: a rule says that it may not go direct."""
         super().__init__(worker, UPSTREAM, NEW, sock, peer)
-        self._is_strict = is_strict
+        self._class = flow_class
+        self._scheme = "", ""
+        """Its own and why, where its class has one or could not have it; else it is that of the snapshot."""
         self._upstream = worker
         self.server = sock.getsockname()[:2]
         self.server_family = family
@@ -202,13 +204,15 @@ class UpstreamFlow(Flow):
             self.close(Reason.BLOCKED, reset=True)
             return
         family = 6 if self.server_family == _socket.AF_INET6 else 4
-        decision = decide(family, self.server[0], self.server[1], worker.snapshot)
+        decision = decide(family, self.server[0], self.server[1], worker.snapshot, self._class)
         self.action, self.reason = decision.action, decision.reasons[0]
         if decision.action == "proxy":
             assert decision.concentrator is not None
             assert decision.wan is not None
-            self._proxy(worker.route(decision.concentrator, decision.wan))
-        elif decision.action == "direct" and not self._is_strict:
+            if self._class.scheme:
+                self._scheme = decision.scheme, decision.scheme_reason
+            self._proxy(worker.route(decision.concentrator, decision.wan, bound=decision.bound))
+        elif decision.action == "direct":
             self._go_direct(self.reason)
         else:
             self.action = "block"
@@ -306,7 +310,8 @@ class UpstreamFlow(Flow):
         """A handshake or a reply is late."""
         if self.state == CONNECTING:
             assert self._route is not None
-            self._upstream.handshake(self._route.wan.name, None)
+            if not self._route.bound:
+                self._upstream.handshake(self._route.wan.name, None)
             self._unreachable("no answer to the handshake")
         elif self.state == WAITING:
             self._trouble(Reason.CONCENTRATOR_TIMEOUT, 0.0, "no Convert reply")
@@ -322,7 +327,8 @@ class UpstreamFlow(Flow):
                 self._unreachable(os.strerror(error))
                 return
             assert self._route is not None
-            self._fallback = self._upstream.handshake(self._route.wan.name, self.far.sock)
+            if not self._route.bound:
+                self._fallback = self._upstream.handshake(self._route.wan.name, self.far.sock)
             self.state = step(UPSTREAM, self.state, "connected")
             self._connect_tlv()
             return
@@ -354,7 +360,7 @@ class UpstreamFlow(Flow):
             assert self._route is not None
             self._upstream.answered(self._route)
             self._was_mptcp = speaks_mptcp(self.far.sock)
-            if not self._was_mptcp and not self._fallback:
+            if not self._was_mptcp and not self._route.bound and not self._fallback:
                 self._fallback = Reason.MPTCP_LOST  # with the first bytes: the handshake was Multipath TCP's
             self.state = step(UPSTREAM, self.state, "established")
             self._relay(self._rest, answer.trailing)
@@ -365,7 +371,7 @@ class UpstreamFlow(Flow):
         reason, wait_s, detail = judge_refusal(refused)
         if reason in (Reason.SERVER_REFUSED, Reason.SERVER_UNREACHABLE):
             # The LAN's handshake is over, so refusal can only be a reset now; the next try goes direct (design D14).
-            if not self._is_strict:
+            if not self._class.strict:
                 self._upstream.control.send(
                     DIRECT_FRAME, {"address": self.server[0], "port": self.server[1], "reason": reason}
                 )
@@ -390,7 +396,7 @@ class UpstreamFlow(Flow):
         """No connection to the concentrator, nothing said yet: one more try over the next WAN, then direct."""
         self._trouble(Reason.CONCENTRATOR_UNREACHABLE, 0.0, detail)
         assert self._route is not None
-        other = self._upstream.other_route(self._route)
+        other = self._upstream.other_route(self._route, self._class)
         if other is not None and not self._retried:
             self._retried = True
             self._open(other)
@@ -409,7 +415,7 @@ class UpstreamFlow(Flow):
 
     def _not_served(self, reason: str, *, said_no: bool) -> None:
         """Direct if the settings allow and no client byte can arrive twice; ``said_no``: an Error TLV proves it cannot."""
-        may_go = self._upstream.snapshot.fallback == "direct" and not self._is_strict
+        may_go = self._upstream.snapshot.fallback == "direct" and not self._class.strict
         if may_go and (said_no or not self._sent_early):
             self._go_direct(reason)
         else:
@@ -421,7 +427,7 @@ class UpstreamFlow(Flow):
         self.action, self.reason, self.pooled, self._route = "direct", reason, False, None
         self.deadline = self._upstream.loop.now + DIRECT_TIMEOUT_S
         try:
-            device = self._upstream.best_device(self.server_family)
+            device = self._upstream.best_device(self.server_family, self._class)
             sock = connect_tcp(self.server_family, *self.server, device=device, dscp=self._dscp)
         except OSError:
             self.close(Reason.SERVER_UNREACHABLE, reset=True)
@@ -496,7 +502,8 @@ class UpstreamFlow(Flow):
         record = super().record(end)
         if self.action != "proxy" or self.relaying is None or self.far is None:
             return record
-        scheme, scheme_reason = self._scheme()
+        snapshot = self._upstream.snapshot
+        scheme, scheme_reason = self._scheme if self._scheme[0] else (snapshot.scheme, snapshot.scheme_reason)
         record = record._replace(scheme=scheme, scheme_reason=scheme_reason)
         if self._was_mptcp and self._moved() < PROOF_BYTES:
             return record._replace(mptcp=True)
@@ -510,11 +517,6 @@ class UpstreamFlow(Flow):
         if end:
             self._look()
         return record._replace(mptcp=True, bytes_by_wan=self._bytes_by_wan())
-
-    def _scheme(self) -> tuple[str, str]:
-        """``(scheme, reason)`` that holds for this flow."""
-        snapshot = self._upstream.snapshot
-        return snapshot.scheme, snapshot.scheme_reason
 
     def _moved(self) -> int:
         relaying = self.relaying
@@ -604,43 +606,38 @@ class UpstreamWorker(Worker):
         self._next_sample = 0.0
         self._ran = 0.0, 0.0
         self._port = port
-        self._routes: dict[tuple[str, str], Route] = {}
+        self._routes: dict[tuple[str, str, bool], Route] = {}
         self._reported: dict[tuple[str, str, str], float] = {}
-        self._listeners: list[Socket] = []
-        for family, address in (
-            (_socket.AF_INET, ""),
-            (_socket.AF_INET6, ""),
-            (_socket.AF_INET, STRICT4),
-            (_socket.AF_INET6, STRICT6),
-        ):
-            listener = listen_transparent(family, port, address)
-            self._listeners.append(listener)
-            self.loop.add_level(listener.fileno(), partial(self._accept, listener, family, bool(address)))
+        self._classes: dict[int, ClassView] = {0: ORDINARY}
+        self._listeners: dict[int, list[Socket]] = {}
+        """By the number of the class."""
+        self._listen(0)
 
     # For flows ------------------------------------------------------------------------------------------------------
 
-    def route(self, concentrator: Any, wan: Any) -> Route:
+    def route(self, concentrator: Any, wan: Any, *, bound: bool = False) -> Route:
         """The route object of this pair, made once per snapshot."""
-        key = (concentrator.name, wan.name)
+        key = (concentrator.name, wan.name, bound)
         route = self._routes.get(key)
         if route is None:
-            route = self._routes[key] = Route(concentrator, wan, self.snapshot.congestion_control)
+            route = self._routes[key] = Route(concentrator, wan, self.snapshot.congestion_control, bound=bound)
         return route
 
-    def other_route(self, route: Route) -> Route | None:
+    def other_route(self, route: Route, flow_class: ClassView) -> Route | None:
         """The same concentrator over another WAN of today's snapshot."""
+        chosen = wans_of(self.snapshot, flow_class)
         for concentrator in self.snapshot.concentrators:
             if concentrator.name == route.concentrator.name:
-                for wan in self.snapshot.wans:
+                for wan in chosen.wans:
                     if wan.name != route.wan.name:
-                        other = self.route(concentrator, wan)
+                        other = self.route(concentrator, wan, bound=chosen.bound)
                         if other.address:
                             return other
         return None
 
-    def best_device(self, family: int) -> str:
+    def best_device(self, family: int, flow_class: ClassView) -> str:
         """Device of the best WAN that has an address of this family; "" leaves the choice to the routing table."""
-        for wan in self.snapshot.wans:
+        for wan in (*wans_of(self.snapshot, flow_class).wans, *self.snapshot.wans):
             if wan.address6 if family == _socket.AF_INET6 else wan.address4:
                 return wan.device
         return ""
@@ -724,6 +721,7 @@ class UpstreamWorker(Worker):
         self.snapshot = from_wire(payload)
         self._routes.clear()
         self._learn_addresses()
+        self._listen_for_classes()
         decision = decide(4, "", 0, self.snapshot)
         best = None
         if decision.action == "proxy" and decision.concentrator is not None and decision.wan is not None:
@@ -752,12 +750,31 @@ class UpstreamWorker(Worker):
 
     def on_stop(self) -> None:
         """From here on new connections are forwarded: tproxy without a listener does not match."""
-        for listener in self._listeners:
-            listener.close()
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.close()
         self.pool.close()
 
+    def _listen_for_classes(self) -> None:
+        """One listener for each class of the snapshot and each family."""
+        self._classes = {0: ORDINARY, **{row.number: row for row in self.snapshot.classes}}
+        for number in [number for number in self._listeners if number not in self._classes]:
+            for listener in self._listeners.pop(number):
+                self.loop.forget_level(listener.fileno())
+                listener.close()
+        for number in self._classes:
+            if number not in self._listeners:
+                self._listen(number)
+
+    def _listen(self, number: int) -> None:
+        self._listeners[number] = []
+        for family, version in ((_socket.AF_INET, 4), (_socket.AF_INET6, 6)):
+            listener = listen_transparent(family, self._port, class_address(version, number))
+            self._listeners[number].append(listener)
+            self.loop.add_level(listener.fileno(), partial(self._accept, listener, family, number))
+
     def _learn_addresses(self) -> None:
-        for wan in self.snapshot.wans:
+        for wan in (*self.snapshot.other_wans, *self.snapshot.wans):
             for address in (wan.address4, wan.address6):
                 if address:
                     self.wan_of.pop(address, None)
@@ -765,9 +782,9 @@ class UpstreamWorker(Worker):
         while len(self.wan_of) > ADDRESSES_KEPT:
             del self.wan_of[next(iter(self.wan_of))]
 
-    def _accept(self, listener: Socket, family: int, is_strict: bool) -> None:
+    def _accept(self, listener: Socket, family: int, number: int) -> None:
         for sock, peer in self.accepted(listener, family):
-            UpstreamFlow(self, sock, family, peer, is_strict=is_strict).start()
+            UpstreamFlow(self, sock, family, peer, self._classes[number]).start()
 
 
 def wanted_cpu_s() -> float:

@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from cpe_mcp.paths.scheme import SCHEMES, split_scheme
+from cpe_mcp.kernel.numbers import CLASSES_MAX
+from cpe_mcp.paths.scheme import LOWEST_LATENCY, SCHEMES, SINGLE, split_scheme
 from cpe_mcp.settings import concentrator, router
 from cpe_mcp.settings.concentrator import ConcentratorSettings
 from cpe_mcp.settings.option import Option, declared_options
@@ -164,6 +165,7 @@ def allowed(declared: Option) -> str:
         "dscp-map": "FROM:TO, each a number from 0 to 63 or a name such as EF, AF41, CS1",
         "domain": "a domain name such as example.com or *.example.com",
         "scheme": "one of " + ", ".join((*SCHEMES, "single:WAN")),
+        "rule-scheme": "lowest-latency or single:WAN",
     }[declared.kind]
 
 
@@ -374,6 +376,12 @@ def _scheme(text: str) -> str:
     return text
 
 
+def _rule_scheme(text: str) -> str:
+    if text and split_scheme(text)[0] not in (LOWEST_LATENCY, SINGLE):
+        raise ValueError(text)
+    return text
+
+
 def _domain(text: str) -> str:
     """In lower case, punycode, without a leading ``*.`` (a rule always means the names below too) and the last dot."""
     name = text.removeprefix("*.").removesuffix(".").lower()
@@ -394,6 +402,7 @@ SPECIAL_KINDS: dict[str, Callable[[str], Any]] = {
     "dscp-map": _dscp_map,
     "domain": _domain,
     "scheme": _scheme,
+    "rule-scheme": _rule_scheme,
 }
 
 
@@ -417,6 +426,10 @@ def _check_router(settings: RouterSettings, complaints: _Complaints) -> None:
         if rule.fallback == "block" and rule.action != "proxy":
             problem = f"'block' is not allowed with action '{rule.action}'; it is about what is proxied"
             raise complaints.option("rule", rule.section, "fallback", problem)
+        for name in ("scheme", "concentrator"):
+            if getattr(rule, name) and rule.action != "proxy":
+                problem = f"is not allowed with action '{rule.action}'; it is about what is proxied"
+                raise complaints.option("rule", rule.section, name, problem)
     _check_dscp_map(settings, complaints)
     devices: dict[str, str] = {}
     for wan in settings.wans:
@@ -455,11 +468,20 @@ def _check_router(settings: RouterSettings, complaints: _Complaints) -> None:
 
 
 def _check_scheme(settings: RouterSettings, complaints: _Complaints) -> None:
-    _, wan = split_scheme(settings.paths.scheme)
     names = [row.name for row in settings.wans if row.enabled]
-    if wan and wan not in names:
-        problem = f"'{settings.paths.scheme}' is not allowed; enabled WANs are: {', '.join(names) or 'none'}"
-        raise complaints.option("paths", "", "scheme", problem)
+    asked = [("paths", "", settings.paths.scheme), *(("rule", r.section, r.scheme) for r in settings.rules if r.scheme)]
+    for type_, section, scheme in asked:
+        _, wan = split_scheme(scheme)
+        if wan and wan not in names:
+            problem = f"'{scheme}' is not allowed; enabled WANs are: {', '.join(names) or 'none'}"
+            raise complaints.option(type_, section, "scheme", problem)
+    choices = {(rule.scheme, rule.concentrator) for rule in settings.rules if rule.enabled} | {("", "")}
+    if 2 * len(choices) > CLASSES_MAX:
+        problem = (
+            f"there are {len(choices) - 1} different pairs of scheme and concentrator in rules, at most "
+            f"{CLASSES_MAX // 2 - 1} are possible"
+        )
+        raise complaints.section("rule", settings.rules[-1].section, problem)
 
 
 def _check_dscp_map(settings: RouterSettings, complaints: _Complaints) -> None:

@@ -18,7 +18,8 @@ class Option:
 
     kind: str
     """``text``, ``flag``, ``integer``, ``number``, ``address``, ``prefix``, ``host`` (an address, or address:port),
-    ``secret``, ``choice``, ``mac``, ``ports`` (one or a range), ``dscp``, ``dscp-map``, ``domain``, ``scheme``; ``many``
+    ``secret``, ``choice``, ``mac``, ``ports`` (one or a range), ``dscp``, ``dscp-map``, ``domain``, ``scheme``,
+    ``rule-scheme``; ``many``
     says whether the option is a UCI list of them."""
     doc: str
     """One sentence for the manual and for the comment in the shipped file."""

@@ -168,6 +168,13 @@ class ConcentratorSettings:
     foreign: bool = option(
         "flag", False, "A converter of another make: a warm connection to it stays silent until it has a flow."
     )
+    service_class: tuple[str, ...] = option(
+        "text",
+        (),
+        "Serves only connections whose rule names one of these words, or this section, as its concentrator; without: serves "
+        "all others.",
+        many=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +223,17 @@ class RuleSettings:
         "global",
         "With action proxy, when no concentrator serves the connection: as section global says, or refused.",
         choices=("global", "block"),
+    )
+    concentrator: str = option(
+        "text",
+        "",
+        "With action proxy: name or service class of the concentrator that is asked first; empty: the first of the list.",
+    )
+    scheme: str = option(
+        "rule-scheme",
+        "",
+        "With action proxy: each connection is bound to one WAN, the one with the shortest round trip (lowest-latency) or "
+        "that WAN (single:WAN); empty: the scheme of section paths.",
     )
     domain: tuple[str, ...] = option(
         "domain", (), "Destinations by name, every name below it too. Needs a dnsmasq that has nftset.", many=True

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -51,6 +51,8 @@ ENDPOINT_CHECK_S = 1.0
 """Between two looks at the endpoints and limits, whose changes by others nothing tells."""
 SETTLE_S = 0.05
 """Events come in bunches: one round of reconciling for all of them. What is urgent was done in the handler."""
+RTT_STEP_MS = 5.0
+"""Steps in which the workers are told round trips."""
 SLOW_S = 60.0
 """Everything is compared again this often, whatever events said. One look at all routes costs pyroute2 some 30 ms."""
 
@@ -94,6 +96,11 @@ class Wan:
             meter=self.meter,
             has_queue=self.queue.has_queue(self.health.base_rtt_s),
         )
+
+
+def rounded_rtt_ms(rtt_s: float) -> float:
+    """For the snapshot, which must not be another one with every probe; 0 while nothing is known."""
+    return max(1.0, round(rtt_s * 1000 / RTT_STEP_MS)) * RTT_STEP_MS if rtt_s < float("inf") else 0.0
 
 
 class PathManager:
@@ -187,9 +194,18 @@ class PathManager:
 
     def wans(self) -> tuple[WanView, ...]:
         """Usable WANs, best first."""
+        return self._views(self._places.order)
+
+    def other_wans(self) -> tuple[WanView, ...]:
+        """Healthy WANs that take no first subflow under the scheme."""
+        return self._views(
+            [n for n, wan in self._wans.items() if wan.health.is_usable() and n not in self._places.order]
+        )
+
+    def _views(self, names: Iterable[str]) -> tuple[WanView, ...]:
         views = []
-        for name in self._places.order:
-            view = self._wans[name].view
+        for name in names:
+            view, health = self._wans[name].view, self._wans[name].health
             if view is not None:
                 views.append(
                     WanView(
@@ -197,6 +213,7 @@ class PathManager:
                         view.name,
                         view.address4 if view.gateway4 is not None else "",
                         view.address6 if view.gateway6 is not None else "",
+                        rounded_rtt_ms(health.base_rtt_s),
                     )
                 )
         return tuple(views)
@@ -359,7 +376,7 @@ class PathManager:
                 self._probe(wan)
             self._judged(wan, before, was_usable)
         self._place_wans(now)
-        told = (self.wans(), self._places.carrying, self._places.reason)
+        told = (self.wans(), self.other_wans(), self._places.carrying, self._places.reason)
         if told != self._told:
             self._told = told
             self._on_change()

@@ -9,6 +9,7 @@ from cpe_mcp.discovery.candidates import Candidate
 from cpe_mcp.paths.snapshot import ConcentratorView, Snapshot, WanView
 from cpe_mcp.policy.decide import first_wan
 from cpe_mcp.policy.reasons import TEXTS, Reason
+from cpe_mcp.policy.rules import classes_of, compile_rules
 from cpe_mcp.settings.load import split_dscp_map
 from cpe_mcp.settings.router import DscpSettings, RouterSettings
 
@@ -28,9 +29,11 @@ def build(
     authorization: str,
     reaches_ipv6: Callable[[str], bool],
     congestion_controls: Sequence[str],
+    other_wans: Sequence[WanView] = (),
 ) -> Snapshot:
     """The snapshot of this moment.
 
+    ``wans`` may take first subflows, ``other_wans`` are healthy and may not.
     ``scheme`` is the one in force and why the WANs have their places. ``usable`` are the concentrators worth connecting to,
     best first; ``left_alone`` is the reason why the best known one is not among them when there is none, "" when none is
     known. ``authorization`` is "" while RADIUS has accepted or is not asked, else the reason why not.
@@ -45,6 +48,7 @@ def build(
             cookie=make_cookie(candidate.subscriber, candidate.key) if candidate.subscriber else b"",
             reaches_ipv6=reaches_ipv6(candidate.name),
             foreign=candidate.foreign,
+            service_class=candidate.service_class,
         )
         for candidate in usable
     )
@@ -63,6 +67,8 @@ def build(
         congestion_control=choose_congestion_control(general.congestion_control, congestion_controls),
         scheme=scheme[0],
         scheme_reason=scheme[1],
+        other_wans=tuple(other_wans),
+        classes=classes_of(compile_rules(settings.rules)),
         dscp=dscp_table(settings.dscp),
     )
 

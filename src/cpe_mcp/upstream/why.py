@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from cpe_mcp.paths.snapshot import Snapshot
 from cpe_mcp.policy.decide import BLOCK, DIRECT, PROXY, decide
 from cpe_mcp.policy.reasons import TEXTS, Reason
-from cpe_mcp.policy.rules import REASONS, Packet, Rule, first_match
+from cpe_mcp.policy.rules import REASONS, Packet, Rule, class_of, first_match
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -46,12 +46,13 @@ class Facts(NamedTuple):
 
 def explain(address: Address, port: int, client: str, facts: Facts) -> dict[str, Any]:
     """``{"destination", "port", "client", "family", "action", "rule": {"name", "section", "action"}, "concentrator", "wan",
-    "reasons": [{"reason", "text"}]}``; the texts of "rule" are "" where no rule matches.
+    "scheme", "scheme_reason", "scheme_text", "reasons": [{"reason", "text"}]}``; the texts of "rule" are "" where no
+    rule matches.
 
     ``client`` is the LAN client's address, "" for any.
     """
     rule = _rule(address, port, client, facts)
-    decision = decide(address.version, str(address), port, facts.snapshot)
+    decision = decide(address.version, str(address), port, facts.snapshot, class_of(rule))
     forwarded = forwarded_reasons(address, facts, rule)
     if rule is not None and rule.action == BLOCK:
         # Refused where it is forwarded, whether or not anything is taken.
@@ -64,8 +65,6 @@ def explain(address: Address, port: int, client: str, facts: Facts) -> dict[str,
             action, reasons = BLOCK, [*reasons, Reason.BLOCKED]
     else:
         action, reasons = decision.action, list(decision.reasons)
-        if rule is not None and rule.is_strict and action == DIRECT:
-            action, reasons = BLOCK, [*reasons, Reason.BLOCKED]
         if rule is not None:
             reasons.append(REASONS[rule.action])
     proxied = action == PROXY
@@ -82,6 +81,9 @@ def explain(address: Address, port: int, client: str, facts: Facts) -> dict[str,
         },
         "concentrator": decision.concentrator.name if proxied and decision.concentrator else "",
         "wan": decision.wan.name if proxied and decision.wan else "",
+        "scheme": decision.scheme if proxied else "",
+        "scheme_reason": decision.scheme_reason if proxied else "",
+        "scheme_text": TEXTS.get(decision.scheme_reason, "") if proxied else "",
         "reasons": [{"reason": reason, "text": TEXTS.get(reason, reason)} for reason in dict.fromkeys(reasons)],
     }
 

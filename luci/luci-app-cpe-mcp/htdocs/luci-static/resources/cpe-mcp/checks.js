@@ -126,6 +126,10 @@ function isScheme(text) {
 	return SCHEMES.indexOf(text) >= 0 || /^single:[A-Za-z0-9_]+$/.test(text);
 }
 
+function isRuleScheme(text) {
+	return text === '' || text === 'lowest-latency' || /^single:/.test(text) && isScheme(text);
+}
+
 /* RFC 2474, 2597, 3246, 5865, 8622 */
 const DSCP_NAMES = [ 'BE', 'DF', 'CS0', 'CS1', 'CS2', 'CS3', 'CS4', 'CS5', 'CS6', 'CS7', 'AF11', 'AF12', 'AF13', 'AF21',
 	'AF22', 'AF23', 'AF31', 'AF32', 'AF33', 'AF41', 'AF42', 'AF43', 'EF', 'VA', 'LE' ];
@@ -139,6 +143,7 @@ const KINDS = {
 	dscp: [ isDscp, _('a number from 0 to 63, or a name such as EF, AF41, CS1') ],
 	'dscp-map': [ isDscpMap, _('FROM:TO, each a number from 0 to 63 or a name such as EF, AF41, CS1') ],
 	domain: [ isDomain, _('a domain name such as example.com or *.example.com') ],
+	'rule-scheme': [ isRuleScheme, _('lowest-latency or single:WAN') ],
 	scheme: [ isScheme, SCHEMES.join(', ') + ', single:WAN' ]
 };
 

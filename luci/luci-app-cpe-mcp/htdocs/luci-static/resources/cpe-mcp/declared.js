@@ -78,6 +78,7 @@ return baseclass.extend({
 				'subscriber': { kind: 'text', default: '', doc: _('Name of the subscriber in the concentrator\'s table; empty: no cookie.') },
 				'key': { kind: 'secret', default: '', doc: _('Key shared with the concentrator for that subscriber.') },
 				'foreign': { kind: 'flag', default: '0', doc: _('A converter of another make: a warm connection to it stays silent until it has a flow.') },
+				'service_class': { kind: 'text', many: true, default: [], doc: _('Serves only connections whose rule names one of these words, or this section, as its concentrator; without: serves all others.') },
 			}
 		},
 		'radius': {
@@ -104,6 +105,8 @@ return baseclass.extend({
 				'enabled': { kind: 'flag', default: '1', doc: _('Whether this rule is used.') },
 				'action': { kind: 'choice', default: 'direct', choices: [ 'proxy', 'direct', 'block' ], doc: _('proxy: carried over all WANs even if the settings would not take it; direct: plain forwarding; block: refused.') },
 				'fallback': { kind: 'choice', default: 'global', choices: [ 'global', 'block' ], doc: _('With action proxy, when no concentrator serves the connection: as section global says, or refused.') },
+				'concentrator': { kind: 'text', default: '', doc: _('With action proxy: name or service class of the concentrator that is asked first; empty: the first of the list.') },
+				'scheme': { kind: 'rule-scheme', default: '', doc: _('With action proxy: each connection is bound to one WAN, the one with the shortest round trip (lowest-latency) or that WAN (single:WAN); empty: the scheme of section paths.') },
 				'domain': { kind: 'domain', many: true, default: [], doc: _('Destinations by name, every name below it too. Needs a dnsmasq that has nftset.') },
 				'dest': { kind: 'prefix', many: true, default: [], doc: _('Destination addresses or prefixes.') },
 				'dest_port': { kind: 'ports', many: true, default: [], doc: _('Destination ports.') },

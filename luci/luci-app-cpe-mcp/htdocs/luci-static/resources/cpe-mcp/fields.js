@@ -58,6 +58,16 @@ function widgetOf(type, name, option) {
 			});
 		} ];
 
+	if (option.kind === 'rule-scheme')
+		return [ form.ListValue, function(o) {
+			o.optional = true;
+			o.placeholder = _('no: as the settings say');
+			o.value('lowest-latency', _('the one with the shortest round trip'));
+			uci.sections('cpe-mcp', 'wan').forEach(function(wan) {
+				o.value('single:' + wan['.name'], _('only %s, also when it fails').format(wan['.name']));
+			});
+		} ];
+
 	if (option.choices && option.many)
 		return [ form.MultiValue, function(o) { choices(o, type, name, option) } ];
 

@@ -56,7 +56,8 @@ const SECTIONS = [
 			key: _('Key')
 		},
 		advanced: {
-			foreign: _('Another make')
+			foreign: _('Another make'),
+			service_class: _('Only for')
 		},
 		columns: [ 'enabled', 'address', 'port', 'subscriber' ]
 	},
@@ -164,6 +165,8 @@ const SECTIONS = [
 			mac: _('LAN hardware addresses'),
 			proto: _('Protocols'),
 			dscp: _('DSCP'),
+			concentrator: _('Concentrator'),
+			scheme: _('One WAN only'),
 			fallback: _('Without a concentrator')
 		},
 		columns: [ 'enabled', 'name', 'action' ]
