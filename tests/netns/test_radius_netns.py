@@ -17,6 +17,8 @@ import pytest
 from cpe_mcp.aaa.radius import RadiusAnswer, RadiusClient
 from cpe_mcp.lab.freeradius import PROGRAM, RadiusUser, write_config
 from cpe_mcp.lab.namespaces import create, enter, ip_batch, remove
+from cpe_mcp.settings.router import RadiusSettings
+from cpe_mcp.upstream.authenticator import Authenticator
 
 pytestmark = [
     pytest.mark.netns,
@@ -32,12 +34,14 @@ CONCENTRATORS = ((("192.0.2.1", "2001:db8::1"), 5124), (("198.51.100.1",), 0))
 STRANGE_PASSWORD = "100% \"quoted\" 'pass' \\ ${word} %{User-Name}"
 USERS = (
     RadiusUser("alice", "wonderland", session_timeout_s=900, concentrators=CONCENTRATORS, user="line-0815"),
+    RadiusUser("dora", "explorer", down_mbit=300, up_mbit=40, scheme="single:lte"),
     RadiusUser("carol", STRANGE_PASSWORD),
     RadiusUser("bob", "builder", accept=False, message="no contract for this line"),
 )
 ADDRESS_USERS = (
     RadiusUser("192.0.2.7", "ask", user="alice", session_timeout_s=60),
     RadiusUser("2001:db8::7", "ask", user="alice"),
+    RadiusUser("192.0.2.8", "ask", user="dora", down_mbit=4_000_000_000, up_mbit=1),
     RadiusUser("192.0.2.66", "ask", accept=False, message="not our customer"),
 )
 
@@ -117,6 +121,42 @@ def test_accept_with_concentrators_and_session_timeout(server: str, host: str) -
     name = f"[{host}]:{PORT}" if ":" in host else f"{host}:{PORT}"
     assert answer == RadiusAnswer("accept", "", CONCENTRATORS, 900.0, name, "line-0815")
     assert radius.counters == {"requests": 1, "answers": 1}
+
+
+@pytest.mark.requirement("5.6.2-a")
+def test_scheme_and_caps(server: str) -> None:
+    radius = client()
+    answer = authenticate(server, radius, "dora", "explorer")
+    assert (answer.verdict, answer.scheme, answer.down_mbit, answer.up_mbit) == ("accept", "single:lte", 300, 40)
+    answer = ask(server, lambda: radius.authorize_address("192.0.2.8", password="ask"))
+    assert (answer.user, answer.scheme, answer.down_mbit, answer.up_mbit) == ("dora", "", 4_000_000_000, 1)
+
+
+@pytest.mark.requirement("5.6.2-a")
+def test_the_authenticator_tells_the_scheme_of_the_accept_in_force(server: str) -> None:
+    async def scenario() -> list[str]:
+        schemes = []
+        for username, password in (("dora", "explorer"), ("alice", "wonderland")):
+            settings = RadiusSettings(
+                enabled=True,
+                server=("127.0.0.1",),
+                secret=SECRET,
+                username=username,
+                password=password,
+                enterprise=ENTERPRISE,
+            )
+            authenticator = Authenticator(settings, addresses=list, on_change=lambda: None)
+            schemes.append(authenticator.scheme)
+            authenticator.start()
+            async with asyncio.timeout(5):
+                while authenticator.accept is None:
+                    await asyncio.sleep(0.01)
+            schemes.append(authenticator.scheme)
+            await authenticator.stop()
+        return schemes
+
+    with enter(server):
+        assert asyncio.run(scenario()) == ["", "single:lte", "", ""]
 
 
 def test_a_password_of_any_characters(server: str) -> None:

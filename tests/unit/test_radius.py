@@ -18,9 +18,12 @@ from pyrad.packet import AccessAccept, AccessChallenge, AccessReject, AuthPacket
 
 from cpe_mcp.aaa.attributes import (
     AttributeValueError,
+    Terms,
     pull_address,
     pull_concentrator,
     pull_concentrators,
+    pull_scheme,
+    pull_terms,
     push_concentrator,
 )
 from cpe_mcp.aaa.dictionary import dictionary_text, vendor_dictionary_text
@@ -71,6 +74,38 @@ class TestAttributes:
         concentrators, errors = pull_concentrators([VECTOR, b"\0\0\7"], [bytes((192, 0, 2, 9))], [bytes(3)])
         assert concentrators == [VECTOR_TEXT, (("192.0.2.9",), 0)]
         assert [error.split(":")[0] for error in errors] == ["CPE-MCP-Concentrator", "CPE-MCP-Concentrator-IPv6"]
+
+    @pytest.mark.requirement("5.6.2-a")
+    def test_caps_and_scheme(self) -> None:
+        terms, errors = pull_terms([bytes((0, 0, 1, 44))], [bytes(4)], [b"single:lte"])
+        assert (terms, errors) == (Terms(300, 0, "single:lte"), [])
+        assert pull_terms([], [], []) == (Terms(0, 0, ""), [])
+
+    @pytest.mark.parametrize("size", [0, 1, 3, 5])
+    def test_a_cap_of_another_size_is_refused_by_name(self, size: int) -> None:
+        terms, errors = pull_terms([bytes(size)], [bytes((0, 0, 0, 7))], [])
+        assert (terms, errors) == (Terms(0, 7), [f"CPE-MCP-Down-Mbit: {size} octets, not 4"])
+
+    @pytest.mark.requirement("5.6.2-a")
+    @pytest.mark.parametrize(
+        "scheme", ["adaptive", "aggregate", "primary-backup", "overflow", "lowest-latency", "single:x"]
+    )
+    def test_every_scheme(self, scheme: str) -> None:
+        assert pull_scheme(scheme.encode()) == scheme
+
+    @pytest.mark.parametrize("value", [b"", b"single", b"single:", b"Adaptive", b"overflow:lte", b"\xff\n", b"x" * 253])
+    def test_an_unknown_scheme_spoils_only_itself(self, value: bytes) -> None:
+        terms, (error,) = pull_terms([bytes((0, 0, 0, 9))], [], [value])
+        assert terms == Terms(9, 0, "")
+        assert error.startswith("CPE-MCP-Scheme: '")
+        assert "is none of adaptive, aggregate, primary-backup, overflow, lowest-latency, single:WAN" in error
+        assert error.isprintable()
+        assert len(error) < 200
+
+    @given(st.binary(max_size=250))
+    def test_garbage_gives_a_scheme_or_the_error(self, value: bytes) -> None:
+        with contextlib.suppress(AttributeValueError):
+            assert pull_scheme(value).encode() == value
 
     def test_the_enterprise_number_is_a_setting(self) -> None:
         dictionary = Dictionary(io.StringIO(dictionary_text(4711)))
@@ -295,6 +330,22 @@ class TestAnswers:
         asyncio.run(scenario())
         assert "Session-Timeout: 3 octets, not 4" in caplog.text
         assert "family 7" in caplog.text
+
+    def test_caps_and_scheme_of_an_accept(self, caplog: pytest.LogCaptureFixture) -> None:
+        def handler(data: bytes, addr: Any, server: FakeServer) -> None:
+            reply = parse(data).CreateReply()
+            reply["CPE-MCP-Down-Mbit"] = 300
+            reply["CPE-MCP-Up-Mbit"] = 40
+            reply["CPE-MCP-Scheme"] = ["overflow", "fastest"]
+            server.send(reply.ReplyPacket(), addr)
+
+        async def scenario() -> None:
+            async with serving(handler) as server:
+                answer = await ask(client(server.port))
+            assert (answer.verdict, answer.down_mbit, answer.up_mbit, answer.scheme) == ("accept", 300, 40, "overflow")
+
+        asyncio.run(scenario())
+        assert "left out of its Accept: CPE-MCP-Scheme: 'fastest' is none of" in caplog.text
 
     def test_another_enterprises_attributes_say_nothing(self) -> None:
         def handler(data: bytes, addr: Any, server: FakeServer) -> None:

@@ -26,3 +26,9 @@ class RadiusAnswer(NamedTuple):
     """The server that answered."""
     user: str = ""
     """User-Name in the answer: what AAA calls this subscriber; "" when it does not say."""
+    down_mbit: int = 0
+    """Cap of all the subscriber's connections together, towards the subscriber; 0: none."""
+    up_mbit: int = 0
+    """The same from the subscriber."""
+    scheme: str = ""
+    """Distribution scheme that the router is to use, one that :func:`cpe_mcp.paths.scheme.split_scheme` knows; "": its own."""

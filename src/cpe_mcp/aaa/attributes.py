@@ -1,4 +1,4 @@
-"""What our vendor-specific RADIUS attributes say: octets to concentrators and back.
+"""What our vendor-specific RADIUS attributes say: octets to concentrators and back, caps, the scheme.
 
 No attribute was ever assigned for this; the enterprise number is a setting (design D12). One octets attribute per
 concentrator and not a TLV with sub-attributes: RADIUS libraries merge several TLVs of one type into one when they
@@ -8,7 +8,11 @@ decode, and which address belongs to which concentrator would be lost. Packets a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any, NamedTuple
+
+from cpe_mcp.paths.scheme import split_scheme
 
 Concentrator = tuple[tuple[str, ...], int]
 """Addresses of one concentrator, best first, and its port; port 0 means the service port of the settings."""
@@ -16,11 +20,26 @@ Concentrator = tuple[tuple[str, ...], int]
 CONCENTRATOR_IPV4 = 1
 CONCENTRATOR_IPV6 = 2
 CONCENTRATOR = 3
+DOWN_MBIT = 4
+UP_MBIT = 5
+SCHEME = 6
 """Vendor types, as in the dictionary file."""
 
 _MAX_OCTETS = 247
 """What one vendor-specific attribute can hold (RFC 2865 section 5.26)."""
+_INTEGER_OCTETS = 4
+"""RFC 2865 section 5."""
+_SHOWN_CHARS = 40
+"""Of a value that is wrong: it goes to a log line."""
 _ADDRESS_OCTETS = {4: 4, 6: 16}
+
+
+class Terms(NamedTuple):
+    """What an Accept says of how this subscriber is served; see :class:`cpe_mcp.aaa.answer.RadiusAnswer`."""
+
+    down_mbit: int = 0
+    up_mbit: int = 0
+    scheme: str = ""
 
 
 class AttributeValueError(ValueError):
@@ -80,6 +99,41 @@ def pull_concentrators(
             except AttributeValueError as error:
                 errors.append(str(error))
     return list(dict.fromkeys(found)), errors
+
+
+def pull_mbit(name: str, value: bytes) -> int:
+    """The cap in a CPE-MCP-Down-Mbit or -Up-Mbit attribute, 0: none. Raises AttributeValueError."""
+    if len(value) != _INTEGER_OCTETS:
+        raise AttributeValueError(f"{name}: {len(value)} octets, not {_INTEGER_OCTETS}")
+    return int.from_bytes(value, "big")
+
+
+def pull_scheme(value: bytes) -> str:
+    """The scheme in a CPE-MCP-Scheme attribute; whether there is such a WAN is not known here. Raises AttributeValueError."""
+    text = value.decode(errors="replace")
+    try:
+        split_scheme(text)
+    except ValueError as error:
+        shown = "".join(c if c.isprintable() else " " for c in text)[:_SHOWN_CHARS]
+        raise AttributeValueError(f"CPE-MCP-Scheme: {str(error).replace(repr(text), repr(shown))}") from None
+    return text
+
+
+def pull_terms(down: Sequence[bytes], up: Sequence[bytes], scheme: Sequence[bytes]) -> tuple[Terms, list[str]]:
+    """The terms of one Accept, and why each attribute that is malformed was left out. The last one of a kind counts."""
+    found: dict[str, Any] = {}
+    errors = []
+    for field, values, pull in (
+        ("down_mbit", down, partial(pull_mbit, "CPE-MCP-Down-Mbit")),
+        ("up_mbit", up, partial(pull_mbit, "CPE-MCP-Up-Mbit")),
+        ("scheme", scheme, pull_scheme),
+    ):
+        for value in values:
+            try:
+                found[field] = pull(value)
+            except AttributeValueError as error:
+                errors.append(str(error))
+    return Terms(**found), errors
 
 
 def _text(octets: bytes) -> str:

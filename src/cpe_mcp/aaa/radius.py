@@ -23,7 +23,16 @@ from pyrad.dictionary import Dictionary
 from pyrad.packet import AccessAccept, AccessChallenge, AccessReject, AuthPacket, Packet, PacketError
 
 from cpe_mcp.aaa.answer import ACCEPT, REJECT, TIMEOUT, RadiusAnswer
-from cpe_mcp.aaa.attributes import CONCENTRATOR, CONCENTRATOR_IPV4, CONCENTRATOR_IPV6, pull_concentrators
+from cpe_mcp.aaa.attributes import (
+    CONCENTRATOR,
+    CONCENTRATOR_IPV4,
+    CONCENTRATOR_IPV6,
+    DOWN_MBIT,
+    SCHEME,
+    UP_MBIT,
+    pull_concentrators,
+    pull_terms,
+)
 from cpe_mcp.aaa.dictionary import dictionary_text
 
 __all__ = ["RadiusAnswer", "RadiusClient", "RadiusError"]
@@ -213,10 +222,16 @@ class RadiusClient:
                 timeout_s = float(int.from_bytes(value, "big"))
             else:
                 errors.append(f"Session-Timeout: {len(value)} octets, not 4")
+        terms, wrong = pull_terms(
+            reply.get((self._enterprise, DOWN_MBIT), []),
+            reply.get((self._enterprise, UP_MBIT), []),
+            reply.get((self._enterprise, SCHEME), []),
+        )
+        errors += wrong
         for error in errors:
             log.warning("RADIUS server %s: left out of its Accept: %s", server.name, error)
         user = _text(b"".join(reply.get(_USER_NAME, [])[:1]))
-        return RadiusAnswer(ACCEPT, message, tuple(concentrators), timeout_s, server.name, user)
+        return RadiusAnswer(ACCEPT, message, tuple(concentrators), timeout_s, server.name, user, *terms)
 
 
 class _Server:

@@ -36,6 +36,9 @@ class RadiusUser(NamedTuple):
     """(addresses, port or 0) of each, one CPE-MCP-Concentrator attribute each."""
     user: str = ""
     """User-Name in the Accept: whose source address this is."""
+    down_mbit: int = 0
+    up_mbit: int = 0
+    scheme: str = ""
 
 
 def write_config(
@@ -79,6 +82,11 @@ def _user(user: RadiusUser) -> str:
             reply.append(f"User-Name = {_quoted(user.user)}")
         if user.session_timeout_s is not None:
             reply.append(f"Session-Timeout = {user.session_timeout_s}")
+        for name, mbit in (("Down", user.down_mbit), ("Up", user.up_mbit)):
+            if mbit:
+                reply.append(f"CPE-MCP-{name}-Mbit = {mbit}")
+        if user.scheme:
+            reply.append(f"CPE-MCP-Scheme = {_quoted(user.scheme)}")
         for concentrator in user.concentrators:
             reply.append(f"CPE-MCP-Concentrator += 0x{push_concentrator(concentrator).hex()}")
     return f"{_quoted(user.name)} {check}\n" + ",\n".join(f"\t{line}" for line in reply) + "\n"

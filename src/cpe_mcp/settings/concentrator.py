@@ -115,6 +115,22 @@ class SubscriberSettings:
     address: tuple[str, ...] = option(
         "prefix", (), "Source prefixes that are this subscriber's, on customer-facing listeners.", many=True
     )
+    down_mbit: float = option(
+        "number",
+        0.0,
+        "Most that all the subscriber's connections together get, towards the subscriber; 0: no cap.",
+        low=0,
+        high=1000000,
+        unit="Mbit/s",
+    )
+    up_mbit: float = option(
+        "number",
+        0.0,
+        "The same, from the subscriber; 0: no cap.",
+        low=0,
+        high=1000000,
+        unit="Mbit/s",
+    )
 
 
 @dataclass(frozen=True, slots=True)

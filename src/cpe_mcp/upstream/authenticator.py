@@ -73,6 +73,12 @@ class Authenticator:
         return self._session.accept if self._session is not None else None
 
     @property
+    def scheme(self) -> str:
+        """The distribution scheme that the Accept in force orders; "": that of the settings."""
+        accept = self.accept
+        return accept.scheme if accept is not None else ""
+
+    @property
     def until(self) -> float | None:
         """When the Accept in force runs out; None: it does not, or there is none."""
         return self._session.until if self._session is not None else None
