@@ -126,6 +126,10 @@ def test_why_on_a_real_routing_table(router: Router) -> None:
         return reply["action"], {row["reason"] for row in reply["reasons"]}
 
     assert reasons("203.0.113.1") == ("proxy", {"proxied"})
+    until(4, "no warm connection", lambda: question(router, "why", dest="203.0.113.1")["warm"])
+    reply = question(router, "why", dest="203.0.113.1")
+    assert (reply["wan"], reply["wan_reason"], reply["scheme"]) == ("one", "first-preference", "adaptive")
+    assert (reply["concentrator"], reply["concentrator_reason"]) == ("mine", "concentrator-only")
     assert reasons("10.2.0.77") == ("direct", {"wan-network"}), "the modem's page"
     assert reasons("192.168.9.2") == ("direct", {"other-way"}), "the LAN"
     assert reasons("10.1.0.1")[0] == "direct", "the router itself"

@@ -176,6 +176,31 @@ def test_why_proxied() -> None:
     answer = explain(ipaddress.ip_address("8.8.8.8"), 443, "192.168.1.2", FACTS)
     assert (answer["action"], answer["concentrator"], answer["wan"]) == ("proxy", "mine", "dsl")
     assert answer["reasons"] == [{"reason": "proxied", "text": "carried over Multipath TCP"}]
+    assert (answer["scheme"], answer["wan_reason"]) == ("adaptive", "first-only")
+    assert (answer["concentrator_reason"], answer["warm"]) == ("concentrator-only", False)
+
+
+@pytest.mark.requirement("Y-6")
+def test_why_tells_whether_a_warm_connection_is_ready() -> None:
+    six = MINE[0]._replace(name="six", reaches_ipv6=True)
+    snapshot = READY._replace(concentrators=(*MINE, six), scheme="overflow", scheme_reason=Reason.SCHEME_ROOM)
+    facts = FACTS._replace(snapshot=snapshot, takes=(True, True), warm=2, known=("mine", "six"))
+    answer = explain(ipaddress.ip_address("8.8.8.8"), 443, "", facts)
+    assert (answer["concentrator"], answer["concentrator_reason"], answer["warm"]) == (
+        "mine",
+        "concentrator-first",
+        True,
+    )
+    assert (answer["scheme"], answer["scheme_reason"]) == ("overflow", "scheme-room")
+    answer = explain(ipaddress.ip_address("2606:4700::1"), 443, "", facts)
+    assert (answer["concentrator"], answer["concentrator_reason"]) == ("six", "concentrator-next")
+    assert answer["warm"] is False, "the pool is that of the first one"
+    direct = explain(ipaddress.ip_address("10.0.0.1"), 443, "", facts)
+    assert {name: direct[name] for name in ("scheme", "wan_text", "warm")} == {
+        "scheme": "",
+        "wan_text": "",
+        "warm": False,
+    }
 
 
 @pytest.mark.requirement("Y-6")

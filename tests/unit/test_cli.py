@@ -67,6 +67,11 @@ WHY = {
     "action": "proxy",
     "concentrator": "mine",
     "wan": "dsl",
+    "concentrator_text": "no other is known",
+    "wan_text": "its preference is the best",
+    "scheme": "adaptive",
+    "scheme_text": "the best WAN has room",
+    "warm": True,
     "rule": {"name": "", "section": "", "action": ""},
     "reasons": [{"reason": "proxied", "text": "carried"}],
 }
@@ -179,6 +184,13 @@ def test_why(tmp_path: Path, capsys: pytest.CaptureFixture[str], action: str, co
     shown = capsys.readouterr().out
     assert "192.0.2.80:443: proxy by mine, first over dsl" in shown
     assert f"[2001:db8::80]:443: {action}" in shown
+    chosen = (
+        "concentrator mine: no other",
+        "wan dsl: its preference",
+        "scheme adaptive: the best",
+        "a warm connection",
+    )
+    assert all(f"  {words}" in shown for words in chosen)
     assert shown.count("rule") == len(["rule video", "rule[1]"])
     assert "  rule video (rule[1]): proxy" in shown
 

@@ -165,6 +165,11 @@ def why(ask: Ask, arguments: argparse.Namespace) -> tuple[Any, str, int]:
         target = endpoint(answer["destination"], answer["port"])
         over = f" by {answer['concentrator']}, first over {answer['wan']}" if answer["action"] == "proxy" else ""
         lines.append(f"{target}: {answer['action']}{over}")
+        if answer["action"] == "proxy":
+            lines += [
+                f"  {what} {answer[what]}: {answer[f'{what}_text']}" for what in ("concentrator", "wan", "scheme")
+            ]
+            lines.append("  a warm connection is ready for it" if answer["warm"] else "  it opens a new connection")
         if answer["rule"]["section"]:
             lines.append(f"  rule {answer['rule']['name']} ({answer['rule']['section']}): {answer['rule']['action']}")
         lines += [f"  {reason['reason']}: {reason['text']}" for reason in answer["reasons"]]

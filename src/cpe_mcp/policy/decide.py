@@ -63,7 +63,7 @@ def decide(
     if not chosen.wans:
         return _otherwise(snapshot, flow_class, (chosen.scheme_reason if snapshot.wans else Reason.NO_WAN,))
     in_the_way: tuple[str, ...] = ()
-    if flow_class.concentrator and not any(_is_chosen(row, flow_class) for row in snapshot.concentrators):
+    if flow_class.concentrator and not any(is_chosen(row, flow_class) for row in snapshot.concentrators):
         in_the_way += (Reason.CHOICE_UNUSABLE,)
     for concentrator in concentrators_of(snapshot, flow_class):
         if family == 6 and not concentrator.reaches_ipv6:
@@ -96,9 +96,9 @@ def wans_of(snapshot: Snapshot, flow_class: ClassView = ORDINARY) -> Wans:
 def concentrators_of(snapshot: Snapshot, flow_class: ClassView = ORDINARY) -> Iterator[ConcentratorView]:
     """In the order in which a flow of this class asks them: the chosen ones, then those that serve everybody."""
     if flow_class.concentrator:
-        yield from (row for row in snapshot.concentrators if _is_chosen(row, flow_class))
+        yield from (row for row in snapshot.concentrators if is_chosen(row, flow_class))
     for row in snapshot.concentrators:
-        if not row.service_class and not (flow_class.concentrator and _is_chosen(row, flow_class)):
+        if not row.service_class and not (flow_class.concentrator and is_chosen(row, flow_class)):
             yield row
 
 
@@ -112,7 +112,8 @@ def is_common(concentrator: ConcentratorView, wan: WanView) -> bool:
     return any(wan.address6 if ":" in address else wan.address4 for address in concentrator.addresses)
 
 
-def _is_chosen(concentrator: ConcentratorView, flow_class: ClassView) -> bool:
+def is_chosen(concentrator: ConcentratorView, flow_class: ClassView) -> bool:
+    """Whether the class asks for this one, by its name or its service class."""
     return flow_class.concentrator == concentrator.name or flow_class.concentrator in concentrator.service_class
 
 

@@ -67,6 +67,18 @@ class Reason:
     WAN_NO_ROUTE = "wan-no-route"
     WAN_SILENT = "wan-silent"
     WAN_HELD_DOWN = "wan-held-down"
+    # why a new connection begins on this WAN, and goes to this concentrator
+    FIRST_ONLY = "first-only"
+    FIRST_ROLE = "first-role"
+    FIRST_UNMETERED = "first-unmetered"
+    FIRST_PREFERENCE = "first-preference"
+    FIRST_LATENCY = "first-latency"
+    FIRST_SCHEME = "first-scheme"
+    FIRST_FAMILY = "first-family"
+    CONCENTRATOR_ONLY = "concentrator-only"
+    CONCENTRATOR_FIRST = "concentrator-first"
+    CONCENTRATOR_NEXT = "concentrator-next"
+    CONCENTRATOR_RULE = "concentrator-rule"
     # whether MPTCP gets through a WAN
     MPTCP_WORKS = "mptcp-works"
     MPTCP_UNKNOWN = "mptcp-unknown"
@@ -162,6 +174,17 @@ TEXTS: dict[str, str] = {
     Reason.WAN_NO_ROUTE: "the WAN has no default route",
     Reason.WAN_SILENT: "the link is up but nothing comes back over it",
     Reason.WAN_HELD_DOWN: "it answers again and is watched for a moment before it is used",
+    Reason.FIRST_ONLY: "no other WAN may begin connections now",
+    Reason.FIRST_ROLE: "the others are only for backup",
+    Reason.FIRST_UNMETERED: "the others are metered",
+    Reason.FIRST_PREFERENCE: "its preference is the best",
+    Reason.FIRST_LATENCY: "its round trip is the shortest, or was and is still about that",
+    Reason.FIRST_SCHEME: "the scheme puts it first",
+    Reason.FIRST_FAMILY: "the WANs before it have no address of the concentrator's family",
+    Reason.CONCENTRATOR_ONLY: "no other is known",
+    Reason.CONCENTRATOR_FIRST: "it is the first of the list",
+    Reason.CONCENTRATOR_NEXT: "those before it in the list cannot serve this connection now",
+    Reason.CONCENTRATOR_RULE: "a rule asks for it",
     Reason.MPTCP_WORKS: "Multipath TCP gets through",
     Reason.MPTCP_UNKNOWN: "nothing has shown yet whether Multipath TCP gets through",
     Reason.ACCESS_STRIPS: "this access network removes Multipath TCP; over another WAN it gets through",

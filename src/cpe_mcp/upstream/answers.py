@@ -22,6 +22,7 @@ from cpe_mcp.upstream.control import Control
 from cpe_mcp.upstream.history import INTERVAL_S, History
 
 if TYPE_CHECKING:
+    from cpe_mcp.policy.first import Standing
     from cpe_mcp.upstream.speedtest import SpeedTest
     from cpe_mcp.upstream.why import Facts
 
@@ -267,6 +268,19 @@ class Answers:
             rules=compile_rules(control.settings.rules) if control.settings.general.enabled else (),
             names=(name.lower().rstrip("."),) if name and control.paths.names_work() else (),
             mac=hardware_address(client) if client else "",
+            order=self._standings(),
+            known=tuple(candidate.name for candidate in control.candidates.candidates(control.now)),
+            warm=_sum([worker.counters for worker in control.workers], "pool_ready"),
+        )
+
+    def _standings(self) -> tuple[Standing, ...]:
+        from cpe_mcp.policy.first import Standing
+
+        settings = {wan.name: wan for wan in self._control.settings.wans}
+        return tuple(
+            Standing(view.name, wan.role == "backup", wan.metered, wan.preference)
+            for view in self._control.snapshot.wans
+            if (wan := settings.get(view.name)) is not None
         )
 
     async def _stages(self) -> list[dict[str, Any]]:

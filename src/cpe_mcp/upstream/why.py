@@ -10,8 +10,9 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from cpe_mcp.paths.snapshot import Snapshot
-from cpe_mcp.policy.decide import BLOCK, DIRECT, PROXY, decide
+from cpe_mcp.paths.snapshot import ClassView, Snapshot
+from cpe_mcp.policy.decide import BLOCK, DIRECT, PROXY, Decision, decide, is_chosen
+from cpe_mcp.policy.first import Standing, why_concentrator, why_wan
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.policy.rules import REASONS, Packet, Rule, class_of, first_match
 
@@ -42,12 +43,19 @@ class Facts(NamedTuple):
     """Names that the destination was looked up by, where rules can see them."""
     mac: str = ""
     """The client's hardware address, "" where it is not known."""
+    order: tuple[Standing, ...] = ()
+    """The WANs that may begin connections, best first."""
+    known: tuple[str, ...] = ()
+    """Names of all concentrators that are known, best first."""
+    warm: int = 0
+    """Warm connections that are ready."""
 
 
 def explain(address: Address, port: int, client: str, facts: Facts) -> dict[str, Any]:
-    """``{"destination", "port", "client", "family", "action", "rule": {"name", "section", "action"}, "concentrator", "wan",
-    "scheme", "scheme_reason", "scheme_text", "reasons": [{"reason", "text"}]}``; the texts of "rule" are "" where no
-    rule matches.
+    """``{"destination", "port", "client", "family", "action", "rule": {"name", "section", "action"}, "concentrator",
+    "concentrator_reason", "concentrator_text", "wan", "wan_reason", "wan_text", "scheme", "scheme_reason", "scheme_text",
+    "warm", "reasons": [{"reason", "text"}]}``; the texts of "rule" are "" where no rule matches, those of what is not chosen
+    are "" where the connection is not proxied. ``warm``: it would be carried by a warm connection.
 
     ``client`` is the LAN client's address, "" for any.
     """
@@ -79,12 +87,43 @@ def explain(address: Address, port: int, client: str, facts: Facts) -> dict[str,
             "section": rule.section if rule is not None else "",
             "action": rule.action if rule is not None else "",
         },
-        "concentrator": decision.concentrator.name if proxied and decision.concentrator else "",
-        "wan": decision.wan.name if proxied and decision.wan else "",
-        "scheme": decision.scheme if proxied else "",
-        "scheme_reason": decision.scheme_reason if proxied else "",
-        "scheme_text": TEXTS.get(decision.scheme_reason, "") if proxied else "",
+        **(_choice(decision, facts, class_of(rule)) if proxied else NO_CHOICE),
         "reasons": [{"reason": reason, "text": TEXTS.get(reason, reason)} for reason in dict.fromkeys(reasons)],
+    }
+
+
+NO_CHOICE = {
+    **dict.fromkeys(("concentrator", "concentrator_reason", "concentrator_text"), ""),
+    **dict.fromkeys(("wan", "wan_reason", "wan_text", "scheme", "scheme_reason", "scheme_text"), ""),
+    "warm": False,
+}
+"""Of a connection that is not proxied."""
+
+
+def _choice(decision: Decision, facts: Facts, flow_class: ClassView) -> dict[str, Any]:
+    """Where a proxied connection goes, and why there."""
+    assert decision.concentrator is not None
+    assert decision.wan is not None
+    concentrator, wan = decision.concentrator.name, decision.wan.name
+    concentrator_reason = why_concentrator(
+        concentrator, facts.known, by_rule=is_chosen(decision.concentrator, flow_class)
+    )
+    wan_reason = why_wan(wan, facts.order, decision.scheme, bound=decision.bound)
+    pool = decide(4, "", 0, facts.snapshot)  # what the workers warm up
+    is_warm = facts.warm > 0 and not decision.bound and pool[1:3] == decision[1:3]
+    return {
+        "concentrator": concentrator,
+        "concentrator_reason": concentrator_reason,
+        "concentrator_text": TEXTS[concentrator_reason],
+        "wan": wan,
+        "wan_reason": wan_reason,
+        "wan_text": TEXTS[wan_reason],
+        "scheme": decision.scheme,
+        "scheme_reason": decision.scheme_reason,
+        "scheme_text": TEXTS.get(decision.scheme_reason, decision.scheme_reason),
+        "warm": facts.warm > 0
+        and not decision.bound
+        and (pool.concentrator, pool.wan) == (decision.concentrator, decision.wan),
     }
 
 
