@@ -121,9 +121,7 @@ def _choice(decision: Decision, facts: Facts, flow_class: ClassView) -> dict[str
         "scheme": decision.scheme,
         "scheme_reason": decision.scheme_reason,
         "scheme_text": TEXTS.get(decision.scheme_reason, decision.scheme_reason),
-        "warm": facts.warm > 0
-        and not decision.bound
-        and (pool.concentrator, pool.wan) == (decision.concentrator, decision.wan),
+        "warm": is_warm,
     }
 
 
