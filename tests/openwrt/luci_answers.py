@@ -29,7 +29,7 @@ def status() -> dict[str, Any]:
             wan("dsl", "eth1", rtt_ms=18.4, down_mbit=47.31, up_mbit=2.2, capacity_down_mbit=49.8, capacity_up_mbit=9.6,
                 address4="192.0.2.2", address6="2001:db8:1::2", bytes_down=18_310_000_000, bytes_up=912_000_000),
             wan("lte", "wwan0", rtt_ms=43.0, down_mbit=21.9, up_mbit=0.8, capacity_down_mbit=38.2, capacity_up_mbit=18.0,
-                address4="198.51.100.2", backup=True, bytes_down=2_450_000_000, bytes_up=130_000_000),
+                address4="198.51.100.2", backup=True, place="backup", bytes_down=2_450_000_000, bytes_up=130_000_000),
         ],
         "concentrators": [
             {"name": "home", "addresses": ["203.0.113.5"], "port": 5124, "source": "static", "interface": "",
@@ -42,6 +42,8 @@ def status() -> dict[str, Any]:
         "live": 3,
         "workers": [{"index": 0, "pid": 4711, "counters": {}}],
         "totals": {},
+        "fallbacks": {},
+        "handshakes": {},
         "scheme": {"name": "adaptive", "reason": "scheme-room", "text": "the best WAN has room, so the others wait"},
     }  # fmt: skip
 
@@ -51,7 +53,8 @@ def wan(name: str, device: str, **others: Any) -> dict[str, Any]:
     row = {
         "name": name, "device": device, "state": "up", "reason": "wan-up", "detail": "", "since_s": 7000.0, "rtt_ms": 0.0,
         "down_mbit": 0.0, "up_mbit": 0.0, "capacity_down_mbit": 0.0, "capacity_up_mbit": 0.0, "backup": False,
-        "place": "carrying", "metered": False,
+        "place": "carrying", "metered": False, "subflows": 8,
+        "mptcp": {"state": "works", "reason": "mptcp-works", "text": "Multipath TCP gets through", "evidence": []},
         "address4": "", "address6": "", "usable": True, "text": "up", "bytes_up": 0, "bytes_down": 0,
     }  # fmt: skip
     return row | others
@@ -82,12 +85,14 @@ def flow(**others: Any) -> dict[str, Any]:
         "id": "0:7", "started": time.time() - 42, "client": "192.168.1.20", "client_port": 50412, "server": "203.0.113.80",
         "server_port": 443, "family": 4, "concentrator": "home", "wan": "dsl", "action": "proxy", "reason": "pooled",
         "pooled": True, "first_byte_ms": 38.0, "bytes_up": 1_200_000, "bytes_down": 184_000_000, "duration_s": 42.0,
-        "end": "", "mptcp": True, "fallback": "", "bytes_by_wan": {},
+        "end": "", "mptcp": True, "fallback": "", "bytes_by_wan": {}, "down_mbit": 35.1, "up_mbit": 0.2,
+        "verdict": "wan-full", "verdict_wans": ["dsl"], "verdict_text": "dsl: it is full",
+        "scheme": "adaptive", "scheme_reason": "scheme-joined",
         "subflows": [
             {"wan": "dsl", "local": "192.0.2.2:41000", "remote": "203.0.113.5:5124", "backup": False, "rtt_ms": 18.4,
-             "bytes_down": 120_000_000, "bytes_up": 1_000_000, "retransmits": 3},
+             "cwnd": 10, "down_mbit": 23.0, "up_mbit": 0.1, "bytes_down": 120_000_000, "bytes_up": 1_000_000, "retransmits": 3},
             {"wan": "lte", "local": "198.51.100.2:41002", "remote": "203.0.113.5:5124", "backup": False, "rtt_ms": 43.0,
-             "bytes_down": 64_000_000, "bytes_up": 200_000, "retransmits": 0},
+             "cwnd": 12, "down_mbit": 12.1, "up_mbit": 0.1, "bytes_down": 64_000_000, "bytes_up": 200_000, "retransmits": 0},
         ],
     }  # fmt: skip
     return row | others
@@ -103,8 +108,8 @@ def flows(args: dict[str, Any]) -> dict[str, Any]:
         flow(),
         flow(id="0:8", server="2001:db8:50::80", family=6, client="192.168.1.31", action="direct", reason="no-ipv6",
              concentrator="", subflows=[], bytes_down=2_100_000, started=time.time() - 300, duration_s=300.0, wan=""),
-        flow(id="0:9", server="198.51.100.99", client="192.168.1.22", bytes_down=900, bytes_up=400, domain=HOSTILE,
-             subflows=[], started=time.time() - 2, duration_s=2.0, wan="lte"),
+        flow(id="0:9", server="198.51.100.99", client="192.168.1.22", bytes_down=900, bytes_up=400,
+             verdict="from-the-future", verdict_text=HOSTILE, subflows=[], started=time.time() - 2, duration_s=2.0, wan="lte"),
     ]  # fmt: skip
     wanted = str(args.get("filter", "")).lower()
     shown = [row for row in rows if wanted in f"{row['client']} {row['server']} {row['wan']} {row['action']}".lower()]
@@ -115,7 +120,7 @@ def records(_: dict[str, Any]) -> dict[str, Any]:
     """One large download over both lines, one small one, one upload over one line."""
     return {
         "flows": [
-            flow(id="0:3", domain="example.com", bytes_down=272_000_000, duration_s=31.0, end="closed", subflows=[],
+            flow(id="0:3", bytes_down=272_000_000, duration_s=31.0, end="closed", subflows=[],
                  bytes_by_wan={"dsl": {"down": 171_400_000, "up": 1}, "lte": {"down": 100_600_000, "up": 1}}),
             flow(id="0:2", bytes_down=4000, end="closed", started=time.time() - 100),
             flow(id="0:1", bytes_down=1000, bytes_up=64_000_000, end="closed", started=time.time() - 200,
@@ -149,9 +154,13 @@ def why(args: dict[str, Any]) -> dict[str, Any]:
     answer = {
         "destination": "203.0.113.80", "port": args.get("port", 443), "client": "", "family": 4, "action": "proxy",
         "concentrator": "home", "wan": "dsl", "rule": {"name": "", "section": "", "action": ""},
+        "concentrator_reason": "concentrator-only", "concentrator_text": "no other is known", "warm": True,
+        "wan_reason": "first-preference", "wan_text": "its preference is the best", "scheme": "adaptive",
+        "scheme_reason": "scheme-room", "scheme_text": "the best WAN has room, so the others wait",
         "reasons": [{"reason": "proxied", "text": "carried over Multipath TCP"}],
     }  # fmt: skip
-    other = answer | {"destination": "2001:db8:50::80", "family": 6, "action": "direct", "wan": "", "concentrator": ""}
+    other = answer | {"destination": "2001:db8:50::80", "family": 6, "action": "direct"}
+    other |= {"wan": "", "concentrator": "", "scheme": "", "warm": False}
     return answer | {"name": args["dest"], "answers": [answer, other]}
 
 

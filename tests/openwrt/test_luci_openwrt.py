@@ -67,14 +67,38 @@ def test_overview_shows_lines_graphs_and_proof(world: LuciWorld) -> None:
     browser.wait_text("dsl", "#cpe-wans")
     wans = browser.text("#cpe-wans")
     assert "18 ms" in wans
-    assert "waits: joins when the other lines are busy" in wans
-    assert "This download (272 MB, example.com) used dsl 63 % and lte 37 %." in browser.text("#cpe-proofs")
+    assert "waits, ready to take over" in wans
+    assert "This download (272 MB, 203.0.113.80) used dsl 63 % and lte 37 %." in browser.text("#cpe-proofs")
     assert "used dsl alone" in browser.text("#cpe-proofs")
     assert browser.count(".cpe-plot polygon") == 4
     assert "home" in browser.text("#cpe-concentrator")
     assert "by key" in browser.text("#cpe-authentication")
     _no_complaints(browser)
     world.shoot("overview-light")
+
+
+@pytest.mark.requirement("X-9")
+@pytest.mark.requirement("Y-8")
+def test_overview_says_which_line_removes_multipath(world: LuciWorld) -> None:
+    status = answers.status()
+    evidence = {
+        "seen": "subflows",
+        "count": 0,
+        "of": 8,
+        "text": "x",
+        "words": {"code": "seen-subflows", "args": [0, 8]},
+    }
+    found = {"state": "removed", "reason": "access-strips", "text": "x", "evidence": [evidence]}
+    status["wans"][1]["mptcp"] = found
+    status["fallbacks"] = {"lte": {"mptcp-stripped": 7}}
+    world.daemon.answers["status"] = status
+    browser = world.open("overview")
+    browser.wait_text("this access network removes Multipath TCP", "[data-wan=lte] [data-mptcp=access-strips]")
+    assert "0 of 8 subflows that are established now" in browser.text("[data-wan=lte]")
+    assert "gets through" in browser.text("[data-wan=dsl]")
+    assert "7 connections over lte were plain TCP" in browser.text("#cpe-package [data-fallback=lte]")
+    _no_complaints(browser)
+    world.shoot("overview-stripped")
 
 
 def test_overview_says_why_something_does_not_work(world: LuciWorld) -> None:
@@ -144,7 +168,10 @@ def test_connections_can_be_seen_filtered_and_ended(world: LuciWorld) -> None:
     assert browser.run("return window.hacked") is None
     browser.click('[data-flow="0:7"] [data-act=details]')
     browser.wait_text("198.51.100.2:41002", "#cpe-flows")
-    browser.wait_text("Why it is as fast as it is", "#cpe-flows")
+    browser.wait_text("What else is known of its lines", "#cpe-flows")
+    assert "dsl" in browser.text('[data-flow="0:7"] [data-verdict=wan-full]')
+    assert "carries about the most" in browser.text('[data-flow="0:7"] [data-verdict=wan-full]')
+    assert "window 12" in browser.text('[data-flow="0:7"] .cpe-subflows')
     assert {"id": "0:7"} in world.daemon.asked("why")
     world.shoot("connections-light")
     browser.click("button[data-sort=down]")
@@ -188,7 +215,14 @@ def test_diagnostics(world: LuciWorld) -> None:
     assert "Next: check that it runs" in browser.text("[data-stage=connect]")
     browser.type("#cpe-dest", "example.com")
     browser.click("#cpe-why")
-    browser.wait_text("203.0.113.80:443 goes over all WANs (concentrator home, first line dsl)", "#cpe-why-answer")
+    browser.wait_text("203.0.113.80:443 goes over all WANs", "#cpe-why-answer")
+    shown = browser.text("#cpe-why-answer")
+    for words in (
+        "concentrator home: no other is known",
+        "first line dsl: its preference is the best",
+        "a warm connection",
+    ):
+        assert words in shown
     assert "[2001:db8:50::80]:443 goes directly" in browser.text("#cpe-why-answer")
     assert world.daemon.asked("why") == [{"dest": "example.com", "port": 443}]
     world.daemon.answers["speedtest"] = lambda args: answers.speed("running")
@@ -349,7 +383,7 @@ def test_a_person_reads_german(world: LuciWorld, tmp_path: Path) -> None:
     world.ubus("uci", "commit", {"config": "luci"})
     try:
         browser = world.open("overview")
-        browser.wait_text("Dieser Download (272 MB, example.com)", "#cpe-proofs")
+        browser.wait_text("Dieser Download (272 MB, 203.0.113.80)", "#cpe-proofs")
         world.shoot("overview-german")
         browser = world.open("diagnostics")
         browser.wait_text("home hat noch keine Verbindung angenommen", "[data-stage=connect]")

@@ -31,7 +31,7 @@ def states(seen: Negotiations, now: float = 100.0, joins: Joins = NO_JOINS) -> d
 def evidence(seen: Negotiations, name: str, joins: Joins = NO_JOINS, **fallbacks: int) -> list[tuple[str, int, int]]:
     given = {name: {reason.replace("_", "-"): count for reason, count in fallbacks.items()}}
     rows: list[dict[str, Any]] = seen.report(100.0, BOTH, joins, given)[name]["evidence"]
-    assert all(str(row["count"]) in row["text"] or row["seen"] == "subflows" for row in rows)
+    assert all(row["words"]["args"][0] == row["count"] and str(row["count"]) in row["text"] for row in rows)
     return [(row["seen"], row["count"], row["of"]) for row in rows]
 
 

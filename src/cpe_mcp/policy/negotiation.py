@@ -91,8 +91,8 @@ class Negotiations:
         return {wan: dict(counts) for wan, counts in self._totals.items()}
 
     def report(self, now: float, wans: Iterable[str], joins: Joins, fallbacks: Mapping[str, Any]) -> dict[str, Any]:
-        """By WAN: ``{"state", "reason", "text", "evidence": [{"seen", "count", "of", "text"}]}``. ``fallbacks``: connections
-        that were carried over plain TCP, by WAN and reason."""
+        """By WAN: ``{"state", "reason", "text", "evidence": [{"seen", "count", "of", "text", "words"}]}``;
+        "words" are for translation. ``fallbacks``: connections that were carried over plain TCP, by WAN and reason."""
         wans = list(wans)
         states = {name: self._state(now, name) for name in wans}
         works = [name for name in wans if states[name] == WORKS]
@@ -120,33 +120,35 @@ class Negotiations:
     def _evidence(self, now: float, name: str, joins: Joins, fallbacks: Mapping[str, int]) -> Iterable[dict[str, Any]]:
         recent = list(self._recent.get(name, ()))
         counts = collections.Counter(recent)
-        for outcome, text in OUTCOMES.items():
+        for outcome in (Reason.MPTCP_STRIPPED, Reason.MPTCP_BLACKHOLE, UNANSWERED, NEGOTIATED):
             if counts[outcome]:
-                yield _seen(outcome, counts[outcome], len(recent), text)
+                yield _seen(outcome, counts[outcome], len(recent))
         if fallbacks.get(Reason.MPTCP_LOST):
-            yield _seen("data", fallbacks[Reason.MPTCP_LOST], 0, "{count} connections fell back later, while they ran")
-        if self._is_missing(now, name):
-            others = sum(self._subflows.values())
-            yield _seen("subflows", 0, others, "none of {of} subflows that are established now is over this WAN")
-            if joins.sent:
-                yield _seen("joins", joins.answered, joins.sent, JOINS_TEXT)
-        elif self._subflows.get(name):
-            yield _seen("subflows", self._subflows[name], sum(self._subflows.values()), SUBFLOWS_TEXT)
+            yield _seen("data", fallbacks[Reason.MPTCP_LOST])
+        is_missing = self._is_missing(now, name)
+        if is_missing or self._subflows.get(name):
+            yield _seen("subflows", self._subflows.get(name, 0), sum(self._subflows.values()))
+        if is_missing and joins.sent:
+            yield _seen("joins", joins.answered, joins.sent)
 
 
-OUTCOMES = {
-    Reason.MPTCP_STRIPPED: "{count} of the last {of} connections that began here got a SYN+ACK without MPTCP",
-    Reason.MPTCP_BLACKHOLE: "{count} of the last {of} connections that began here were answered only once MPTCP was left out",
-    UNANSWERED: "{count} of the last {of} connections that began here got no answer",
-    NEGOTIATED: "{count} of the last {of} connections that began here got a SYN+ACK with MPTCP",
+EVIDENCE = {
+    "seen-mptcp-stripped": "%s of the last %s connections that began here got a SYN+ACK without MPTCP",
+    "seen-mptcp-blackhole": "%s of the last %s connections that began here were answered only once MPTCP was left out",
+    "seen-unanswered": "%s of the last %s connections that began here got no answer",
+    "seen-mptcp": "%s of the last %s connections that began here got a SYN+ACK with MPTCP",
+    "seen-data": "%s connections that began here fell back later, while they ran",
+    "seen-subflows": "%s of %s subflows that are established now are over this WAN",
+    "seen-joins": "%s of %s joins that the kernel has sent over all WANs were answered with MPTCP",
 }
-"""Outcome -> what it is to people."""
-SUBFLOWS_TEXT = "{count} of {of} subflows that are established now are over this WAN"
-JOINS_TEXT = "of {of} joins that the kernel has sent over all WANs, {count} were answered"
+"""What was seen, as text with its numbers: how often, and of how many."""
 
 
-def _seen(seen: str, count: int, of: int, text: str) -> dict[str, Any]:
-    return {"seen": seen, "count": count, "of": of, "text": text.format(count=count, of=of)}
+def _seen(seen: str, *numbers: int) -> dict[str, Any]:
+    code = f"seen-{seen}"
+    words = {"code": code, "args": list(numbers)}
+    of = numbers[1] if len(numbers) > 1 else 0
+    return {"seen": seen, "count": numbers[0], "of": of, "text": EVIDENCE[code] % numbers, "words": words}
 
 
 def _row(state: str, works: list[str], evidence: list[dict[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ function number(value) {
 const SORT_KEYS = {
 	started: function(flow) { return number(flow.started) },
 	client: function(flow) { return flow.client },
-	server: function(flow) { return flow.domain || flow.server },
+	server: function(flow) { return flow.server },
 	wans: function(flow) { return flow.wan || '' },
 	down: function(flow) { return number(flow.bytes_down) },
 	up: function(flow) { return number(flow.bytes_up) }
@@ -38,14 +38,9 @@ return baseclass.extend({
 	matches: function(flow, text) {
 		const wanted = text.trim().toLowerCase();
 
-		return !wanted || [ flow.client, flow.server, flow.domain, flow.concentrator, flow.wan, flow.action, flow.rule ]
+		return !wanted || [ flow.client, flow.server, flow.concentrator, flow.wan, flow.action ]
 			.concat((flow.subflows || []).map(function(subflow) { return subflow.wan }))
 			.some(function(part) { return part && String(part).toLowerCase().indexOf(wanted) >= 0 });
-	},
-
-	/* what the site is called: by its name where somebody has seen the answer of the DNS */
-	site: function(flow) {
-		return flow.domain || flow.server;
 	},
 
 	/* names of the WANs of a flow, each once: those of its subflows, else that of the first subflow */
@@ -73,7 +68,7 @@ return baseclass.extend({
 
 		parts.forEach(function(part, i) { part.percent = shares[i] });
 
-		return { direction: direction, bytes: bytes, site: this.site(record), parts: parts, duration_s: record.duration_s };
+		return { direction: direction, bytes: bytes, site: record.server, parts: parts, duration_s: record.duration_s };
 	},
 
 	/* the newest `count` proofs */
@@ -103,7 +98,7 @@ return baseclass.extend({
 	/* the section that leaves a site to plain forwarding */
 	directRule: function(flow) {
 		return {
-			name: _('Direct: %s').format(this.site(flow)),
+			name: _('Direct: %s').format(flow.server),
 			action: 'direct',
 			dest: [ flow.server ]
 		};

@@ -1,7 +1,7 @@
 'use strict';
 'require baseclass';
 
-/* Made by tools/luci_declared.py (make generate) from upstream/check_texts.py; change it there. */
+/* Made by tools/luci_declared.py (make generate) from upstream/check_texts.py and policy/negotiation.py; change it there. */
 
 return baseclass.extend({
 	texts: {
@@ -63,5 +63,12 @@ return baseclass.extend({
 		'pbr-others': _('what it sends to other interfaces than the WANs is not taken; the manual\'s page on living together says more'),
 		'rules-before': _('policy rules of others come before ours: %s'),
 		'rules-meant': _('what they catch is routed by them first; see that this is meant'),
+		'seen-mptcp-stripped': _('%s of the last %s connections that began here got a SYN+ACK without MPTCP'),
+		'seen-mptcp-blackhole': _('%s of the last %s connections that began here were answered only once MPTCP was left out'),
+		'seen-unanswered': _('%s of the last %s connections that began here got no answer'),
+		'seen-mptcp': _('%s of the last %s connections that began here got a SYN+ACK with MPTCP'),
+		'seen-data': _('%s connections that began here fell back later, while they ran'),
+		'seen-subflows': _('%s of %s subflows that are established now are over this WAN'),
+		'seen-joins': _('%s of %s joins that the kernel has sent over all WANs were answered with MPTCP'),
 	}
 });

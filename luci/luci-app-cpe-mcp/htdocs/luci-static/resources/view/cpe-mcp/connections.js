@@ -6,6 +6,7 @@
 'require view';
 'require cpe-mcp.api as api';
 'require cpe-mcp.flows as flows';
+'require cpe-mcp.layout as layout';
 'require cpe-mcp.parts as parts';
 'require cpe-mcp.units as units';
 
@@ -154,19 +155,17 @@ return view.extend({
 	},
 
 	row: function(names, flow) {
-		const site = flows.site(flow);
-		const address = units.endpoint(flow.server, flow.server_port);
 
 		return el('div', { 'class': 'cpe-flow', 'data-flow': flow.id },
-			el('div', { 'class': 'cpe-flow-site' }, el('strong', {}, site === flow.server ? address : site),
-				site === flow.server ? null : el('div', { 'class': 'cpe-quiet' }, address)),
+			el('div', { 'class': 'cpe-flow-site' }, el('strong', {}, units.endpoint(flow.server, flow.server_port))),
 			el('div', {}, units.endpoint(flow.client, flow.client_port)),
 			el('div', { 'class': 'cpe-flow-wans' },
 				flows.wans(flow).map(L.bind(parts.wan, parts, names)),
 				flow.action === 'proxy' && !flow.fallback ? null
 					: el('span', { 'class': 'cpe-quiet', 'title': flow.fallback || flow.reason || '' },
-						flow.fallback ? _('plain TCP: %s').format(parts.reason({ reason: flow.fallback })) : ACTIONS[flow.action] || flow.action)),
+						flow.fallback ? _('plain TCP') : ACTIONS[flow.action] || flow.action)),
 			el('div', {}, parts.pair(units.bytes(flow.bytes_down), units.bytes(flow.bytes_up)),
+				flow.down_mbit == null ? null : el('div', {}, parts.pair(units.rate(flow.down_mbit), units.rate(flow.up_mbit))),
 				el('div', { 'class': 'cpe-quiet' }, _('for %s').format(units.duration(flow.duration_s)))),
 			el('div', { 'class': 'cpe-flow-actions' },
 				el('button', { 'class': 'btn cbi-button', 'data-act': 'details', 'aria-expanded': this.open[flow.id] ? 'true' : 'false', 'click': L.bind(this.toggle, this, flow) }, _('Subflows')),
@@ -174,7 +173,18 @@ return view.extend({
 					: el('button', { 'class': 'btn cbi-button', 'data-act': 'direct', 'click': L.bind(this.askDirect, this, flow) }, _('Go direct')),
 				this.readonly ? null
 					: el('button', { 'class': 'btn cbi-button cbi-button-negative', 'data-act': 'drop', 'click': L.bind(this.askDrop, this, flow) }, _('Drop'))),
+			this.verdict(names, flow),
 			this.open[flow.id] ? this.subflows(names, flow) : null);
+	},
+
+	/* what holds it back; a direct one has no lines to choose from */
+	verdict: function(names, flow) {
+		if (!flow.verdict || flow.action !== 'proxy')
+			return null;
+
+		return el('div', { 'class': 'cpe-verdict', 'data-verdict': flow.verdict },
+			(flow.verdict_wans || []).map(L.bind(parts.wan, parts, names)),
+			parts.reason({ reason: flow.verdict, text: flow.verdict_text }));
 	},
 
 	toggle: function(flow) {
@@ -200,7 +210,7 @@ return view.extend({
 
 	subflows: function(names, flow) {
 		const rows = flow.subflows || [];
-		const why = (this.why[flow.id] || []).map(function(row) {
+		const why = (this.why[flow.id] || []).filter(function(row) { return row.reason !== flow.verdict }).map(function(row) {
 			return el('li', {}, row.wan ? [ parts.wan(names, row.wan), ' ' ] : null, parts.reason(row));
 		});
 
@@ -208,6 +218,7 @@ return view.extend({
 			el('div', { 'class': 'cpe-quiet' }, [
 				parts.reason(flow),
 				flow.concentrator ? _('concentrator %s').format(flow.concentrator) : '',
+				flow.scheme ? layout.choice('paths', 'scheme', flow.scheme) : '',
 				flow.first_byte_ms >= 0 ? _('first byte after %s').format(units.ms(flow.first_byte_ms)) : ''
 			].filter(Boolean).join(', ')),
 			rows.length ? rows.map(function(subflow) {
@@ -216,10 +227,12 @@ return view.extend({
 					subflow.backup ? parts.badge('idle', _('backup')) : parts.badge('good', _('in use')),
 					el('span', {}, '%s → %s'.format(subflow.local, subflow.remote)),
 					parts.pair(units.bytes(subflow.bytes_down), units.bytes(subflow.bytes_up)),
+					parts.pair(units.rate(subflow.down_mbit), units.rate(subflow.up_mbit)),
 					el('span', {}, _('round trip %s').format(units.ms(subflow.rtt_ms))),
+					el('span', { 'title': _('congestion window: segments that may be under way') }, _('window %s').format(subflow.cwnd == null ? '–' : subflow.cwnd)),
 					el('span', {}, _('%d sent again').format(subflow.retransmits || 0)));
 			}) : el('p', { 'class': 'cpe-quiet' }, _('No subflows are known of this connection.')),
-			why.length ? [ el('div', {}, _('Why it is as fast as it is:')), el('ul', { 'class': 'cpe-why-flow' }, why) ] : null);
+			why.length ? [ el('div', {}, _('What else is known of its lines:')), el('ul', { 'class': 'cpe-why-flow' }, why) ] : null);
 	},
 
 	confirm: function(title, content, label, style, act) {
@@ -230,7 +243,7 @@ return view.extend({
 
 	askDrop: function(flow) {
 		this.confirm(_('End this connection?'), [
-			el('p', {}, _('The connection of %s to %s ends at once. The device may open it again.').format(flow.client, flows.site(flow)))
+			el('p', {}, _('The connection of %s to %s ends at once. The device may open it again.').format(flow.client, flow.server))
 		], _('Drop'), 'cbi-button-negative', function() {
 			return api.drop(String(flow.id)).then(function(reply) {
 				ui.hideModal();

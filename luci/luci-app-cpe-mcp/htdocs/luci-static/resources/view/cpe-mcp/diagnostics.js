@@ -5,6 +5,7 @@
 'require view';
 'require cpe-mcp.api as api';
 'require cpe-mcp.checks as checks';
+'require cpe-mcp.layout as layout';
 'require cpe-mcp.parts as parts';
 'require cpe-mcp.speed as speed';
 'require cpe-mcp.units as units';
@@ -42,16 +43,21 @@ const ACTIONS = {
 /* a name may have several addresses, each with an answer of its own */
 function whyAnswer(answer) {
 	const rule = answer.rule ? answer.rule.name || answer.rule.section : '';
-	const by = [
-		answer.concentrator ? _('concentrator %s').format(answer.concentrator) : '',
-		answer.wan ? _('first line %s').format(answer.wan) : '',
-		rule ? _('rule %s').format(rule) : ''
-	].filter(Boolean).join(', ');
+	/* what was chosen, and why */
+	const chosen = function(name, title) {
+		return answer[name] ? '%s: %s'.format(title, parts.reason({ reason: answer[name + '_reason'], text: answer[name + '_text'] })) : '';
+	};
+	const choices = [
+		chosen('concentrator', _('concentrator %s').format(answer.concentrator)),
+		chosen('wan', _('first line %s').format(answer.wan)),
+		chosen('scheme', layout.choice('paths', 'scheme', answer.scheme)),
+		answer.action === 'proxy' ? (answer.warm ? _('a warm connection is ready for it') : _('it opens a new connection')) : ''
+	].filter(Boolean);
 
 	return el('div', {},
 		el('p', {}, el('strong', {}, units.endpoint(answer.destination, answer.port)), ' ',
-			ACTIONS[answer.action] || answer.action, by ? ' (%s)'.format(by) : ''),
-		el('ul', {}, (answer.reasons || []).map(function(row) { return el('li', {}, parts.reason(row)) })));
+			ACTIONS[answer.action] || answer.action, rule ? ' (%s)'.format(_('rule %s').format(rule)) : ''),
+		el('ul', {}, choices.map(function(text) { return el('li', {}, text) }), (answer.reasons || []).map(function(row) { return el('li', {}, parts.reason(row)) })));
 }
 
 return view.extend({

@@ -13,6 +13,7 @@
 'require cpe-mcp.layout as layout';
 'require cpe-mcp.parts as parts';
 'require cpe-mcp.units as units';
+'require cpe-mcp.words as words';
 
 /* The state of everything at one glance, the live graphs, and the proof; or the first-use page where no WAN is set up. */
 
@@ -40,6 +41,31 @@ const PLACES = {
 	absent: _('left alone until it is needed')
 };
 
+const MPTCP = {
+	works: [ 'good', _('gets through') ],
+	removed: [ 'bad', _('is removed') ],
+	unknown: [ 'idle', _('not seen yet') ]
+};
+
+/* what was seen where Multipath TCP does not get through; nothing else is news */
+function mptcpEvidence(found) {
+	if (!found || found.state !== 'removed')
+		return null;
+
+	return el('div', { 'class': 'cpe-why', 'data-mptcp': found.reason }, parts.reason(found),
+		el('ul', {}, (found.evidence || []).map(function(row) { return el('li', {}, words.text(row.words, row.text)) })));
+}
+
+/* connections that went over plain TCP, though they were to use all lines */
+function fallbackLines(fallbacks) {
+	return [].concat.apply([], Object.keys(fallbacks || {}).map(function(wan) {
+		return Object.keys(fallbacks[wan]).map(function(reason) {
+			return el('p', { 'class': 'cpe-why', 'data-fallback': wan },
+				_('%d connections over %s were plain TCP: %s').format(fallbacks[wan][reason], wan, parts.reason({ reason: reason })));
+		});
+	}));
+}
+
 function wanTile(names, wan) {
 	const state = STATES[wan.state] || [ wan.usable ? 'good' : 'bad', wan.state ];
 	const why = wan.state === 'up' ? '' : [ parts.reason(wan), wan.detail ].filter(Boolean).join(': ');
@@ -55,7 +81,9 @@ function wanTile(names, wan) {
 		parts.fact(_('Round trip'), units.ms(wan.rtt_ms)),
 		parts.fact(_('Carried'), parts.pair(units.bytes(wan.bytes_down), units.bytes(wan.bytes_up))),
 		wan.quota_bytes ? parts.fact(_('Quota'), _('%s of %s').format(units.bytes(wan.quota_used_bytes || 0), units.bytes(wan.quota_bytes))) : null,
-		parts.fact(_('Use'), use));
+		parts.fact(_('Use'), use),
+		wan.mptcp ? parts.fact('Multipath TCP', parts.badge.apply(parts, MPTCP[wan.mptcp.state] || [ 'idle', wan.mptcp.state ])) : null,
+		mptcpEvidence(wan.mptcp));
 }
 
 function packageTile(status) {
@@ -68,6 +96,7 @@ function packageTile(status) {
 		status.proxy && status.interception && !status.interception.on
 			? el('p', { 'class': 'cpe-why' }, parts.reason(status.interception)) : null,
 		(status.warnings || []).map(function(text) { return el('p', { 'class': 'cpe-why' }, text) }),
+		fallbackLines(status.fallbacks),
 		status.scheme ? parts.fact(_('Who carries'), layout.choice('paths', 'scheme', status.scheme.name)) : null,
 		status.scheme ? el('p', { 'class': 'cpe-quiet' }, parts.reason(status.scheme)) : null,
 		parts.fact(_('Live connections'), String(status.live || 0)),
