@@ -28,8 +28,6 @@ STRIP_TABLE = "lab_strip"
 """Family inet, in an access network that strips MPTCP."""
 LEASE_S = 600
 UPLOAD_PATH = "/upload/"
-PACED_PATH = "/paced/"
-"""The same files, not faster than the query's ``rate``, in bytes/s."""
 SMALL_FILE = "small"
 SMALL_FILE_BYTES = 1000
 """Fits one segment: for times to first byte."""
@@ -335,10 +333,6 @@ http {{
 		listen 80 backlog=4096;
 		listen [::]:80 backlog=4096;
 		root {directory}/www;
-		location {PACED_PATH} {{
-			alias {directory}/www/;
-			limit_rate $arg_rate;
-		}}
 		location {UPLOAD_PATH} {{
 			dav_methods PUT DELETE;
 		}}

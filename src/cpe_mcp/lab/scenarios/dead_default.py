@@ -14,13 +14,19 @@ from cpe_mcp.lab.scenarios.daemons import status
 from cpe_mcp.lab.scenarios.frame import AS_SHIPPED, Report, Scenario, judged, start_daemons
 from cpe_mcp.lab.scenarios.limits import TTFB_SLACK_MS, Check, check
 from cpe_mcp.lab.scenarios.lines import only_line
-from cpe_mcp.lab.scenarios.load import paced_downloads, try_once
+from cpe_mcp.lab.scenarios.load import SMOOTH_S, streams, try_once
 from cpe_mcp.lab.scenarios.stages import Stages
-from cpe_mcp.lab.scenarios.transfer import Content, first_byte_ms
+from cpe_mcp.lab.scenarios.transfer import first_byte_ms
 
 DEAD, GOOD = "dsl", "lte"
-NOTICE_MAX_S = {"with traffic": 1.0, "without traffic": 3.0}
+NOTICE_MAX_S = {"with traffic": 1.0, "with bursts": 1.0, "without traffic": 3.0}
 """From the death to health's verdict, on an unmetered line."""
+TRAFFIC: Mapping[str, tuple[int, float]] = {
+    "with traffic": (1, SMOOTH_S),
+    "with bursts": (1, 1.0),
+    "without traffic": (0, 1.0),
+}
+"""How many streams, and how often each sends: a video sends in bursts, and is silent for most of the time."""
 TRAFFIC_MBIT = 8.0
 TRIES = 9
 TRY_TIMEOUT_S = 5.0
@@ -28,7 +34,6 @@ PAUSE_S = 0.1
 POLL_S = 0.02
 GIVE_UP_S = 15.0
 RETURN_S = 15.0
-CONTENT_BYTES = 60_000_000
 
 
 def _direct(lab: Lab) -> float:
@@ -51,10 +56,11 @@ def _until(is_reached: Callable[[], bool], timeout_s: float) -> float | None:
     return time.monotonic() - started
 
 
-def _row(lab: Lab, content: Content, kind: str) -> dict[str, Any]:
+def _row(lab: Lab, kind: str) -> dict[str, Any]:
     """The line dies; how long until that is known, then new connections. Raises LabError when it does not come back."""
     link = lab.link(DEAD)
-    with paced_downloads(lab, content, 1 if kind == "with traffic" else 0, TRAFFIC_MBIT):
+    count, every_s = TRAFFIC[kind]
+    with streams(lab, count, TRAFFIC_MBIT, every_s=every_s):
         time.sleep(2.0)
         link.cut("silent")
         try:
@@ -78,15 +84,12 @@ def _row(lab: Lab, content: Content, kind: str) -> dict[str, Any]:
 
 
 def _course(lab: Lab, stages: Stages, report: Report) -> None:
-    content = stages.do("make the content", partial(Content, lab, CONTENT_BYTES))
-    if content is None:
-        return
     direct_ms = stages.do(f"time to first byte over {GOOD} alone, direct", partial(_direct, lab))
     found: dict[str, Any] = {"direct_ms": direct_ms, "rows": []}
     report["dead_default"] = found
     start_daemons(lab, stages)
     for kind in NOTICE_MAX_S:
-        row = stages.do(f"{DEAD} dies silently, {kind}", partial(_row, lab, content, kind))
+        row = stages.do(f"{DEAD} dies silently, {kind}", partial(_row, lab, kind))
         if row is not None:
             found["rows"].append(row)
     report["notes"] = [

@@ -11,11 +11,11 @@ from typing import Any
 
 from cpe_mcp.lab.network import Lab
 from cpe_mcp.lab.scenarios.daemons import status
-from cpe_mcp.lab.scenarios.frame import AS_SHIPPED, Report, Run, Scenario, judged, prepared
+from cpe_mcp.lab.scenarios.frame import AS_SHIPPED, Report, Run, Scenario, judged, start_daemons
 from cpe_mcp.lab.scenarios.limits import Check, check, holds
-from cpe_mcp.lab.scenarios.load import NewConnections, paced_downloads
+from cpe_mcp.lab.scenarios.load import NewConnections, streams
 from cpe_mcp.lab.scenarios.stages import Stages
-from cpe_mcp.lab.scenarios.transfer import Content, Talk, answers, greeting_server
+from cpe_mcp.lab.scenarios.transfer import Talk, answers, greeting_server
 
 FLAPPING = "dsl"
 """The better line: the one that connections begin on."""
@@ -26,15 +26,14 @@ BACK_S = (0.5, 1.0, 1.6, 0.7)
 """In turn: how long the line is away and back: less and more than it takes to notice, and than the return takes."""
 EVERY_DOWN = 5
 """One flap in so many takes the link down, the others are silent."""
-DOWNLOADS, DOWNLOAD_MBIT = 2, 8.0
+STREAMS, STREAM_MBIT = 2, 8.0
 TALKS = 4
 TALK_PORT = 2222
 TALK_TIMEOUT_S = 5.0
 NEW_EVERY_S, NEW_TIMEOUT_S = 0.5, 5.0
-CONTENT_S = 12.0
 
 
-def _flaps(lab: Lab, content: Content, seconds: float) -> dict[str, Any]:
+def _flaps(lab: Lab, seconds: float) -> dict[str, Any]:
     """Flap for so long, with everything running beside it."""
     server, link = lab.addresses.server.v4, lab.link(FLAPPING)
     flaps = 0
@@ -43,7 +42,7 @@ def _flaps(lab: Lab, content: Content, seconds: float) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(greeting_server(lab, "server", server, TALK_PORT))
         talks = [stack.enter_context(Talk(lab, "client1", server, TALK_PORT)) for _ in range(TALKS)]
-        downloads = stack.enter_context(paced_downloads(lab, content, DOWNLOADS, DOWNLOAD_MBIT))
+        running = stack.enter_context(streams(lab, STREAMS, STREAM_MBIT))
         with NewConnections(lab, every_s=NEW_EVERY_S, timeout_s=NEW_TIMEOUT_S) as new:
             ends = time.monotonic() + seconds
             while time.monotonic() < ends:
@@ -55,13 +54,13 @@ def _flaps(lab: Lab, content: Content, seconds: float) -> dict[str, Any]:
                 states |= {wan["state"] for wan in status(lab)["wans"] if wan["name"] == FLAPPING}
         tries = new.tries()
         lost_talks = sum(not answers(talk, TALK_TIMEOUT_S) for talk in talks)
-        lost_downloads = sum(not download.is_running for download in downloads)
+        lost_streams = sum(not stream.is_running for stream in running)
     failed = [one.error for one in tries if one.first_byte_s is None]
     times = sorted(one.first_byte_s for one in tries if one.first_byte_s is not None)
     return {
         "flaps": flaps,
-        "connections": TALKS + DOWNLOADS,
-        "connections_lost": lost_talks + lost_downloads,
+        "connections": TALKS + STREAMS,
+        "connections_lost": lost_talks + lost_streams,
         "new_connections": len(tries),
         "new_connections_failed": failed,
         "first_byte_ms": {
@@ -73,10 +72,8 @@ def _flaps(lab: Lab, content: Content, seconds: float) -> dict[str, Any]:
 
 
 def _course(lab: Lab, stages: Stages, report: Report, *, seconds: float) -> None:
-    content = prepared(lab, stages, report, max(CONTENT_S, seconds * DOWNLOAD_MBIT / 50))
-    if content is None:
-        return
-    found = stages.do(f"{FLAPPING} flaps for {seconds:g} s", partial(_flaps, lab, content, seconds))
+    start_daemons(lab, stages)
+    found = stages.do(f"{FLAPPING} flaps for {seconds:g} s", partial(_flaps, lab, seconds))
     report["flapping"] = found
     if found is not None:
         report["notes"] = [

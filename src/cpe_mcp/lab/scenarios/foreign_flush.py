@@ -11,15 +11,13 @@ from typing import Any, NamedTuple
 from cpe_mcp.lab.network import Lab
 from cpe_mcp.lab.scenarios.frame import AS_SHIPPED, Report, Scenario, judged, start_daemons
 from cpe_mcp.lab.scenarios.limits import Check, check, holds
-from cpe_mcp.lab.scenarios.load import paced_downloads
+from cpe_mcp.lab.scenarios.load import streams
 from cpe_mcp.lab.scenarios.stages import Stages
-from cpe_mcp.lab.scenarios.transfer import Content
 
 BACK_MAX_S = 2.0
 WAIT_S = 10.0
 POLL_S = 0.05
-CONTENT_BYTES = 60_000_000
-DOWNLOAD_MBIT = 8.0
+STREAM_MBIT = 8.0
 COUNTED = re.compile(r"counter packets \d+ bytes \d+|expires \w+|id \d+ |# handle \d+")
 """What differs between two looks at the same rules: an endpoint comes back with another id."""
 EVERYBODYS_RULES = ("0", "32766", "32767")
@@ -93,20 +91,17 @@ def _row(lab: Lab, part: Part) -> dict[str, Any]:
 
 
 def _course(lab: Lab, stages: Stages, report: Report) -> None:
-    content = stages.do("make the content", partial(Content, lab, CONTENT_BYTES))
-    if content is None:
-        return
     start_daemons(lab, stages)
     found: dict[str, Any] = {"rows": []}
     report["flush"] = found
-    with paced_downloads(lab, content, 1, DOWNLOAD_MBIT) as downloads:
+    with streams(lab, 1, STREAM_MBIT) as running:
         time.sleep(1.0)
         for part in PARTS:
             row = stages.do(f"flush the {part.name}", partial(_row, lab, part))
             if row is not None:
                 found["rows"].append(row)
         time.sleep(1.0)
-        found["download_lives"] = downloads[0].is_running
+        found["download_lives"] = running[0].is_running
     report["notes"] = [f"{row['part']}: back after {row['back_s']} s" for row in found["rows"]]
 
 

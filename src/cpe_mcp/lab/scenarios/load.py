@@ -1,35 +1,90 @@
-"""Loads that last while something else is looked at: paced downloads, and a stream of new connections."""
+"""Loads that last while something else is looked at: paced downloads, an upload, and a row of new connections."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import socketserver
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from cpe_mcp.lab.configs import PACED_PATH, SMALL_FILE
+from cpe_mcp.lab.configs import SMALL_FILE
 from cpe_mcp.lab.measure import size_of
 from cpe_mcp.lab.network import Lab
 from cpe_mcp.lab.plan import ADDRESSES
-from cpe_mcp.lab.scenarios.transfer import HTTP_PORT, READ_BYTES, SINK_PORT, Content, Download, connect, sink
+from cpe_mcp.lab.scenarios.transfer import HTTP_PORT, READ_BYTES, SINK_PORT, STALL_S, connect, sink
 
+STREAM_PORT = 5002
+SMOOTH_S = 0.01
+"""Between two pieces of a smooth stream."""
 UPLOAD_TICK_S = 0.2
 """How often an upload looks whether it shall end."""
 
 
+class _Pacing(socketserver.BaseRequestHandler):
+    """Sends so many bytes/s as the client's first line says, a piece every so many ms, as the second says, until it goes."""
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):
+            rate, every_ms = (int(word) for word in self.request.makefile("rb").readline().split())
+            piece = bytes(rate * every_ms // 1000)
+            due = time.monotonic()
+            while True:
+                self.request.sendall(piece)
+                due = max(due + every_ms / 1000, time.monotonic() - 1)
+                time.sleep(max(0.0, due - time.monotonic()))
+
+
+class _PacingServer(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+
+
+class Stream:
+    """One download that the server paces, in a thread of its own until :meth:`stop`."""
+
+    def __init__(self, lab: Lab, mbit_each: float, every_s: float) -> None:
+        self._connection = connect(lab, "client1", ADDRESSES.server.v4, STREAM_PORT)
+        self._connection.settimeout(STALL_S)
+        self._connection.sendall(f"{size_of(mbit_each, 1)} {round(1000 * every_s)}\n".encode())
+        self._thread = threading.Thread(target=_quietly, args=(self._receive,), daemon=True)
+        self._thread.start()
+
+    @property
+    def is_running(self) -> bool:
+        """It was neither broken nor without a byte for STALL_S."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Hang up."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._connection.close()
+
+    def _receive(self) -> None:
+        buffer = bytearray(READ_BYTES)
+        while self._connection.recv_into(buffer):
+            pass
+
+
 @contextlib.contextmanager
-def paced_downloads(lab: Lab, content: Content, count: int, mbit_each: float) -> Iterator[list[Download]]:
-    """So many downloads at once, each not faster than that by the server's own pacing, as video streams are."""
-    path = f"{PACED_PATH}{content.path.name}?rate={size_of(mbit_each, 1)}"
-    running = [Download(lab, content.size, path=path) for _ in range(count)]
-    try:
+def streams(lab: Lab, count: int, mbit_each: float, *, every_s: float = SMOOTH_S) -> Iterator[list[Stream]]:
+    """So many downloads at once, each at that rate by the server's own pacing: smooth, or a burst ``every_s`` as video is."""
+    with lab.enter("server"):
+        server = _PacingServer((ADDRESSES.server.v4, STREAM_PORT), _Pacing)
+    with server, contextlib.ExitStack() as stack:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        stack.callback(server.shutdown)
+        running = []
+        for _ in range(count):
+            running.append(Stream(lab, mbit_each, every_s))
+            stack.callback(running[-1].stop)
         yield running
-    finally:
-        for download in running:
-            download.stop()
 
 
 class Try(NamedTuple):

@@ -12,7 +12,7 @@ from cpe_mcp.lab.network import Lab
 from cpe_mcp.lab.plan import LINK_NAMES
 from cpe_mcp.lab.scenarios.frame import AS_SHIPPED, Report, Scenario, judged, prepared
 from cpe_mcp.lab.scenarios.limits import Check, check, holds
-from cpe_mcp.lab.scenarios.load import paced_downloads
+from cpe_mcp.lab.scenarios.load import streams
 from cpe_mcp.lab.scenarios.main_job import line_bytes, plain_sum_mbit
 from cpe_mcp.lab.scenarios.stages import Stages
 from cpe_mcp.lab.scenarios.transfer import Content, Download
@@ -76,7 +76,7 @@ def _overflow(lab: Lab, content: Content) -> dict[str, Any]:
     meter = Meter(lab)
     time.sleep(IDLE_S)
     found: dict[str, Any] = {"idle": meter.read()}
-    with paced_downloads(lab, content, BELOW_COUNT, BELOW_MBIT_EACH) as paced:
+    with streams(lab, BELOW_COUNT, BELOW_MBIT_EACH) as paced:
         time.sleep(BELOW_S)
         found["below"] = meter.read()
         much = Download(lab, content.size)
@@ -89,7 +89,7 @@ def _overflow(lab: Lab, content: Content) -> dict[str, Any]:
         found["leaving"] = meter.read()
         time.sleep(AFTER_S)
         found["after"] = meter.read()
-        found["streams_lost"] = sum(not download.is_running for download in paced)
+        found["streams_lost"] = sum(not stream.is_running for stream in paced)
     return found
 
 
