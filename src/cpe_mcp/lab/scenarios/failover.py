@@ -203,13 +203,13 @@ def _replaced(lab: Lab, wan: str) -> Trouble:
 
 
 def _cuts_course(lab: Lab, stages: Stages, report: dict[str, Any]) -> None:
-    content = prepared(lab, stages, report, CONTENT_S)
+    content = prepared(lab, stages, report, CONTENT_S, is_measured=False)
     if content is not None:
         all_cuts(lab, stages, report, content)
 
 
 def _address_course(lab: Lab, stages: Stages, report: dict[str, Any]) -> None:
-    content = prepared(lab, stages, report, CONTENT_S)
+    content = prepared(lab, stages, report, CONTENT_S, is_measured=False)
     if content is not None:
         address_changes(lab, stages, report, content)
 

@@ -19,7 +19,7 @@ from cpe_mcp.lab.scenarios.transfer import Talk, answers, greeting_server
 
 FLAPPING = "dsl"
 """The better line: the one that connections begin on."""
-FLAP_S = 24.0
+FLAP_S = 20.0
 """A hundred flaps are ``--seconds 200``."""
 CUT_S = (0.3, 0.8, 1.5)
 BACK_S = (0.5, 1.0, 1.6, 0.7)

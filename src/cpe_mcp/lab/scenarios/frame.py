@@ -14,7 +14,7 @@ from cpe_mcp.lab.network import Lab
 from cpe_mcp.lab.plan import LINK_NAMES
 from cpe_mcp.lab.scenarios.daemons import await_taken
 from cpe_mcp.lab.scenarios.limits import Check
-from cpe_mcp.lab.scenarios.lines import measure_down
+from cpe_mcp.lab.scenarios.lines import measure_down, reckon_down
 from cpe_mcp.lab.scenarios.stages import Stages, in_lab
 from cpe_mcp.lab.scenarios.transfer import Content
 
@@ -77,13 +77,18 @@ def _watched(course: Course, kept: dict[str, list[str]], lab: Lab, stages: Stage
                 kept[name] = lab.log(name).splitlines()[-LOG_LINES:]
 
 
-def prepared(lab: Lab, stages: Stages, report: Report, seconds: float, **settings: Any) -> Content | None:
+def prepared(
+    lab: Lab, stages: Stages, report: Report, seconds: float, *, is_measured: bool = True, **settings: Any
+) -> Content | None:
     """What most scenarios begin with: content for so many seconds of both lines, each line alone, the daemons with ``settings``
-    (as for :func:`start_daemons`). None when there is no content."""
+    (as for :func:`start_daemons`). None when there is no content.
+
+    Not ``is_measured``: what each line carries alone is taken from its rate, for scenarios that only need to know about it.
+    """
     whole = sum(lab.link(name).spec.down_mbit for name in LINK_NAMES)
     content = stages.do("make the content", partial(Content, lab, size_of(whole, seconds)))
     if content is not None:
-        measure_down(lab, stages, report)
+        measure_down(lab, stages, report) if is_measured else reckon_down(lab, report)
         start_daemons(lab, stages, **settings)
     return content
 

@@ -18,7 +18,9 @@ from cpe_mcp.lab.scenarios.transfer import RAMP_S, Content, Download, plain_uplo
 
 PLAIN_S = 5.0
 """Of each plain transfer; the first RAMP_S of it does not count."""
-STEADY_S = 4.0
+PAYLOAD_SHARE = 1448 / 1500
+"""Of a line's IP bytes, as payload of TCP with timestamps."""
+STEADY_S = 3.0
 """Of a plain download that counts, where only downloads are compared."""
 RAMP_RTTS = 12
 """Of slow start and the first swing of congestion control: left out."""
@@ -61,6 +63,14 @@ def measure_down(lab: Lab, stages: Stages, report: dict[str, Any], seconds: floa
     report.setdefault("method", {})["plain"] = (
         f"plain TCP down over each line alone, {seconds:g} s after its first {RAMP_RTTS} round trips, at least {RAMP_S:g} s"
     )
+
+
+def reckon_down(lab: Lab, report: dict[str, Any]) -> None:
+    """The same without a transfer: what headers leave of each line's rate, which plain TCP reaches within 0.1 Mbit/s."""
+    for name in LINK_NAMES:
+        report["wans"][name]["tcp_mbit"] = {"down": round(lab.link(name).spec.down_mbit * PAYLOAD_SHARE, 1)}
+    _note_best(report)
+    report.setdefault("method", {})["plain"] = "plain TCP over each line alone was reckoned from the line's rate"
 
 
 def plain_down_mbit(lab: Lab, name: str, seconds: float) -> float:

@@ -19,12 +19,12 @@ from cpe_mcp.lab.scenarios.transfer import Content, Download
 
 FIXED, MOBILE = "dsl", "lte"
 CONTENT_S = 16.0
-IDLE_S = 5.0
-BELOW_COUNT, BELOW_MBIT_EACH, BELOW_S = 3, 20.0, 8.0
+IDLE_S = 3.0
+BELOW_COUNT, BELOW_MBIT_EACH, BELOW_S = 3, 20.0, 6.0
 """Demand below the fixed line's rate: three streams, 60 of 100 Mbit/s."""
-JOIN_S, ABOVE_S = 3.0, 8.0
+JOIN_S, ABOVE_S = 3.0, 7.0
 """Demand above it: after the first, both lines are to be used; measured until the second."""
-LEAVE_S, AFTER_S = 5.0, 4.0
+LEAVE_S, AFTER_S = 5.0, 3.0
 """Demand falls back: after the first, the mobile line is to be left; measured for the second."""
 BELOW_SHARE_MAX, AFTER_SHARE_MAX = 0.01, 0.05
 """Of all bytes, on the mobile line."""
@@ -157,7 +157,7 @@ def _primary(lab: Lab, content: Content) -> dict[str, Any]:
 
 
 def _primary_course(lab: Lab, stages: Stages, report: Report) -> None:
-    content = prepared(lab, stages, report, CONTENT_S, paths={"scheme": "primary-backup"})
+    content = prepared(lab, stages, report, CONTENT_S, is_measured=False, paths={"scheme": "primary-backup"})
     if content is None:
         return
     found = stages.do(f"a download; {FIXED} fails and returns", partial(_primary, lab, content))

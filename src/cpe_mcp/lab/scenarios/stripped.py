@@ -38,7 +38,7 @@ def _transfer(lab: Lab, report: Report, content: Any, wan: str) -> dict[str, Any
 
 def _course(lab: Lab, stages: Stages, report: Report, *, wan: str) -> None:
     stages.do(f"{wan} strips MPTCP", partial(lab.strip_mptcp, wan))
-    content = prepared(lab, stages, report, CONTENT_S)
+    content = prepared(lab, stages, report, CONTENT_S, is_measured=False)
     if content is None:
         return
     found = stages.do("a download, and new connections beside it", partial(_transfer, lab, report, content, wan))
