@@ -15,7 +15,7 @@ LUCI := luci/luci-app-cpe-mcp
 # What the lab and the tests run. Python is added only where the machine's own cannot make a virtual environment.
 PACKAGES := iproute2 nftables dnsmasq-base udhcpc busybox isc-dhcp-client freeradius nginx-light curl iperf3
 TEST_PACKAGES := shellcheck
-BENCH_PACKAGES := apache2-utils haproxy mptcpize
+BENCH_PACKAGES := apache2-utils haproxy mptcpd mptcpd-plugins mptcpize
 PYTHON_PACKAGES := $(shell python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3 python3-venv)
 
 .DEFAULT_GOAL := help
@@ -44,6 +44,7 @@ bench: packages venv
 	@tools/debian-packages $(BENCH_PACKAGES)
 	$(BIN)/python tests/bench/bench_relay.py --json build/bench.json
 	$(BIN)/python tests/bench/bench_router.py --json build/bench.json
+	$(BIN)/python tests/bench/bench_paths.py --json build/bench.json
 
 # PYTHON=3.14 is for a router with another Python than that release has.
 ipk apk: venv

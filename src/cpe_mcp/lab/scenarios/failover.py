@@ -82,6 +82,9 @@ def trouble_line(
     wan: str,
     trouble: Trouble,
     timing: Timing = DEFAULT_TIMING,
+    *,
+    quiet_talks: int = QUIET_TALKS,
+    download: Callable[[Lab, int], Download] = Download,
 ) -> dict[str, Any]:
     """One row: ``wan`` gets into trouble in mid-download and out of it, until it carries again. Raises LabError, OSError.
 
@@ -94,8 +97,8 @@ def trouble_line(
     size = min(content.size, timing.size(sum(rates.values()), remaining))
     server = lab.addresses.server.v4
     with greeting_server(lab, "server", server, TALK_PORT), contextlib.ExitStack() as stack:
-        talks = [stack.enter_context(Talk(lab, "client1", server, TALK_PORT)) for _ in range(QUIET_TALKS)]
-        download = Download(lab, size)
+        talks = [stack.enter_context(Talk(lab, "client1", server, TALK_PORT)) for _ in range(quiet_talks)]
+        running = download(lab, size)
         time.sleep(timing.before_s)
         cut_at = time.monotonic()
         try:
@@ -105,10 +108,10 @@ def trouble_line(
             restored_at = time.monotonic()
             trouble.end()
             whole_s = time.monotonic() - restored_at
-        return_s = _await_return(lab, wan, rates[wan], lambda: download.is_running, restored_at)
-        received = download.wait(ROW_TIMEOUT_S)
+        return_s = _await_return(lab, wan, rates[wan], lambda: running.is_running, restored_at)
+        received = running.wait(ROW_TIMEOUT_S)
         if return_s is None:  # the download was over before the line was back
-            return_s = _return_with_new_download(lab, wan, rates[wan], content, restored_at)
+            return_s = _return_with_new_download(lab, wan, rates[wan], download(lab, content.size), restored_at)
         lost = sum(not answers(talk, TALK_TIMEOUT_S) for talk in talks) + bool(received.error)
     until = max(restored_at, cut_at + DEFAULT_TIMING.cut_s)  # a trouble that ends at once leaves its gap behind it
     ended = min(until, received.arrivals[-1][0]) if received.arrivals else until
@@ -149,9 +152,8 @@ def _await_return(
     return None
 
 
-def _return_with_new_download(lab: Lab, wan: str, rate: float, content: Content, restored_at: float) -> float | None:
+def _return_with_new_download(lab: Lab, wan: str, rate: float, download: Download, restored_at: float) -> float | None:
     """The same, with a download of its own that keeps the lines busy."""
-    download = Download(lab, content.size)
     try:
         return _await_return(lab, wan, rate, lambda: download.is_running, restored_at)
     finally:

@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from cpe_mcp.kernel.numbers import IPPROTO_MPTCP
 from cpe_mcp.lab.configs import SMALL_FILE, UPLOAD_PATH
 from cpe_mcp.lab.measure import Arrival, longest_gap_s, mbit, rate_mbit
 from cpe_mcp.lab.namespaces import LabError
@@ -40,10 +41,21 @@ CONTENT = "content"
 HASH_BLOCK_BYTES = 1 << 20
 
 
-def connect(lab: Lab, host: str, address: str, port: int, *, timeout_s: float = CONNECT_TIMEOUT_S) -> socket.socket:
-    """A TCP connection from a host of the lab. Raises OSError."""
+def connect(
+    lab: Lab, host: str, address: str, port: int, *, timeout_s: float = CONNECT_TIMEOUT_S, is_mptcp: bool = False
+) -> socket.socket:
+    """A TCP connection, or a Multipath TCP one over IPv4, from a host of the lab. Raises OSError."""
     with lab.enter(host):
-        return socket.create_connection((address, port), timeout_s)
+        if not is_mptcp:
+            return socket.create_connection((address, port), timeout_s)
+        connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
+    try:
+        connection.settimeout(timeout_s)
+        connection.connect((address, port))
+    except OSError:
+        connection.close()
+        raise
+    return connection
 
 
 class Content:
@@ -128,10 +140,12 @@ class Download:
         *,
         address: str = ADDRESSES.server.v4,
         host: str = "client1",
-        path: str = f"/{CONTENT}",
+        port: int = HTTP_PORT,
+        is_mptcp: bool = False,
     ) -> None:
         self.size = size
-        self._path = path
+        self._port = port
+        self._is_mptcp = is_mptcp
         self.started = time.monotonic()
         self.arrivals: list[Arrival] = []
         self._digest = hashlib.sha256()
@@ -169,7 +183,7 @@ class Download:
 
     def _run(self, lab: Lab, host: str, address: str) -> None:
         try:
-            self._connection = connect(lab, host, address, HTTP_PORT)
+            self._connection = connect(lab, host, address, self._port, is_mptcp=self._is_mptcp)
             with self._connection:
                 self._connection.settimeout(STALL_S)
                 self._receive(self._connection, address)
@@ -180,7 +194,7 @@ class Download:
     def _receive(self, connection: socket.socket, address: str) -> None:
         request = http.client.HTTPConnection(address)
         request.sock = connection
-        request.request("GET", self._path, headers={"Range": f"bytes=0-{self.size - 1}"})
+        request.request("GET", f"/{CONTENT}", headers={"Range": f"bytes=0-{self.size - 1}"})
         response = request.getresponse()
         if response.status != http.client.PARTIAL_CONTENT:
             raise http.client.HTTPException(f"the server answers {response.status} {response.reason}")
