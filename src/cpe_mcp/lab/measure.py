@@ -33,20 +33,23 @@ def rate_mbit(arrivals: Sequence[Arrival], start: float, end: float) -> float:
 
 
 def longest_gap_s(arrivals: Sequence[Arrival], start: float, end: float) -> float:
-    """The longest time without a byte that reaches into ``start`` to ``end``.
+    """The longest time without a byte that reaches into ``start`` to ``end``."""
+    begin, finish = longest_gap(arrivals, start, end)
+    return finish - begin
+
+
+def longest_gap(arrivals: Sequence[Arrival], start: float, end: float) -> tuple[float, float]:
+    """From when to when the longest gap was that reaches into ``start`` to ``end``.
 
     A gap counts in full when it began before ``start``; one that lasts beyond ``end`` is counted up to there.
     """
-    longest = 0.0
+    longest = (start, start)
     last = next((time for time, _ in reversed(arrivals) if time <= start), start)
-    for time, _ in arrivals:
-        if time <= start:
-            continue
-        if time > end:
-            break
-        longest = max(longest, time - last)
+    for time in [*(time for time, _ in arrivals if start < time <= end), end]:
+        if time - last > longest[1] - longest[0]:
+            longest = (last, time)
         last = time
-    return max(longest, end - last)
+    return longest
 
 
 def recovery_s(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from cpe_mcp.lab.measure import longest_gap_s, rate_mbit, recovery_s, size_of
+from cpe_mcp.lab.measure import longest_gap, rate_mbit, recovery_s, size_of
 from cpe_mcp.lab.namespaces import LabError
 from cpe_mcp.lab.network import Lab
 from cpe_mcp.lab.plan import LINK_NAMES, next_address
@@ -65,6 +65,8 @@ class Trouble(NamedTuple):
     begin: Callable[[], object]
     end: Callable[[], object]
     """Returns when the line is as good as before."""
+    is_immediate: bool = True
+    """It strikes when it begins; else when the longest gap begins."""
 
 
 def cut_line(
@@ -115,11 +117,12 @@ def trouble_line(
         lost = sum(not answers(talk, TALK_TIMEOUT_S) for talk in talks) + bool(received.error)
     until = max(restored_at, cut_at + DEFAULT_TIMING.cut_s)  # a trouble that ends at once leaves its gap behind it
     ended = min(until, received.arrivals[-1][0]) if received.arrivals else until
-    recovery = recovery_s(received.arrivals, cut_at, remaining)
+    gap = longest_gap(received.arrivals, cut_at, max(ended, cut_at))
+    recovery = recovery_s(received.arrivals, cut_at if trouble.is_immediate else gap[0], remaining)
     return {
         "wan": wan,
         "cut": trouble.name,
-        "gap_ms": round(1000 * longest_gap_s(received.arrivals, cut_at, max(ended, cut_at))),
+        "gap_ms": round(1000 * (gap[1] - gap[0])),
         "recovery_ms": None if recovery is None else round(1000 * recovery),
         "sha256_ok": received.sha256 == content.sha256(size),
         "connections_lost": lost,
@@ -196,7 +199,7 @@ def _renewed(lab: Lab, wan: str) -> Trouble:
         lab.wan(wan).renew()
 
     address = lab.offer_next_address(wan)
-    return Trouble("renewed", begin, lambda: lab.wan(wan).await_address4(address))
+    return Trouble("renewed", begin, lambda: lab.wan(wan).await_address4(address), is_immediate=False)
 
 
 def _replaced(lab: Lab, wan: str) -> Trouble:
