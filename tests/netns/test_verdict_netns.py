@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from relay_world import SERVER4, World, run
 from test_answers_netns import question
+from test_flows_netns import STRIP
 from test_upstream_netns import Router
 
 pytestmark = pytest.mark.netns
@@ -97,6 +98,14 @@ def seen(router: Router, port: int) -> dict[str, Any]:
     return flows[0]
 
 
+def wait_for_verdict(router: Router, port: int, verdict: str, wans: set[str]) -> None:
+    time.sleep(SETTLED_S)
+    end = time.monotonic() + 10
+    while (flow := seen(router, port))["verdict"] != verdict or set(flow["verdict_wans"]) != wans:
+        assert time.monotonic() < end, json.dumps(flow)
+        time.sleep(1.0)
+
+
 @pytest.mark.requirement("Y-6")
 @pytest.mark.parametrize(
     ("serve", "use", "verdict", "wans"),
@@ -119,8 +128,37 @@ def test_what_holds_a_connection_back(
     wans: set[str],
 ) -> None:
     with running(router, serve, use) as port:
-        time.sleep(SETTLED_S)
-        end = time.monotonic() + 10
-        while (flow := seen(router, port))["verdict"] != verdict or set(flow["verdict_wans"]) != wans:
-            assert time.monotonic() < end, json.dumps(flow)
-            time.sleep(1.0)
+        wait_for_verdict(router, port, verdict, wans)
+
+
+@pytest.mark.requirement("Y-6")
+def test_the_lan_holds_a_connection_back(router: Router) -> None:
+    shape = ("tbf", "rate", "3mbit", "burst", "10kb", "latency", "100ms")
+    run("tc", "-n", router.world.router, "qdisc", "add", "dev", "lan", "root", *shape)
+    try:
+        with running(router, flood, swallow) as port:
+            wait_for_verdict(router, port, "lan-full", set())
+    finally:
+        run("tc", "-n", router.world.router, "qdisc", "del", "dev", "lan", "root")
+
+
+@pytest.mark.requirement("Y-8")
+def test_a_connection_that_fell_back_says_so(router: Router) -> None:
+    namespace = ("ip", "netns", "exec", router.world.router)
+    run(*namespace, "nft", "-f", "-", stdin=STRIP)
+    try:
+        router.restart_worker()  # its warm connections are of before
+        router.wait("1 connected")
+        with running(router, flood, swallow) as port:
+            wait_for_verdict(router, port, "mptcp-stripped", {"one"})
+            shown = router.cli("flows", "--filter", f":{port}").stdout
+            assert "mptcp-stripped: one: the concentrator was reached over plain TCP only" in shown
+            assert "one: 10.1.0.1:" in shown
+        end = time.monotonic() + 5
+        while "one" not in (counted := question(router, "status")["fallbacks"]):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert counted == {"one": {"mptcp-stripped": 1}}
+        assert "warning: 1 connections over one were plain TCP: mptcp-stripped" in router.cli("status").stdout
+    finally:
+        run(*namespace, "nft", "delete", "table", "inet", "strip")

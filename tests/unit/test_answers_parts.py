@@ -264,9 +264,9 @@ BOTH = [path_row("dsl"), path_row("lte")]
     ("changes", "wans", "found"),
     [
         ({}, BOTH, [("server-slow", "")]),
-        ({"action": "direct", "verdict": "rule-direct"}, BOTH, [("rule-direct", "")]),
+        ({"action": "direct", "mptcp": False, "verdict": "rule-direct"}, BOTH, [("rule-direct", "")]),
         (
-            {"fallback": "mptcp-stripped", "verdict": "mptcp-stripped", "verdict_wans": ["dsl"]},
+            {"fallback": "mptcp-stripped", "mptcp": False, "verdict": "mptcp-stripped", "verdict_wans": ["dsl"]},
             BOTH,
             [("mptcp-stripped", "dsl")],
         ),

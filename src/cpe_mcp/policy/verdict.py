@@ -68,8 +68,9 @@ class Evidence(NamedTuple):
     lan_window: float
     """Share of that in which its receive window was full."""
     worker_busy: float
-    cap_mbit: float
-    """What the concentrator grants this subscriber in that direction; 0: no cap, or not known."""
+    cap_share: float
+    """What all WANs carry in that direction, as a share of what the concentrator grants this subscriber; 0: no cap, or not
+    known."""
     paths: tuple[Path, ...]
     """Subflows that are not in backup."""
 
@@ -133,7 +134,7 @@ TABLE: tuple[Row, ...] = (
     Row(Reason.LAN_FULL, _is_stopped_by_lan),
     Row(Reason.SERVER_FULL, _is_window_closed),
     Row(Reason.FLOW_QUIET, lambda e: e.mbit < QUIET_MBIT),
-    Row(Reason.CONCENTRATOR_CAP, lambda e: e.cap_mbit and e.mbit >= FULL_SHARE * e.cap_mbit),
+    Row(Reason.CONCENTRATOR_CAP, lambda e: e.cap_share >= FULL_SHARE),
     Row(Reason.CLIENT_SLOW, lambda e: not e.is_download and e.waits == CLIENT),
     Row(Reason.WAN_FULL, lambda e: e.known_full(), Evidence.known_full),
     Row(Reason.WAN_FULL, lambda e: _has_more(e) and e.full(), Evidence.full),
@@ -192,7 +193,7 @@ def evidence_of(
         lan_busy=lan.get("busy", 0.0),
         lan_window=lan.get("rwnd_limited", 0.0),
         worker_busy=flow.get("worker_busy", 0.0),
-        cap_mbit=cap_mbit[other],
+        cap_share=sum(row[f"{way}_mbit"] for row in wans.values()) / cap_mbit[other] if cap_mbit[other] else 0.0,
         paths=tuple(
             Path(
                 wan=subflow["wan"],

@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cpe_mcp.kernel.numbers import SOL_MPTCP
+from cpe_mcp.relay.sockets import unmapped
 
 if TYPE_CHECKING:
     from cpe_mcp.relay.sockets import Socket
@@ -157,8 +158,21 @@ def syn_retransmits(sock: Socket) -> int:
         return 0
 
 
+def plain_info(sock: Socket) -> SubflowInfo | None:
+    """The same of a plain TCP connection, or one that has fallen back to it; None when it is gone."""
+    try:
+        local, remote = sock.getsockname()[:2], sock.getpeername()[:2]
+        info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, TCP_INFO_BYTES).ljust(TCP_INFO_BYTES, b"\0")
+    except OSError:
+        return None
+    return _made((unmapped(local[0]), local[1]), (unmapped(remote[0]), remote[1]), info)
+
+
 def _pull(addresses: bytes, info: bytes) -> SubflowInfo:
-    local, remote = _pull_address(addresses, LOCAL), _pull_address(addresses, REMOTE)
+    return _made(_pull_address(addresses, LOCAL), _pull_address(addresses, REMOTE), info)
+
+
+def _made(local: tuple[str, int], remote: tuple[str, int], info: bytes) -> SubflowInfo:
     segment_bytes, unacked = struct.unpack_from("=II", info, RCV_MSS)
     (lost,) = struct.unpack_from("=I", info, LOST)
     (rtt_us,) = struct.unpack_from("=I", info, RTT)

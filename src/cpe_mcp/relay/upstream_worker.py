@@ -40,7 +40,15 @@ from cpe_mcp.relay.sockets import (
     socket_error,
     syn_dscp,
 )
-from cpe_mcp.relay.subflow_info import LanInfo, SubflowInfo, lan_info, speaks_mptcp, subflows_of, syn_retransmits
+from cpe_mcp.relay.subflow_info import (
+    LanInfo,
+    SubflowInfo,
+    lan_info,
+    plain_info,
+    speaks_mptcp,
+    subflows_of,
+    syn_retransmits,
+)
 from cpe_mcp.relay.worker import Worker, run_worker
 
 EARLY_BYTES = 8192
@@ -466,7 +474,11 @@ class UpstreamFlow(Flow):
     def _mark(self) -> Mark:
         assert self.relaying is not None
         now = self._upstream.loop.now
-        subflows = {row[:4]: row for row in self._look()}
+        looked = self._look()
+        if not looked and self.action == "proxy" and self.far is not None:
+            plain = plain_info(self.far.sock)  # fallen back, or bound to one WAN
+            looked = [plain] if plain is not None else []
+        subflows = {row[:4]: row for row in looked}
         return Mark(now, self.relaying.up.moved, self.relaying.down.moved, lan_info(self.near.sock), now, subflows)
 
     def describe(self) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from cpe_mcp.kernel.mptcp_counters import JOIN_SYN_TX, JOIN_SYNACK_RX, mptcp_cou
 from cpe_mcp.paths.snapshot import EMPTY, WanView, to_wire
 from cpe_mcp.policy.decide import BLOCK
 from cpe_mcp.policy.ipv6_proof import Ipv6Proof
-from cpe_mcp.policy.negotiation import Joins, Negotiations
+from cpe_mcp.policy.negotiation import REMOVED, UNKNOWN, Joins, Negotiations
 from cpe_mcp.policy.outage import OUTAGE_S, Outages
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.relay.records import FlowRecord
@@ -108,12 +108,15 @@ class Control:
             settings.discovery, interfaces=trusted_interfaces(settings), concentrators=settings.concentrators
         )
         self.authorization = ""
+        self.cap_mbit = 0, 0
+        """What RADIUS says that the concentrator grants this subscriber, ``(down, up)``; 0: no cap, or not known."""
         self.snapshot = EMPTY
         self.interception = (False, False)
         self.ipv6_proof = Ipv6Proof()
         self.ledger = Ledger()
         self.negotiations = Negotiations()
         self._joins_before = kernel_joins()
+        self._mptcp_told: dict[str, str] = {}
         self.left_direct: dict[tuple[str, int], LeftDirect] = {}
         self.server = ControlServer(
             os.path.join(settings.general.run_dir, CONTROL_SOCKET),
@@ -178,6 +181,13 @@ class Control:
         rows = [row for row in self.paths.report() if row["place"] in ("carrying", "backup")]
         settled = {row["name"]: row["subflows"] for row in rows if row["since_s"] >= SETTLED_S}
         self.negotiations.look(self.now, settled)
+        for name, found in self.mptcp().items():
+            before = self._mptcp_told.get(name, UNKNOWN)
+            if found["state"] != before and REMOVED in (before, found["state"]):
+                level = logging.WARNING if found["state"] == REMOVED else logging.INFO
+                seen = "; ".join(row["text"] for row in found["evidence"])
+                log.log(level, "wan %s: %s (%s)", name, found["text"], seen)
+            self._mptcp_told[name] = found["state"]
 
     def mptcp(self) -> dict[str, Any]:
         """By WAN: whether Multipath TCP gets through it, and the evidence."""

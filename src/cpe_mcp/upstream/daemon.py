@@ -134,6 +134,8 @@ class Daemon:
     def _authorization_changed(self) -> None:
         authenticator = self._authenticator
         self._control.authorization = authenticator.reason()
+        accept = authenticator.accept
+        self._control.cap_mbit = (accept.down_mbit, accept.up_mbit) if accept is not None else (0, 0)
         if authenticator.accept is not None:
             self._control.candidates.learn_radius(authenticator.accept.concentrators, authenticator.until)
         self._control.changed()

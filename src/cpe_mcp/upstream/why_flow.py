@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cpe_mcp.policy.decide import PROXY
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.policy.verdict import LOSSY_SHARE
 
@@ -16,7 +15,7 @@ def explain_flow(flow: Mapping[str, Any], wans: Sequence[Mapping[str, Any]]) -> 
     ``flow``: a row of ``flows`` with its verdict; ``wans``: rows of ``paths``.
     """
     found = [(flow["verdict"], wan) for wan in flow["verdict_wans"] or [""]]
-    if flow["action"] == PROXY and not flow["fallback"]:
+    if flow["mptcp"]:
         found += _observations(flow, wans)
     return [{"reason": reason, "text": TEXTS.get(reason, reason), "wan": wan} for reason, wan in dict.fromkeys(found)]
 
