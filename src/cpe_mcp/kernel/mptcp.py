@@ -47,10 +47,11 @@ class MptcpNetlink:
         found = []
         for answer in self._netlink.request(self._family, bytes([GET_ADDR, 1, 0, 0]), dump=True):
             row = pull_attributes(pull_attributes(answer[4:])[ATTR_ADDR])
-            address = row.get(ADDR_ADDR4) or row.get(ADDR_ADDR6) or b""
+            family = socket.AF_INET if ADDR_ADDR4 in row else socket.AF_INET6
+            address = socket.inet_ntop(family, row[ADDR_ADDR4 if ADDR_ADDR4 in row else ADDR_ADDR6])
             (index,) = struct.unpack("=i", row[ADDR_IF_IDX]) if ADDR_IF_IDX in row else (0,)
             (flags,) = struct.unpack("=I", row[ADDR_FLAGS]) if ADDR_FLAGS in row else (0,)
-            found.append(Endpoint(row[ADDR_ID][0], str(ipaddress.ip_address(address)), index, flags))
+            found.append(Endpoint(row[ADDR_ID][0], address, index, flags))
         return found
 
     def add(self, endpoint: Endpoint) -> None:

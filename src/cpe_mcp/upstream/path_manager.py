@@ -21,7 +21,7 @@ from cpe_mcp.kernel.probe import Prober
 from cpe_mcp.kernel.routes import RouteKernel
 from cpe_mcp.kernel.subflows import SubflowDump
 from cpe_mcp.kernel.sysctl import tune
-from cpe_mcp.paths.health import DEAD, RETURNING, UP, Sampler, WanHealth
+from cpe_mcp.paths.health import DEAD, PROBE_SPACING_S, RETURNING, UP, Sampler, WanHealth
 from cpe_mcp.paths.observed import DeviceView, MptcpEvent, Observed
 from cpe_mcp.paths.rates import QueueMeter, RateMeter
 from cpe_mcp.paths.reconcile import carrying, plan_routes, wanted_endpoints, wanted_routes, wanted_rules
@@ -115,6 +115,8 @@ class PathManager:
         self._ordered_scheme = ""
         self._interception = InterceptionKeeper(settings, complain=self._complain, on_change=on_change)
         self._sampler = Sampler()
+        self._next_look = 0.0
+        """When the subflows are looked at again, busy or not."""
         self._tracker = SubflowTracker()
         self._repairs: dict[str, Repair] = {}
         """By local address."""
@@ -306,24 +308,31 @@ class PathManager:
 
     async def _watch(self) -> None:
         """Look at the subflows often enough, probe what is due, act on what changed."""
-        next_dump = next_check = 0.0
+        next_check = 0.0
         while True:
             started = time.monotonic()
             if started >= next_check:
                 next_check = started + ENDPOINT_CHECK_S
                 self._apply_endpoints()
                 self._interception.look_at_bridges()
-            self._count_bytes(time.monotonic())
-            if self._concentrators and (self._is_busy() or started >= next_dump):
-                next_dump = started + IDLE_DUMP_S
-                self._look_at_subflows(started)
-            self._turn()
-            self._repair(time.monotonic())
+            self._count_bytes(started)
+            is_looking = self._is_busy() or started >= self._next_look
+            if is_looking:
+                self._next_look = started + IDLE_DUMP_S
+                if self._concentrators:
+                    self._look_at_subflows(started)
+            # While nothing happens and nothing is due there is nothing to judge, only bytes to count.
+            if is_looking or self._next_wake_s() <= PROBE_SPACING_S:
+                self._turn()
+                self._repair(time.monotonic())
             spent = time.monotonic() - started
-            wait = BUSY_SAMPLE_S if self._is_busy() else IDLE_SAMPLE_S
-            wakes = [wan.health.next_wake(time.monotonic()) for wan in self._wans.values()]
-            wait = min([wait, *wakes])
+            wait = min(BUSY_SAMPLE_S if self._is_busy() else IDLE_SAMPLE_S, self._next_wake_s())
             await asyncio.sleep(max(wait, spent / SAMPLE_SHARE, 0.005))
+
+    def _next_wake_s(self) -> float:
+        """Until a WAN's health may have something to do."""
+        now = time.monotonic()
+        return min((wan.health.next_wake(now) for wan in self._wans.values()), default=IDLE_SAMPLE_S)
 
     def _look_at_subflows(self, now: float) -> None:
         subflows = self._subflows.read(self._concentrators)
@@ -340,6 +349,7 @@ class PathManager:
 
     def _mptcp_event(self, event: MptcpEvent) -> None:
         self._tracker.event(time.monotonic(), event)
+        self._next_look = 0.0
 
     def _repair(self, now: float) -> None:
         """Connections that run and lack a healthy WAN get it back. One WAN at a time: they live on the others meanwhile."""
