@@ -7,16 +7,26 @@ import pytest
 from cpe_mcp.paths.health import (
     CHECKING,
     DEAD,
+    DEGRADED,
+    HELD,
+    HELD_DOWN,
+    HOLD_MAX_S,
     IDLE_PROBE_S,
+    METERED_PROBE_S,
+    NEVER_HELD,
     OFFLINE,
+    OUT_OF_QUOTA,
     RETURNING,
+    SHOWN,
     SUSPECT,
     TRANSITIONS,
     UP,
     USABLE,
+    FlapDamper,
     Sample,
     Sampler,
     WanHealth,
+    shown,
 )
 from cpe_mcp.paths.observed import Subflow
 from cpe_mcp.policy.reasons import TEXTS, Reason
@@ -32,9 +42,16 @@ NOTHING = Sample(open=1, segments_in=0, received=0, waiting_s=0, timeouts=0, rtt
 class Line:
     """A WAN with a clock, and an answer to every probe after ``rtt_s`` while it is alive."""
 
-    def __init__(self, *, return_s: float = 1.0, rtt_s: float = 0.03) -> None:
+    def __init__(
+        self,
+        *,
+        return_s: float = 1.0,
+        rtt_s: float = 0.03,
+        is_metered: bool = False,
+        flaps: tuple[int, float, float] = NEVER_HELD,
+    ) -> None:
         self.now = 100.0
-        self.health = WanHealth(silent_s=0.06, return_s=return_s, now=self.now)
+        self.health = WanHealth(silent_s=0.06, return_s=return_s, now=self.now, flaps=flaps, is_metered=is_metered)
         self.alive = True
         self.rtt_s = rtt_s
         self.probes = 0
@@ -84,7 +101,7 @@ def test_silent_death_in_an_upload() -> None:
 
 
 def test_a_finished_download_costs_one_round_of_probes_and_no_alarm() -> None:
-    line = Line()
+    line = Line(is_metered=True)
     line.run(2, ARRIVING)
     before = line.probes
     line.run(10, NOTHING)
@@ -148,8 +165,8 @@ def test_a_flapping_line_stays_out() -> None:
     assert seen <= {DEAD, RETURNING}
 
 
-def test_a_dead_line_is_probed_more_and_more_seldom() -> None:
-    line = Line()
+def test_a_dead_metered_line_is_probed_more_and_more_seldom() -> None:
+    line = Line(is_metered=True)
     line.run(1, ARRIVING)
     line.alive = False
     line.run(5, NOTHING, until=DEAD)
@@ -192,7 +209,7 @@ def test_a_line_that_fell_silent_in_peace_is_watched_again_when_something_is_sen
 
 
 def test_a_subflow_that_never_gets_an_answer_on_a_living_line_is_no_storm_of_probes() -> None:
-    line = Line()
+    line = Line(is_metered=True)
     before = line.probes
     for second in range(1, 100):
         line.run(1, NOTHING._replace(waiting_s=second, timeouts=5))
@@ -248,6 +265,226 @@ def test_the_table_is_closed_and_its_reasons_have_texts() -> None:
     assert set(TRANSITIONS) >= USABLE
     for reason in (Reason.WAN_UP, Reason.WAN_SILENT, Reason.WAN_HELD_DOWN, Reason.WAN_LINK_DOWN):
         assert reason in TEXTS
+
+
+def test_a_silent_death_without_traffic_is_known_within_three_seconds() -> None:
+    for rtt_s in (0.005, 0.02, 0.05, 0.2):
+        line = Line(rtt_s=rtt_s)
+        line.run(20, NOTHING)
+        line.alive = False
+        assert line.run(10, NOTHING, until=DEAD) <= 3.0, rtt_s
+        assert "a probe unanswered" in line.health.detail
+
+
+def test_between_two_bursts_of_a_video_death_is_known_within_a_second() -> None:
+    line = Line(rtt_s=0.05)
+    for _ in range(3):
+        line.run(0.2, ARRIVING)
+        line.run(1.8, NOTHING)
+    line.run(0.2, ARRIVING)
+    line.run(0.3, NOTHING)
+    line.alive = False
+    assert line.run(5, NOTHING, until=DEAD) <= 1.0
+
+
+def test_what_probes_of_idle_lines_cost() -> None:
+    """Octets of one answered probe as a device counts them: see the module; an hour of each."""
+    for is_metered, limit in ((False, 200), (True, 10)):
+        for octets in (280, 360):
+            line = Line(is_metered=is_metered)
+            line.run(60, NOTHING)
+            before = line.probes
+            line.run(3600, NOTHING)
+            assert (line.probes - before) * octets / 3600 <= limit
+
+
+def test_an_idle_metered_line_is_probed_seldom_and_a_slow_answer_of_a_sleeping_radio_is_no_death() -> None:
+    line = Line(is_metered=True, rtt_s=0.04)
+    line.run(METERED_PROBE_S * 1.5, NOTHING)
+    line.rtt_s = 0.7
+    states = set()
+    for _ in range(200):
+        line.run(1, NOTHING)
+        states.add(line.health.state)
+    assert states <= {UP, SUSPECT}
+    line.alive = False
+    assert line.run(METERED_PROBE_S * 2, NOTHING, until=DEAD) <= METERED_PROBE_S + 3
+
+
+def test_the_first_traffic_after_idling_is_a_probe_too() -> None:
+    line = Line(is_metered=True, rtt_s=0.04)
+    line.run(METERED_PROBE_S * 1.5, NOTHING)
+    line.alive = False
+    waited = 0.0
+    while line.health.state != DEAD:
+        waited += STEP
+        line.run(STEP, NOTHING._replace(waiting_s=waited))
+        assert waited <= 1.0
+
+
+def test_a_dead_line_that_is_not_metered_comes_back_soon_however_long_it_was_away() -> None:
+    for needed, is_metered in ((False, False), (True, True)):
+        line = Line(return_s=1.0, is_metered=is_metered)
+        line.health.is_needed = needed
+        line.run(1, ARRIVING)
+        line.alive = False
+        line.run(300, NOTHING)
+        assert line.health.state == DEAD
+        line.alive = True
+        assert line.run(5, NOTHING, until=UP) <= 1.7
+
+
+def test_bufferbloat_of_every_kind_is_no_death() -> None:
+    """Queues that fill and drain within seconds, with probes that wait in them and with what arrives in bursts."""
+    for queue_s in (0.1, 0.3, 0.6, 1.0):
+        line = Line(rtt_s=0.04)
+        states = set()
+        for round_ in range(120):
+            full = round_ % 6 < 4
+            rtt_s = 0.04 + queue_s * (round_ % 6) / 4 if full else 0.04
+            line.rtt_s = rtt_s
+            line.run(0.25, ARRIVING._replace(rtt_s=rtt_s, waiting_s=min(rtt_s, 0.25)))
+            line.run(0.12, NOTHING._replace(waiting_s=0.12))
+            states.add(line.health.state)
+        assert states <= {UP, SUSPECT}, queue_s
+
+
+def flap(line: Line, *, away_s: float = 2.0, back_s: float = 3.0) -> str:
+    line.run(0.5, ARRIVING)
+    line.alive = False
+    line.run(away_s, NOTHING)
+    line.alive = True
+    line.run(back_s, NOTHING)
+    return line.health.state
+
+
+def test_a_line_that_dies_again_and_again_is_held_down_and_a_single_death_is_not() -> None:
+    line = Line(flaps=(3, 60, 5))
+    assert [flap(line) for _ in range(3)] == [UP, UP, HELD]
+    assert not line.health.is_usable()
+    assert shown(line.health)[:2] == (HELD_DOWN, Reason.WAN_FLAPPING)
+    assert 0 < line.health.held_s(line.now) <= 5
+    assert line.run(10, NOTHING, until=UP) <= 5
+    assert flap(line) == HELD, "the fourth within the window"
+    assert line.run(20, NOTHING, until=UP) >= 5, "twice as long"
+    line.run(120, NOTHING)
+    assert flap(line) == UP, "forgiven"
+
+
+def test_a_held_line_that_dies_is_dead_and_the_only_one_is_released() -> None:
+    line = Line(flaps=(1, 60, 30))
+    assert flap(line) == HELD
+    line.alive = False
+    assert line.run(5, NOTHING, until=DEAD) <= 3
+    line.alive = True
+    line.run(4, NOTHING, until=HELD)
+    line.health.release(line.now)
+    assert line.health.is_usable()
+
+
+def test_a_link_that_flaps_is_held_down_too() -> None:
+    line = Line(flaps=(3, 60, 5))
+    for _ in range(3):
+        line.health.absent(line.now, Reason.WAN_LINK_DOWN)
+        line.run(0.5, NOTHING)
+        line.health.present(line.now, can_probe=True)
+        line.run(1.0, NOTHING)
+    assert line.health.state == HELD
+
+
+def test_the_damper_is_off_with_a_count_of_zero_and_has_a_longest_hold() -> None:
+    never, soon = FlapDamper(*NEVER_HELD), FlapDamper(2, 1000, 10)
+    for second in range(100):
+        never.died(second)
+        soon.died(second)
+    assert never.left_s(100) == 0
+    assert soon.left_s(99) == HOLD_MAX_S
+
+
+def test_loss_is_counted_over_the_probes_of_late_and_degrades() -> None:
+    line = Line()
+    assert line.health.quality.loss() is None
+    line.run(120, NOTHING)
+    assert line.health.quality.loss() == 0
+    for _ in range(6):
+        line.health.answered(line.now, 0.03, lost=1)
+        line.run(6, NOTHING)
+    loss = line.health.quality.loss()
+    assert loss is not None
+    assert 0.10 <= loss <= 0.15
+    assert shown(line.health)[:2] == (DEGRADED, Reason.WAN_LOSSY)
+    assert line.health.is_usable()
+    line.run(120, NOTHING)
+    assert shown(line.health)[0] == UP
+
+
+def test_a_round_trip_that_stays_long_degrades_and_is_the_usual_one_after_a_while() -> None:
+    line = Line(rtt_s=0.03)
+    line.run(60, NOTHING)
+    line.rtt_s = 0.3
+    line.run(50, NOTHING)
+    assert shown(line.health)[0] == UP
+    line.run(30, NOTHING)
+    assert shown(line.health)[:2] == (DEGRADED, Reason.WAN_HIGH_RTT)
+    assert "ms instead of" in shown(line.health)[2]
+    line.run(900, NOTHING)
+    assert shown(line.health)[0] == UP
+
+
+def test_a_long_round_trip_under_load_is_no_complaint() -> None:
+    line = Line(rtt_s=0.03)
+    line.run(60, NOTHING)
+    line.rtt_s = 0.4
+    line.run(300, ARRIVING._replace(rtt_s=0.4))
+    assert shown(line.health)[0] == UP
+
+
+def test_what_people_are_shown() -> None:
+    assert set(SHOWN) == set(TRANSITIONS)
+    line = Line()
+    assert shown(line.health)[0] == UP
+    assert shown(line.health, is_out_of_quota=True)[0] == OUT_OF_QUOTA
+    line.health.quality.stripped = "8 of the last 8 connections got a SYN+ACK without MPTCP"
+    assert shown(line.health) == (DEGRADED, Reason.ACCESS_STRIPS, line.health.quality.stripped)
+    line.health.absent(line.now, Reason.WAN_LINK_DOWN)
+    assert shown(line.health, is_out_of_quota=True) == (OFFLINE, Reason.WAN_LINK_DOWN, "")
+
+
+def test_when_multipath_tcp_is_looked_at() -> None:
+    quality = WanHealth(silent_s=0.1, return_s=1, now=0).quality
+    looks: list[float] = []
+    answers = True
+
+    def day(start: float, *, is_metered: bool = False) -> int:
+        before = len(looks)
+        now = start
+        while now < start + 86400:
+            if quality.check_due(now, up_since=0, is_metered=is_metered):
+                looks.append(now)
+                quality.checked(now + 1, is_answered=answers)
+            now += 1
+        return len(looks) - before
+
+    assert day(0) == 4
+    assert 1 <= looks[0] <= 2
+    assert day(86400, is_metered=True) == 1
+    quality.stripped = "seen"
+    assert 140 <= day(2 * 86400) <= 144
+    assert 23 <= day(3 * 86400, is_metered=True) <= 24
+    quality.stripped = ""
+    quality.look_again(4 * 86400.0)
+    quality.look_again(4 * 86400.0 + 1)
+    assert day(4 * 86400) <= 5
+
+
+def test_a_concentrator_that_does_not_answer_looks_is_left_alone_more_and_more() -> None:
+    quality = WanHealth(silent_s=0.1, return_s=1, now=0).quality
+    looks = 0
+    for second in range(86400):
+        if quality.check_due(second, up_since=0, is_metered=False):
+            looks += 1
+            quality.checked(second + 15, is_answered=False)
+    assert looks <= 14
 
 
 def subflow(port: int, **values: int) -> Subflow:

@@ -1,7 +1,7 @@
 """SYN probes: does anything come back over one WAN? A TCP handshake with a concentrator, closed by RST at once.
 
-It costs three packets of 40 to 60 octets, tells the round-trip time, and reaches no application. Who sent the probe decides
-how long to wait; it is given up for good after :data:`LIFE_S`.
+It costs four packets of 52 to 60 octets, and tells the round-trip time. Who sent the probe decides how long to wait; it is
+given up for good after :data:`LIFE_S`, or a given time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 SO_BINDTODEVICE = 25
 TCP_SYNCNT = 7
@@ -23,23 +24,49 @@ LIFE_S = 3.0
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
+class Answer(NamedTuple):
+    """A probe that came back, with SYN+ACK or RST."""
+
+    wan: str
+    address: str
+    """Of the concentrator."""
+    rtt_s: float
+    """0 where it says nothing: the SYN was sent twice, and nobody knows which of the two was answered."""
+    lost: int
+    """Probes to the same concentrator that were sent before this one and not answered before it: a line keeps the order."""
+
+
+class _Probe(NamedTuple):
+    wan: str
+    address: str
+    sent: float
+    is_timed: bool
+
+
 class Prober:
-    """Probes under way. ``on_answer(wan, rtt_s)`` for every one that is answered, with SYN+ACK or RST.
+    """Probes under way. ``on_answer`` for every one that is answered."""
 
-    ``rtt_s`` is 0 where it says nothing: the SYN was sent twice, and nobody knows which of the two was answered.
-    """
-
-    def __init__(self, on_answer: Callable[[str, float], None]) -> None:
+    def __init__(self, on_answer: Callable[[Answer], None]) -> None:
         self._on_answer = on_answer
-        self._under_way: dict[socket.socket, tuple[str, float | None]] = {}
+        self._under_way: dict[socket.socket, _Probe] = {}
 
     def __len__(self) -> int:
         return len(self._under_way)
 
-    def send(self, wan: str, *, device: str, source: str, address: str, port: int, is_timed: bool = True) -> bool:
+    def send(
+        self,
+        wan: str,
+        *,
+        device: str,
+        source: str,
+        address: str,
+        port: int,
+        is_timed: bool = True,
+        life_s: float = LIFE_S,
+    ) -> bool:
         """One SYN. False when the WAN cannot even send it (no route, no address).
 
-        ``is_timed`` False: the answer counts, its time does not.
+        ``is_timed`` False: the answer counts, its time does not. With ``life_s`` below 1 the SYN is sent only once.
         """
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -54,15 +81,15 @@ class Prober:
         except OSError:
             sock.close()
             return False
-        self._under_way[sock] = (wan, time.monotonic() if is_timed else None)
+        self._under_way[sock] = _Probe(wan, address, time.monotonic(), is_timed)
         loop = asyncio.get_running_loop()
         loop.add_writer(sock.fileno(), self._answered, sock)
-        loop.call_later(LIFE_S, self._close, sock)
+        loop.call_later(life_s, self._close, sock)
         return True
 
     def drop(self, wan: str) -> None:
         """Stop waiting for this WAN's probes."""
-        for sock in [sock for sock, (name, _) in self._under_way.items() if name == wan]:
+        for sock in [sock for sock, probe in self._under_way.items() if probe.wan == wan]:
             self._close(sock)
 
     def close(self) -> None:
@@ -71,14 +98,19 @@ class Prober:
             self._close(sock)
 
     def _answered(self, sock: socket.socket) -> None:
-        wan, sent = self._under_way[sock]
+        probe = self._under_way[sock]
         now = time.monotonic()
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         info = sock.getsockopt(socket.IPPROTO_TCP, TCP_INFO, TCP_INFO_TOTAL_RETRANS + 4)
         (retransmitted,) = struct.unpack_from("=I", info, TCP_INFO_TOTAL_RETRANS)
         self._close(sock)
-        if error in (0, errno.ECONNREFUSED):  # a RST came from the other side as well
-            self._on_answer(wan, 0.0 if retransmitted or sent is None else now - sent)
+        if error not in (0, errno.ECONNREFUSED):  # a RST came from the other side as well
+            return
+        lost = sum(other[:2] == probe[:2] and other.sent < probe.sent for other in self._under_way.values()) + bool(
+            retransmitted
+        )
+        is_timed = probe.is_timed and not retransmitted
+        self._on_answer(Answer(probe.wan, probe.address, now - probe.sent if is_timed else 0.0, lost))
 
     def _close(self, sock: socket.socket) -> None:
         if self._under_way.pop(sock, None) is not None:

@@ -1,7 +1,12 @@
 """Whether a WAN works, judged by what runs over it and by probes only when that has fallen silent (design D6).
 
 One :class:`WanHealth` per WAN, a table of states, ``now`` in s as an argument. Nothing is ever called dead for being slow:
-death needs silence on a line that was busy (or a worker's complaint) *and* unanswered probes.
+death needs silence on a line that was busy (or a worker's complaint, or an unanswered probe of an idle line) *and* three
+more unanswered probes. What a line that works is like is told by :mod:`.quality`, what people are shown by :func:`shown`.
+
+What a probe costs, as a device counts it (Ethernet and IPv4, seen on Linux 6.18): SYN 74, SYN+ACK 74, ACK 66 and RST 66
+octets, 280 together, 360 over IPv6; one that is not answered, 74 or 94. The intervals below come from that and from what
+an idle line may cost: 200 octets a second, 10 (26 MB a month) on a metered one.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cpe_mcp.paths.observed import Subflow
+from cpe_mcp.paths.quality import Quality
 from cpe_mcp.policy.reasons import Reason
 
 OFFLINE = "offline"
@@ -22,18 +28,33 @@ SUSPECT = "suspect"
 DEAD = "dead"
 RETURNING = "returning"
 """Answers again, and is watched for ``return_s`` before it is used, so that a flapping line does not flap the flows."""
+HELD = "held"
+"""Works, but died too often of late (:class:`FlapDamper`)."""
 
 TRANSITIONS: dict[str, dict[str, str]] = {
     OFFLINE: {"present": CHECKING},
-    CHECKING: {"answer": UP, "silence": DEAD, "absent": OFFLINE},
+    CHECKING: {"answer": UP, "hold": HELD, "silence": DEAD, "absent": OFFLINE},
     UP: {"doubt": SUSPECT, "absent": OFFLINE},
     SUSPECT: {"answer": UP, "silence": DEAD, "absent": OFFLINE},
     DEAD: {"answer": RETURNING, "absent": OFFLINE},
-    RETURNING: {"steady": UP, "silence": DEAD, "absent": OFFLINE},
+    RETURNING: {"steady": UP, "hold": HELD, "silence": DEAD, "absent": OFFLINE},
+    HELD: {"release": UP, "silence": DEAD, "absent": OFFLINE},
 }
 
 USABLE = frozenset({UP, SUSPECT})
 """States in which a WAN has its endpoint and takes first subflows."""
+
+DEGRADED, HELD_DOWN, OUT_OF_QUOTA = "degraded", "held down", "out of quota"
+SHOWN = {
+    OFFLINE: OFFLINE,
+    CHECKING: CHECKING,
+    UP: UP,
+    SUSPECT: UP,
+    DEAD: DEAD,
+    RETURNING: HELD_DOWN,
+    HELD: HELD_DOWN,
+}
+"""State -> what people are shown. A doubt is over in a fraction of a second and most of them end well."""
 
 BUSY_WINDOW_S = 0.5
 BUSY_BYTES, BUSY_SEGMENTS = 32_000, 25
@@ -48,15 +69,29 @@ PROBE_WAIT_MIN_S = 0.1
 PROBE_SPACING_S = 0.03
 PROBES = 3
 """Per suspicion: one may be lost."""
-DEAD_PROBE_S, DEAD_PROBE_MAX_S, DEAD_PROBE_GROWTH = 0.5, 5.0, 1.5
-"""A dead line is probed twice a second at first, then more and more seldom."""
+DEAD_PROBE_S = 0.5
+"""A dead line is probed this often: with return_s, and what the kernel needs to join, a subflow is back within 2 s. 148
+octets a second, none of which arrive. A metered one while the router has traffic only, else it is probed"""
+DEAD_PROBE_MAX_S, DEAD_PROBE_GROWTH = 10.0, 1.5
+"""more and more seldom: 7 octets a second."""
 RETURN_PROBE_S = 0.25
 CHECK_WAIT_S = 1.0
 """A line that just came has this long to answer; DHCP is quicker than some modems' first packets."""
-IDLE_PROBE_S = 30.0
-"""An idle line is probed this often, three packets each: 6 octets a second."""
-BASE_RTT_GROWTH = 1.1
-"""The smallest round trip is forgotten by this much with every probe, so that a line that got slower is seen as such."""
+IDLE_PROBE_S, IDLE_WAIT_S = 1.8, 0.45
+"""An idle line is probed this often by one SYN, 156 octets a second (IPv6 200), which has this long to be answered. Then the
+three others are sent: a silent death without traffic is known within 3 s."""
+METERED_PROBE_S = 60.0
+"""5 octets a second (IPv6 6); the rest of what it may cost is for the rare looks at MPTCP. Its death without traffic is known
+within a minute, or with the first traffic."""
+RECENT_S, RECENT_PROBE_S = 10.0, 0.5
+"""For so long after it was busy, a line that is not metered is probed this often: a video comes in bursts, and between two of
+them silence means nothing."""
+ASLEEP_WAIT_S = 0.8
+"""Who has not been heard for RECENT_S has this long to answer: a mobile radio wakes up in 0.1 to 0.6 s."""
+BASE_RTT_GROWTH, BASE_RTT_S = 1.1, 30.0
+"""The smallest round trip is forgotten by this much in this time, so that a line that got slower is seen as such."""
+HOLD_GROWTH, HOLD_MAX_S = 2.0, 300.0
+"""Each further death holds a flapping line down for twice as long, up to this."""
 DEFAULT_RTT_S = 0.1
 """Assumed until something was measured."""
 PATIENCE_S, PATIENCE_MAX_S = 1.0, 30.0
@@ -85,12 +120,62 @@ class Sample(NamedTuple):
     """Bytes that this subflow moved."""
 
 
+class FlapDamper:
+    """Holds a line down that dies too often: each death and each return costs the flows a pause.
+
+    ``count`` deaths within ``window_s`` hold it down for ``hold_s`` from the last one, each further one for twice as long as
+    the one before; a ``window_s`` without any and all is forgiven. ``count`` 0: never.
+    """
+
+    def __init__(self, count: int, window_s: float, hold_s: float) -> None:
+        self._count = count
+        self._window_s = window_s
+        self._first_hold_s = self._hold_s = hold_s
+        self._deaths: list[float] = []
+        self._until = float("-inf")
+
+    def died(self, now: float) -> None:
+        """A line in use was lost."""
+        self._deaths = [at for at in self._deaths if now - at < self._window_s]
+        if not self._deaths:
+            self._hold_s = self._first_hold_s
+        self._deaths.append(now)
+        if self._count and len(self._deaths) >= self._count:
+            self._until = now + self._hold_s
+            self._hold_s = min(HOLD_MAX_S, self._hold_s * HOLD_GROWTH)
+
+    def left_s(self, now: float) -> float:
+        """How long it is still held down; 0: it is not."""
+        return max(0.0, self._until - now)
+
+    def deaths(self, now: float) -> int:
+        """Within the window."""
+        return sum(now - at < self._window_s for at in self._deaths)
+
+
+NEVER_HELD = (0, 0.0, 0.0)
+
+
 class WanHealth:
     """One WAN. After each call look at ``state``; :meth:`probe_due` says when to send the next probe."""
 
-    def __init__(self, *, silent_s: float, return_s: float, now: float) -> None:
+    def __init__(
+        self,
+        *,
+        silent_s: float,
+        return_s: float,
+        now: float,
+        flaps: tuple[int, float, float] = NEVER_HELD,
+        is_metered: bool = False,
+    ) -> None:
+        """``flaps``: arguments of :class:`FlapDamper`."""
         self._silent_s = silent_s
         self._return_s = return_s
+        self._damper = FlapDamper(*flaps)
+        self.is_metered = is_metered
+        self.is_needed = False
+        """The router has traffic; a metered line's return is waited for."""
+        self.quality = Quality()
         self.state = OFFLINE
         self.since = now
         self.reason: str = Reason.WAN_LINK_DOWN
@@ -101,6 +186,11 @@ class WanHealth:
         self.base_rtt_s = float("inf")
         """The smallest of late, without the queue: what WANs are ordered by."""
         self._heard = now
+        self._busy_at = float("-inf")
+        self._answered_at = now
+        self._asked_at: float | None = None
+        """When the probe of an idle line was sent that has not been answered."""
+        self._wait_min_s = PROBE_WAIT_MIN_S
         self._arrivals: list[tuple[float, int, int]] = []
         self._died_at = now
         self._is_settled = False
@@ -111,6 +201,7 @@ class WanHealth:
         self.probes_out = 0
         """Sent since the last answer or the beginning of the doubt."""
         self._next_probe = now
+        self._last_probe = float("-inf")
         self._dead_wait_s = DEAD_PROBE_S
         self._answered_from = now
 
@@ -133,11 +224,14 @@ class WanHealth:
         if not can_probe:
             self._step("answer", now, Reason.WAN_UP, "nothing to probe")
 
-    def absent(self, now: float, reason: str) -> None:
+    def absent(self, now: float, reason: str, detail: str = "") -> None:
         """Link, address or route is gone."""
         if self.state != OFFLINE:
-            self._step("absent", now, reason, "")
-        self.reason = reason
+            if self.is_usable():
+                self._damper.died(now)
+            self._step("absent", now, reason, detail)
+            self.quality.forget()
+        self.reason, self.detail = reason, detail
 
     def observe(self, now: float, sample: Sample) -> None:
         """What the subflows show."""
@@ -145,6 +239,7 @@ class WanHealth:
             self.rtt_s = sample.rtt_s
         if sample.segments_in:
             self._heard = now
+            self._asked_at = None
             self._is_settled = False
             self._patience_s = PATIENCE_S
             if self.state == SUSPECT:
@@ -152,6 +247,8 @@ class WanHealth:
             self._arrivals.append((now, sample.received, sample.segments_in))
         while self._arrivals and self._arrivals[0][0] < self._heard - BUSY_WINDOW_S:
             self._arrivals.pop(0)
+        if sample.segments_in and self._was_busy():
+            self._busy_at = now
         silent_s = now - self._heard
         if self.state != UP or not sample.open or silent_s < self._silent_s:
             return
@@ -166,13 +263,29 @@ class WanHealth:
         if self.state == UP:
             self._suspect(now, detail)
 
-    def answered(self, now: float, rtt_s: float) -> None:
-        """A probe came back; ``rtt_s`` is 0 where that says nothing about the round-trip time."""
+    def release(self, now: float) -> None:
+        """It is the only one that works: better used than held down."""
+        if self.state == HELD:
+            self._step("release", now, Reason.WAN_UP, "no other WAN works")
+
+    def answered(self, now: float, rtt_s: float, lost: int = 0) -> None:
+        """A probe came back; ``rtt_s`` is 0 where that says nothing about the round-trip time. ``lost``: earlier ones that
+        the same concentrator will not answer any more."""
         if rtt_s:
             self.rtt_s = rtt_s
-            self.base_rtt_s = min(rtt_s, self.base_rtt_s * BASE_RTT_GROWTH)
+            grown = BASE_RTT_GROWTH ** ((now - self._answered_at) / BASE_RTT_S)
+            self.base_rtt_s = min(rtt_s, self.base_rtt_s * grown)
+        was_idle = self._asked_at is not None
+        self._asked_at = None
+        self._answered_at = now
+        if self.is_usable():
+            self.quality.probed(now, answered=1, lost=lost)
+            if was_idle and rtt_s:
+                self.quality.timed(now, rtt_s, self.base_rtt_s)
         detail = f"answered in {rtt_s * 1000:.0f} ms" if rtt_s else "answered"
-        if self.state in (CHECKING, SUSPECT):
+        if self.state == CHECKING:
+            self._use(now, "answer", detail)
+        elif self.state == SUSPECT:
             self._step("answer", now, Reason.WAN_UP, detail)
             self._is_settled = True
             self._patient_until = now + self._patience_s
@@ -181,46 +294,61 @@ class WanHealth:
             self._step("answer", now, Reason.WAN_HELD_DOWN, detail)
             self._answered_from = now
             self._doubt(now)
-        elif self.state == RETURNING:
+        elif self.state in (RETURNING, HELD):
             self._doubt(now)
         self.probes_out = 0
-        self._next_probe = now + (RETURN_PROBE_S if self.state == RETURNING else IDLE_PROBE_S)
+        self._next_probe = now + self._pace_s(now)
 
     def tick(self, now: float) -> None:
         """Time passed."""
-        if self.state in (CHECKING, SUSPECT, RETURNING):
-            limit_s = (
-                CHECK_WAIT_S
-                if self.state == CHECKING
-                else self.probe_wait_s() + RETURN_PROBE_S * (self.state == RETURNING)
-            )
-            if self.probes_out and now - self._doubt_from >= limit_s:
-                detail = f"{self.probes_out} probes unanswered in {(now - self._doubt_from) * 1000:.0f} ms"
-                before = f"{self.detail}, " if self.state == SUSPECT else ""
-                if self.state != RETURNING:
-                    self._died_at = now
-                self._step("silence", now, Reason.WAN_SILENT, before + detail)
-                self._dead_wait_s = DEAD_PROBE_S
-                self._next_probe = now + self._dead_wait_s
-            elif self.state == RETURNING and now - self._answered_from >= self._return_s:
-                self._is_settled = True
-                self._step("steady", now, Reason.WAN_UP, f"answered for {now - self._answered_from:.1f} s")
+        if self.state == UP:
+            if self._asked_at is not None and now - self._asked_at >= self._idle_wait_s(now):
+                self._suspect(now, f"a probe unanswered for {(now - self._asked_at) * 1000:.0f} ms")
+            return
+        if self.state == HELD and not self._damper.left_s(now):
+            self._step("release", now, Reason.WAN_UP, f"held down for {now - self.since:.0f} s")
+            return
+        if self.state not in (CHECKING, SUSPECT, RETURNING, HELD):
+            return
+        limit_s = CHECK_WAIT_S if self.state == CHECKING else self.probe_wait_s()
+        if self.state in (RETURNING, HELD):
+            limit_s += self._pace_s(now)
+        if self.probes_out and now - self._doubt_from >= limit_s:
+            detail = f"{self.probes_out} probes unanswered in {(now - self._doubt_from) * 1000:.0f} ms"
+            before = f"{self.detail}, " if self.state == SUSPECT else ""
+            if self.state not in (RETURNING, HELD):
+                self._died_at = now
+            if self.is_usable():
+                self._damper.died(now)
+            self._step("silence", now, Reason.WAN_SILENT, before + detail)
+            self.quality.forget()
+            self._dead_wait_s = DEAD_PROBE_S
+            self._next_probe = now + self._dead_wait_s
+        elif self.state == RETURNING and now - self._answered_from >= self._return_s:
+            self._is_settled = True
+            self._use(now, "steady", f"answered for {now - self._answered_from:.1f} s")
 
     def probe_due(self, now: float) -> bool:
         """Whether to send a probe now. The caller sends it; asking counts it as sent."""
-        if self.state == OFFLINE or now < self._next_probe:
+        if self.state == OFFLINE or now < self._due_at(now):
             return False
         if self.state == UP:
-            if now - self._heard < IDLE_PROBE_S:
-                self._next_probe = self._heard + IDLE_PROBE_S
+            if self._asked_at is not None:
                 return False
-            self._suspect(now, "idle")
+            silent_from = max(self._heard, self._answered_at)
+            if now - silent_from < self._pace_s(now):
+                self._next_probe = silent_from + self._pace_s(now)
+                return False
+            self._asked_at = now
+            self.probes_out = 0
         self.probes_out += 1
+        self._last_probe = now
         if self.state == DEAD:
             self._next_probe = now + self._dead_wait_s
-            self._dead_wait_s = min(DEAD_PROBE_MAX_S, self._dead_wait_s * DEAD_PROBE_GROWTH)
-        elif self.state == RETURNING:
-            self._next_probe = now + RETURN_PROBE_S
+            if self.is_metered:
+                self._dead_wait_s = min(DEAD_PROBE_MAX_S, self._dead_wait_s * DEAD_PROBE_GROWTH)
+        elif self.state in (UP, RETURNING, HELD):
+            self._next_probe = now + self._pace_s(now)
         else:
             self._next_probe = now + (PROBE_SPACING_S if self.probes_out < PROBES else self.probe_wait_s())
         return True
@@ -229,14 +357,22 @@ class WanHealth:
         """When :meth:`probe_due` or :meth:`tick` may have something to do, as time from now in s."""
         if self.state == OFFLINE:
             return IDLE_PROBE_S
-        wake = self._next_probe - now
+        wake = self._due_at(now) - now
         if self.state in (CHECKING, SUSPECT, RETURNING):
             wake = min(wake, PROBE_SPACING_S)
+        elif self._asked_at is not None:
+            wake = self._asked_at + self._idle_wait_s(now) - now
+        elif self.state == HELD:
+            wake = min(wake, self._damper.left_s(now))
         return max(0.0, wake)
 
     def probe_wait_s(self) -> float:
         """How long an answer may take."""
-        return max(PROBE_WAIT_MIN_S, RTT_FACTOR * self.rtt_s + PROBE_SLACK_S)
+        return max(self._wait_min_s, RTT_FACTOR * self.rtt_s + PROBE_SLACK_S)
+
+    def held_s(self, now: float) -> float:
+        """How long it is still held down for flapping; 0 when it is not."""
+        return self._damper.left_s(now) if self.state == HELD else 0.0
 
     # Inside -----------------------------------------------------------------------------------------------------------
 
@@ -250,15 +386,63 @@ class WanHealth:
 
     def _doubt(self, now: float) -> None:
         """From now on answers are waited for, and the first probe is due at once."""
+        self._wait_min_s = ASLEEP_WAIT_S if self._is_asleep(now) else PROBE_WAIT_MIN_S
         self._doubt_from = now
         self.probes_out = 0
+        self._asked_at = None
         self._next_probe = now
+
+    def _use(self, now: float, event: str, detail: str) -> None:
+        """It works: it is used, unless it flaps."""
+        left_s = self._damper.left_s(now)
+        if left_s:
+            deaths = self._damper.deaths(now)
+            self._step("hold", now, Reason.WAN_FLAPPING, f"lost {deaths} times of late, for {left_s:.0f} s more")
+            self._doubt(now)
+        else:
+            self._step(event, now, Reason.WAN_UP, detail)
+
+    def _is_asleep(self, now: float) -> bool:
+        return now - max(self._heard, self._answered_at) > RECENT_S
+
+    def _idle_wait_s(self, now: float) -> float:
+        """How long the first probe after some silence may take."""
+        if now - self._busy_at <= RECENT_S:
+            return max(PROBE_WAIT_MIN_S, RTT_FACTOR * self.rtt_s + PROBE_SLACK_S)
+        wait_s = ASLEEP_WAIT_S if self._is_asleep(now) else IDLE_WAIT_S
+        return max(wait_s, RTT_FACTOR * self.rtt_s + PROBE_SLACK_S)
+
+    def _pace_s(self, now: float) -> float:
+        """Between two probes of a line that is not in doubt."""
+        if self.state == RETURNING:
+            return RETURN_PROBE_S
+        if self.is_metered:
+            return DEAD_PROBE_MAX_S if self.state == HELD else METERED_PROBE_S
+        return RECENT_PROBE_S if now - self._busy_at <= RECENT_S else IDLE_PROBE_S
+
+    def _due_at(self, now: float) -> float:
+        """When the next probe is due."""
+        if self.state == DEAD and self.is_needed:
+            return min(self._next_probe, self._last_probe + DEAD_PROBE_S)
+        return self._next_probe
 
     def _step(self, event: str, now: float, reason: str, detail: str) -> None:
         self.state = TRANSITIONS[self.state][event]
         self.since = now
         self.reason = reason
         self.detail = detail
+
+
+def shown(health: WanHealth, *, is_out_of_quota: bool = False) -> tuple[str, str, str]:
+    """``(state, reason, detail)`` for people: one of SHOWN's values, DEGRADED or OUT_OF_QUOTA."""
+    state = SHOWN[health.state]
+    if state == UP and is_out_of_quota:
+        return OUT_OF_QUOTA, Reason.WAN_OUT_OF_QUOTA, ""
+    if state == UP:
+        reason, detail = health.quality.complaint()
+        if reason:
+            return DEGRADED, reason, detail
+    return state, health.reason, health.detail
 
 
 class Totals(NamedTuple):

@@ -66,6 +66,11 @@ class Negotiations:
                 recent = self._recent.setdefault(wan, collections.deque(maxlen=RECENT))
                 recent.extend([outcome] * min(new, RECENT))
 
+    def looked(self, name: str, outcome: str) -> None:
+        """The daemon has opened a connection itself, to see whether it stays Multipath TCP."""
+        self._totals.setdefault(name, collections.Counter())[outcome] += 1
+        self._recent.setdefault(name, collections.deque(maxlen=RECENT)).append(outcome)
+
     def forget_worker(self, pid: int) -> None:
         """It has ended; its successor counts from 0."""
         for key in [key for key in self._counted if key[0] == pid]:
@@ -120,7 +125,7 @@ class Negotiations:
     def _evidence(self, now: float, name: str, joins: Joins, fallbacks: Mapping[str, int]) -> Iterable[dict[str, Any]]:
         recent = list(self._recent.get(name, ()))
         counts = collections.Counter(recent)
-        for outcome in (Reason.MPTCP_STRIPPED, Reason.MPTCP_BLACKHOLE, UNANSWERED, NEGOTIATED):
+        for outcome in (Reason.MPTCP_STRIPPED, Reason.MPTCP_BLACKHOLE, Reason.MPTCP_LOST, UNANSWERED, NEGOTIATED):
             if counts[outcome]:
                 yield _seen(outcome, counts[outcome], len(recent))
         if fallbacks.get(Reason.MPTCP_LOST):
@@ -135,6 +140,7 @@ class Negotiations:
 EVIDENCE = {
     "seen-mptcp-stripped": "%s of the last %s connections that began here got a SYN+ACK without MPTCP",
     "seen-mptcp-blackhole": "%s of the last %s connections that began here were answered only once MPTCP was left out",
+    "seen-mptcp-lost": "%s of the last %s connections that began here lost MPTCP with the first data",
     "seen-unanswered": "%s of the last %s connections that began here got no answer",
     "seen-mptcp": "%s of the last %s connections that began here got a SYN+ACK with MPTCP",
     "seen-data": "%s connections that began here fell back later, while they ran",

@@ -67,6 +67,10 @@ class Reason:
     WAN_NO_ROUTE = "wan-no-route"
     WAN_SILENT = "wan-silent"
     WAN_HELD_DOWN = "wan-held-down"
+    WAN_FLAPPING = "wan-flapping"
+    WAN_HIGH_RTT = "wan-high-rtt"
+    WAN_OUT_OF_QUOTA = "wan-out-of-quota"
+    WAN_NETIFD_DOWN = "wan-netifd-down"
     # why a new connection begins on this WAN, and goes to this concentrator
     FIRST_ONLY = "first-only"
     FIRST_ROLE = "first-role"
@@ -174,6 +178,10 @@ TEXTS: dict[str, str] = {
     Reason.WAN_NO_ROUTE: "the WAN has no default route",
     Reason.WAN_SILENT: "the link is up but nothing comes back over it",
     Reason.WAN_HELD_DOWN: "it answers again and is watched for a moment before it is used",
+    Reason.WAN_FLAPPING: "it works again, but went away several times in a row, and is held down for a while",
+    Reason.WAN_HIGH_RTT: "its round trip has been several times longer than usual for a while",
+    Reason.WAN_OUT_OF_QUOTA: "its monthly volume is used up, and it is kept as the last resort",
+    Reason.WAN_NETIFD_DOWN: "OpenWrt's network daemon (netifd) says that the interface is down",
     Reason.FIRST_ONLY: "no other WAN may begin connections now",
     Reason.FIRST_ROLE: "the others are only for backup",
     Reason.FIRST_UNMETERED: "the others are metered",

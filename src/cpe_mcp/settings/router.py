@@ -130,6 +130,18 @@ class PathsSettings:
     return_s: float = option(
         "number", 1.0, "How long a dead line must answer again before it is used.", low=0.3, high=600, unit="s"
     )
+    flap_count: int = option(
+        "integer", 5, "A WAN that went away so often within flap_window_s is held down; 0: never.", low=0, high=100
+    )
+    flap_window_s: float = option("number", 120.0, "See flap_count.", low=1, high=86400, unit="s")
+    hold_s: float = option(
+        "number",
+        10.0,
+        "How long a flapping WAN is held down at first; each further time twice as long, up to 300.",
+        low=1,
+        high=300,
+        unit="s",
+    )
     tune_kernel: bool = option("flag", True, "Set the kernel values of design decision D19.")
 
 

@@ -29,7 +29,7 @@ from cpe_mcp.control.server import ControlServer, Worker
 from cpe_mcp.discovery.candidates import Candidate, CandidateTable
 from cpe_mcp.discovery.lease import Lease
 from cpe_mcp.kernel.mptcp_counters import JOIN_SYN_TX, JOIN_SYNACK_RX, mptcp_counters
-from cpe_mcp.paths.snapshot import EMPTY, WanView, to_wire
+from cpe_mcp.paths.snapshot import EMPTY, ConcentratorView, WanView, to_wire
 from cpe_mcp.policy.decide import BLOCK
 from cpe_mcp.policy.ipv6_proof import Ipv6Proof
 from cpe_mcp.policy.negotiation import REMOVED, UNKNOWN, Joins, Negotiations
@@ -67,6 +67,8 @@ class Paths(Protocol):
     def names_work(self) -> bool: ...
     def bytes_by_wan(self) -> dict[str, Any]: ...
     def set_concentrators(self, concentrators: Sequence[tuple[str, int]]) -> None: ...
+    def set_stripping(self, evidence: Mapping[str, str]) -> None: ...
+    def set_check_targets(self, targets: Sequence[tuple[str, int, bytes]]) -> None: ...
     def set_intercept_port(self, port: int) -> None: ...
     def set_interception(self, on: bool, ipv6: bool) -> None: ...
     def cannot_take(self) -> str: ...
@@ -131,6 +133,7 @@ class Control:
         self._queries: dict[int, Query] = {}
         self._queries_made = 0
         self._protected: tuple[tuple[str, int], ...] | None = None
+        self._checked: tuple[ConcentratorView, ...] = ()
         self._scheduled: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._handlers: Mapping[str, Callable[[Worker, Any], None]] = {
@@ -181,13 +184,16 @@ class Control:
         rows = [row for row in self.paths.report() if row["place"] in ("carrying", "backup")]
         settled = {row["name"]: row["subflows"] for row in rows if row["since_s"] >= SETTLED_S}
         self.negotiations.look(self.now, settled)
-        for name, found in self.mptcp().items():
+        told = self.mptcp()
+        for name, found in told.items():
             before = self._mptcp_told.get(name, UNKNOWN)
             if found["state"] != before and REMOVED in (before, found["state"]):
                 level = logging.WARNING if found["state"] == REMOVED else logging.INFO
                 seen = "; ".join(row["text"] for row in found["evidence"])
                 log.log(level, "wan %s: %s (%s)", name, found["text"], seen)
             self._mptcp_told[name] = found["state"]
+        stripping = {name: found for name, found in told.items() if found["reason"] == Reason.ACCESS_STRIPS}
+        self.paths.set_stripping({name: stripped_text(found) for name, found in stripping.items()})
 
     def mptcp(self) -> dict[str, Any]:
         """By WAN: whether Multipath TCP gets through it, and the evidence."""
@@ -272,6 +278,12 @@ class Control:
             reaches_ipv6=lambda name: self.ipv6_proof.reaches(name, now),
             congestion_controls=self._congestion_controls,
         )
+        checked = () if self.authorization else snapshot.concentrators
+        if checked != self._checked:
+            self._checked = checked
+            self.paths.set_check_targets(
+                [(address, row.port, row.cookie) for row in checked for address in row.addresses]
+            )
         if snapshot != self.snapshot:
             for line in describe_changes(self.snapshot, snapshot):
                 log.info("%s", line)
@@ -429,6 +441,11 @@ class Control:
         query = self._queries.get(int(payload["id"]))
         if query is not None:
             query.heard(worker, [{"dropped": bool(payload["dropped"])}])
+
+
+def stripped_text(row: Mapping[str, Any]) -> str:
+    """The first thing that was seen."""
+    return next((str(seen["text"]) for seen in row["evidence"]), str(row["text"]))
 
 
 def kernel_joins() -> Joins:

@@ -46,6 +46,7 @@ class Daemon:
         self._path = path
         self._paths = PathManager(settings, on_change=self._paths_changed)
         self._control = Control(settings, self._paths, congestion_controls=congestion_controls())
+        self._paths.on_looked = self._control.negotiations.looked
         self._authenticator = self._new_authenticator(settings)
         self._dhcp = DhcpFiles(settings.general.run_dir, self._control.learn_dhcp)
         self._reloading = asyncio.Lock()

@@ -10,24 +10,26 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from cpe_mcp.kernel.device_bytes import DeviceBytes
 from cpe_mcp.kernel.events import KernelEvents
 from cpe_mcp.kernel.mptcp_events import MptcpEvents
-from cpe_mcp.kernel.probe import Prober
+from cpe_mcp.kernel.mptcp_probe import look
+from cpe_mcp.kernel.probe import LIFE_S, Answer, Prober
 from cpe_mcp.kernel.routes import RouteKernel
 from cpe_mcp.kernel.subflows import SubflowDump
 from cpe_mcp.kernel.sysctl import tune
-from cpe_mcp.paths.health import DEAD, PROBE_SPACING_S, RETURNING, UP, Sampler, WanHealth
+from cpe_mcp.paths.health import DEAD, DEAD_PROBE_S, HELD, PROBE_SPACING_S, RETURNING, UP, Sampler, WanHealth, shown
 from cpe_mcp.paths.observed import DeviceView, MptcpEvent, Observed
 from cpe_mcp.paths.rates import QueueMeter, RateMeter
 from cpe_mcp.paths.reconcile import carrying, plan_routes, wanted_endpoints, wanted_routes, wanted_rules
 from cpe_mcp.paths.scheme import NORMAL, NOWHERE, RESERVE, Distribution, Distributor, Line, Thresholds
 from cpe_mcp.paths.snapshot import WanView
 from cpe_mcp.paths.subflow_tracker import Repair, SubflowTracker
+from cpe_mcp.policy.handshakes import UNANSWERED
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.settings import RouterSettings
 from cpe_mcp.settings.router import PathsSettings, WanSettings
@@ -57,6 +59,18 @@ SLOW_S = 60.0
 """Everything is compared again this often, whatever events said. One look at all routes costs pyroute2 some 30 ms."""
 
 
+STRIPPED_LAST = 100_000
+"""Added to the preference of a WAN that strips Multipath TCP: a connection that begins there has only this WAN."""
+
+
+class CheckTarget(NamedTuple):
+    """The concentrator that is asked whether Multipath TCP gets through."""
+
+    address: str
+    port: int
+    cookie: bytes
+
+
 class Wan:
     """One managed WAN."""
 
@@ -73,6 +87,10 @@ class Wan:
         self.counted_from: tuple[int, int] | None = None
         self.repairs = 0
         """Times that lost subflows were made anew."""
+        self.probe_target = 0
+        """Place of the concentrator that answered last."""
+        self.complaint = ""
+        """What was last said to be wrong with it."""
 
     @property
     def name(self) -> str:
@@ -90,7 +108,7 @@ class Wan:
         return Line(
             name=settings.name,
             tier=RESERVE if settings.role == "backup" else NORMAL,
-            preference=settings.preference,
+            preference=settings.preference + STRIPPED_LAST * bool(self.health.quality.stripped),
             rtt_s=self.health.base_rtt_s,
             is_metered=settings.metered,
             meter=self.meter,
@@ -121,6 +139,10 @@ class PathManager:
         self._repairs: dict[str, Repair] = {}
         """By local address."""
         self._concentrators: tuple[tuple[str, int], ...] = ()
+        self.on_looked: Callable[[str, str], None] = lambda wan, outcome: None
+        """Told what a look at Multipath TCP over a WAN has shown: an outcome as the workers count them."""
+        self._check_targets: tuple[CheckTarget, ...] = ()
+        self._checks: set[asyncio.Task[None]] = set()
         self._told: tuple[object, ...] = ()
         self._dirty = asyncio.Event()
         self._held = contextlib.AsyncExitStack()
@@ -152,6 +174,7 @@ class PathManager:
         held.callback(self._device_bytes.close)
         self._prober = Prober(self._probe_answered)
         held.callback(self._prober.close)
+        held.push_async_callback(self._end_checks)
         with contextlib.suppress(OSError):  # before Linux 5.12: a look at the subflows finds the same, later
             self._mptcp_events = MptcpEvents(
                 self._endpoints.events_group(), on_event=self._mptcp_event, on_overrun=self._mptcp_overrun
@@ -226,13 +249,17 @@ class PathManager:
         rows = []
         for wan in self._wans.values():
             view, health = wan.view, wan.health
+            state, reason, detail = shown(health)
+            loss = health.quality.loss()
             rows.append(
                 {
                     "name": wan.name,
                     "device": wan.device,
-                    "state": health.state,
-                    "reason": health.reason,
-                    "detail": health.detail,
+                    "state": state,
+                    "reason": reason,
+                    "detail": detail,
+                    "held_s": round(health.held_s(now), 1),
+                    "loss_percent": None if loss is None else round(100 * loss, 1),
                     "since_s": round(now - health.since, 1),
                     "rtt_ms": round(health.rtt_s * 1000, 1),
                     "down_mbit": round(wan.meter.rate.down, 2),
@@ -258,7 +285,21 @@ class PathManager:
     def set_concentrators(self, concentrators: Sequence[tuple[str, int]]) -> None:
         """All known ones, best first: probes go to the first, the LAN is kept away from all."""
         self._concentrators = tuple(concentrators)
+        for wan in self._wans.values():
+            wan.probe_target = 0
         self._dirty.set()
+
+    def set_stripping(self, evidence: Mapping[str, str]) -> None:
+        """WANs that remove Multipath TCP, while others let it through, and how that is known."""
+        for wan in self._wans.values():
+            before, wan.health.quality.stripped = wan.health.quality.stripped, evidence.get(wan.name, "")
+            if bool(before) != bool(wan.health.quality.stripped):
+                self._judged(wan, wan.health.state, wan.health.is_usable())
+                self._turn()
+
+    def set_check_targets(self, targets: Sequence[tuple[str, int, bytes]]) -> None:
+        """Usable concentrators, best first, as ``(address, port, cookie)``: who may be asked whether MPTCP gets through."""
+        self._check_targets = tuple(CheckTarget(*target) for target in targets)
 
     def set_scheme(self, scheme: str) -> None:
         """What RADIUS orders for this subscriber, in place of the settings' scheme; "" for nothing."""
@@ -336,7 +377,10 @@ class PathManager:
 
     def _look_at_subflows(self, now: float) -> None:
         subflows = self._subflows.read(self._concentrators)
-        self._tracker.see(now, subflows)
+        for local in self._tracker.see(now, subflows):
+            for wan in self._wans.values():
+                if wan.view is not None and local in (wan.view.address4, wan.view.address6):
+                    wan.health.quality.look_again(now)
         samples = self._sampler.take(now, subflows)
         for wan in self._wans.values():
             wan.subflows = 0
@@ -379,17 +423,57 @@ class PathManager:
     def _turn(self) -> None:
         """Probes that are due, verdicts that are ripe, and what follows from them."""
         now = time.monotonic()
+        is_busy = self._is_busy()
         for wan in self._wans.values():
             before, was_usable = wan.health.state, wan.health.is_usable()
+            wan.health.is_needed = is_busy
             wan.health.tick(now)
             if wan.health.probe_due(now):
                 self._probe(wan)
             self._judged(wan, before, was_usable)
+            if wan.health.state == UP:
+                self._check_mptcp(wan, now)
+        self._release_held(now)
         self._place_wans(now)
         told = (self.wans(), self.other_wans(), self._places.carrying, self._places.reason)
         if told != self._told:
             self._told = told
             self._on_change()
+
+    def _release_held(self, now: float) -> None:
+        """Better a line that flaps than none."""
+        if any(wan.health.is_usable() for wan in self._wans.values()):
+            return
+        for wan in self._wans.values():
+            before = wan.health.state
+            wan.health.release(now)
+            self._judged(wan, before, was_usable=False)
+
+    def _check_mptcp(self, wan: Wan, now: float) -> None:
+        """Look whether MPTCP gets through, where that is due."""
+        view, quality = wan.view, wan.health.quality
+        if view is None:
+            return
+        for target in self._check_targets:
+            source = view.address(6 if ":" in target.address else 4)
+            if source and quality.check_due(now, up_since=wan.health.since, is_metered=wan.settings.metered):
+                task = asyncio.get_running_loop().create_task(self._look_at_mptcp(wan, source, target))
+                self._checks.add(task)
+                task.add_done_callback(self._checks.discard)
+                return
+
+    async def _look_at_mptcp(self, wan: Wan, source: str, target: CheckTarget) -> None:
+        outcome = await look(
+            device=wan.device, source=source, address=target.address, port=target.port, cookie=target.cookie
+        )
+        wan.health.quality.checked(time.monotonic(), is_answered=outcome not in ("", UNANSWERED))
+        log.debug("wan %s: a look at Multipath TCP: %s", wan.name, outcome or "nothing")
+        if outcome:
+            self.on_looked(wan.name, outcome)
+
+    async def _end_checks(self) -> None:
+        for task in list(self._checks):
+            await _cancel(task)
 
     def _place_wans(self, now: float) -> None:
         """Ask the scheme; what it says is in force when this returns."""
@@ -420,8 +504,18 @@ class PathManager:
                 self._delete_endpoints(wan.name)  # kept as the last one: new subflows are quicker than old timers
             log.info("wan %s is up: %s", wan.name, health.detail)
             self._dirty.set()
+        elif before != health.state and health.state == HELD:
+            log.warning("wan %s: %s (%s)", wan.name, TEXTS[health.reason], health.detail)
         elif before != health.state:
             log.debug("wan %s: %s -> %s (%s)", wan.name, before, health.state, health.detail)
+        complaint, detail = health.quality.complaint()
+        if complaint != wan.complaint:
+            wan.complaint = complaint
+            if complaint and complaint != Reason.ACCESS_STRIPS:  # who finds that out logs it
+                log.warning("wan %s works, but %s (%s)", wan.name, TEXTS[complaint], detail)
+            elif health.is_usable():
+                log.info("wan %s is as it should be again", wan.name)
+            self._on_change()
 
     def _probe(self, wan: Wan) -> None:
         view = wan.view
@@ -429,9 +523,12 @@ class PathManager:
         if view is None or not targets:
             wan.health.answered(time.monotonic(), 0.0)  # nothing to ask: the benefit of the doubt
             return
-        # The best one first; others too, because a concentrator that is down must not be taken for a dead line.
-        number = (wan.health.probes_out - 1) % len(targets)
+        # The best one first; others too, because a concentrator that is down must not be taken for a dead line. A line
+        # that is not in doubt is probed where it answered last.
+        in_doubt = wan.health.state != UP
+        number = (wan.health.probes_out - 1 if in_doubt else wan.probe_target) % len(targets)
         address, port = targets[number]
+        is_dead = wan.health.state == DEAD
         self._prober.send(
             wan.name,
             device=wan.device,
@@ -439,15 +536,19 @@ class PathManager:
             address=address,
             port=port,
             is_timed=number == 0,
+            life_s=max(2 * DEAD_PROBE_S - 0.05, 3 * wan.health.rtt_s) if is_dead else LIFE_S,
         )
 
-    def _probe_answered(self, name: str, rtt_s: float) -> None:
-        wan = self._wans.get(name)
+    def _probe_answered(self, answer: Answer) -> None:
+        wan = self._wans.get(answer.wan)
         if wan is None:
             return
         before, was_usable = wan.health.state, wan.health.is_usable()
-        self._prober.drop(name)
-        wan.health.answered(time.monotonic(), rtt_s)
+        self._prober.drop(answer.wan)
+        wan.health.answered(time.monotonic(), answer.rtt_s, answer.lost)
+        if wan.view is not None:
+            family = [a for a, _ in self._concentrators if wan.view.address(6 if ":" in a else 4)]
+            wan.probe_target = family.index(answer.address) if answer.address in family else 0
         self._judged(wan, before, was_usable)
         self._turn()
 
@@ -575,9 +676,16 @@ class PathManager:
             kept = old.get(wan.name)
             if kept is not None and kept.device == wan.device:
                 kept.settings = wan
+                kept.health.is_metered = wan.metered
                 self._wans[wan.name] = kept
                 continue
-            health = WanHealth(silent_s=paths.silent_ms / 1000, return_s=paths.return_s, now=now)
+            health = WanHealth(
+                silent_s=paths.silent_ms / 1000,
+                return_s=paths.return_s,
+                now=now,
+                flaps=(paths.flap_count, paths.flap_window_s, paths.hold_s),
+                is_metered=wan.metered,
+            )
             meter = RateMeter(known_down_mbit=wan.rate_down_mbit, known_up_mbit=wan.rate_up_mbit)
             self._wans[wan.name] = Wan(wan, health, meter)
 

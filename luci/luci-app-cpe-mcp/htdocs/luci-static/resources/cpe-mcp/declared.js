@@ -51,6 +51,9 @@ return baseclass.extend({
 				'idle_s': { kind: 'number', default: '4', low: 0.1, high: 600, unit: 's', doc: _('How long that must last.') },
 				'silent_ms': { kind: 'integer', default: '100', low: 20, high: 5000, unit: 'ms', doc: _('Silence on a line that was carrying traffic before it is probed.') },
 				'return_s': { kind: 'number', default: '1', low: 0.3, high: 600, unit: 's', doc: _('How long a dead line must answer again before it is used.') },
+				'flap_count': { kind: 'integer', default: '5', low: 0, high: 100, doc: _('A WAN that went away so often within flap_window_s is held down; 0: never.') },
+				'flap_window_s': { kind: 'number', default: '120', low: 1, high: 86400, unit: 's', doc: _('See flap_count.') },
+				'hold_s': { kind: 'number', default: '10', low: 1, high: 300, unit: 's', doc: _('How long a flapping WAN is held down at first; each further time twice as long, up to 300.') },
 				'tune_kernel': { kind: 'flag', default: '1', doc: _('Set the kernel values of design decision D19.') },
 			}
 		},

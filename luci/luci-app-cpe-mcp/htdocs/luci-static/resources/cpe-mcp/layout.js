@@ -116,6 +116,9 @@ const SECTIONS = [
 		advanced: {
 			silent_ms: _('Silence before a probe'),
 			return_s: _('Watch a returning line for'),
+			flap_count: _('Hold down after so many outages'),
+			flap_window_s: _('Outages within'),
+			hold_s: _('Hold down for'),
 			tune_kernel: _('Tune the kernel')
 		}
 	},

@@ -65,6 +65,7 @@ return baseclass.extend({
 		'rules-meant': _('what they catch is routed by them first; see that this is meant'),
 		'seen-mptcp-stripped': _('%s of the last %s connections that began here got a SYN+ACK without MPTCP'),
 		'seen-mptcp-blackhole': _('%s of the last %s connections that began here were answered only once MPTCP was left out'),
+		'seen-mptcp-lost': _('%s of the last %s connections that began here lost MPTCP with the first data'),
 		'seen-unanswered': _('%s of the last %s connections that began here got no answer'),
 		'seen-mptcp': _('%s of the last %s connections that began here got a SYN+ACK with MPTCP'),
 		'seen-data': _('%s connections that began here fell back later, while they ran'),

@@ -28,9 +28,10 @@ const callDump = rpc.declare({ object: 'network.interface', method: 'dump', expe
 
 const STATES = {
 	up: [ 'good', _('up') ],
-	suspect: [ 'busy', _('in doubt') ],
+	degraded: [ 'busy', _('degraded') ],
 	checking: [ 'busy', _('checking') ],
-	returning: [ 'busy', _('coming back') ],
+	'held down': [ 'busy', _('held down') ],
+	'out of quota': [ 'idle', _('out of quota') ],
 	dead: [ 'bad', _('silent') ],
 	offline: [ 'bad', _('off') ]
 };
@@ -79,6 +80,7 @@ function wanTile(names, wan) {
 		parts.fact(_('Capacity'), parts.pair(
 			units.rate(wan.capacity_down_mbit || null), units.rate(wan.capacity_up_mbit || null))),
 		parts.fact(_('Round trip'), units.ms(wan.rtt_ms)),
+		wan.loss_percent != null ? parts.fact(_('Lost'), _('%s %% of the probes').format(wan.loss_percent)) : null,
 		parts.fact(_('Carried'), parts.pair(units.bytes(wan.bytes_down), units.bytes(wan.bytes_up))),
 		wan.quota_bytes ? parts.fact(_('Quota'), _('%s of %s').format(units.bytes(wan.quota_used_bytes || 0), units.bytes(wan.quota_bytes))) : null,
 		parts.fact(_('Use'), use),
