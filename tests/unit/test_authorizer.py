@@ -39,6 +39,22 @@ def test_a_cookie_made_with_the_key_is_enough_everywhere() -> None:
         assert (verdict.kind, verdict.subscriber) == ("accept", "alice")
 
 
+@pytest.mark.requirement("X-4")
+def test_the_cap_comes_with_the_verdict_from_table_and_radius() -> None:
+    capped = SubscriberSettings(
+        name="carl", key="long-enough-key", address=("10.12.0.0/24",), down_mbit=50.5, up_mbit=10
+    )
+    authorizer = Authorizer([ALICE, capped], ON)
+    assert judge(authorizer, cookie=make_cookie("carl", "long-enough-key")).cap_mbit == (50.5, 10)
+    assert judge(authorizer, address="10.12.0.9").cap_mbit == (50.5, 10)
+    assert judge(authorizer, address="10.11.0.9").cap_mbit == (0, 0)
+    assert judge(authorizer) is None
+    verdict = authorizer.learn("10.9.9.9", RadiusAnswer("accept", "", user="x", down_mbit=300), 0.0)
+    assert verdict.cap_mbit == (300, 0)
+    assert judge(authorizer, now=1.0).cap_mbit == (300, 0), "remembered"
+    assert authorizer.learn("10.9.9.9", RadiusAnswer("reject", "", down_mbit=300), 2.0).cap_mbit == (0, 0)
+
+
 def test_wrong_cookies() -> None:
     authorizer = Authorizer([ALICE, SubscriberSettings(name="gone", enabled=False, key="long-enough-key")], OFF)
     for cookie, reason in (

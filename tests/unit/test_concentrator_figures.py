@@ -64,6 +64,22 @@ def test_names_and_labels_are_what_prometheus_takes() -> None:
             assert len(values) == len(family.labels)
 
 
+def test_caps_are_in_bytes_and_only_of_those_who_have_one() -> None:
+    rows = (
+        SubscriberTotals("a", 0, 0, 0, (8.0, 0.5)),
+        SubscriberTotals("b", 1, 2, 3),
+        SubscriberTotals("c", 0, 0, 0, (0.0, 1.0)),
+    )
+    found = by_name(NOTHING._replace(subscribers=rows, counters={"held_back": 4}))
+    assert found["subscriber_cap_bytes_per_second"].samples == (
+        (("a", "down"), 1e6),
+        (("a", "up"), 62500.0),
+        (("c", "up"), 125000.0),
+    )
+    assert found["directions_held_back"].samples == (((), 4.0),)
+    assert "subscriber_cap_bytes_per_second" not in by_name(NOTHING._replace(subscribers=rows[1:2]))
+
+
 def test_counters_of_the_workers_find_their_places() -> None:
     found = by_name(
         NOTHING._replace(

@@ -22,6 +22,8 @@ TABLE_S = 60.0
 CACHE_MAX = 65536
 """Addresses remembered, about 20 MiB; the oldest goes first."""
 
+NO_CAP = (0.0, 0.0)
+
 
 class Verdict(NamedTuple):
     """What a worker is told."""
@@ -32,6 +34,8 @@ class Verdict(NamedTuple):
     """Name in the table, or what RADIUS calls it, or its address."""
     ttl_s: float
     reason: str
+    cap_mbit: tuple[float, float] = NO_CAP
+    """Of an accepted subscriber, down and up; 0: none."""
 
 
 class _Remembered(NamedTuple):
@@ -45,10 +49,12 @@ class Authorizer:
     def __init__(self, subscribers: Iterable[SubscriberSettings], radius: RadiusSettings) -> None:
         self._radius = radius
         self._keys: dict[str, str] = {}
+        self._caps: dict[str, tuple[float, float]] = {}
         self._prefixes: list[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, str]] = []
         for subscriber in subscribers:
             if not subscriber.enabled:
                 continue
+            self._caps[subscriber.name] = (subscriber.down_mbit, subscriber.up_mbit)
             if subscriber.key:
                 self._keys[subscriber.name] = subscriber.key
             self._prefixes += [(ipaddress.ip_network(text), subscriber.name) for text in subscriber.address]
@@ -64,7 +70,7 @@ class Authorizer:
         source = ipaddress.ip_address(address)
         for network, name in self._prefixes:
             if source.version == network.version and source in network:
-                return Verdict("accept", name, TABLE_S, Reason.READY)
+                return self._accept(name)
         if not self._radius.enabled:
             return Verdict("reject", "", TABLE_S, Reason.UNKNOWN_ADDRESS)
         remembered = self._remembered.get(address)
@@ -77,7 +83,8 @@ class Authorizer:
         radius = self._radius
         if answer.verdict == ACCEPT:
             ttl_s = answer.session_timeout_s or radius.positive_s
-            verdict = Verdict("accept", answer.user or address, ttl_s, Reason.READY)
+            cap_mbit = (float(answer.down_mbit), float(answer.up_mbit))
+            verdict = Verdict("accept", answer.user or address, ttl_s, Reason.READY, cap_mbit)
         elif answer.verdict == REJECT:
             verdict = Verdict("reject", "", radius.negative_s, Reason.NOT_AUTHORIZED)
         else:
@@ -115,4 +122,7 @@ class Authorizer:
             return Verdict("reject", "", TABLE_S, Reason.UNKNOWN_SUBSCRIBER)
         if not check_cookie(cookie, key):
             return Verdict("reject", "", TABLE_S, Reason.WRONG_COOKIE)
-        return Verdict("accept", name, TABLE_S, Reason.READY)
+        return self._accept(name)
+
+    def _accept(self, name: str) -> Verdict:
+        return Verdict("accept", name, TABLE_S, Reason.READY, self._caps[name])

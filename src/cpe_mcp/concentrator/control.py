@@ -12,20 +12,23 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import cpe_mcp
 from cpe_mcp.aaa.radius import MAX_PASSWORD_OCTETS, MAX_TEXT_OCTETS, RadiusClient, RadiusError
 from cpe_mcp.concentrator.authorizer import Authorizer, Verdict
 from cpe_mcp.concentrator.destination_rules import compile_rows
-from cpe_mcp.concentrator.figures import Figures, SubscriberTotals
+from cpe_mcp.concentrator.figures import BYTES_PER_MBIT, Figures, SubscriberTotals
 from cpe_mcp.concentrator.kernel_setup import congestion_control, own_addresses
 from cpe_mcp.control.frames import (
     AUTHORIZE,
     AUTHORIZED,
+    CAPS,
+    CAPS_PER_FRAME,
     CONTROL_SOCKET,
     COUNTERS,
+    DEMAND,
     FLOWS,
     FORGET,
     LIST,
@@ -33,6 +36,7 @@ from cpe_mcp.control.frames import (
     SETTINGS,
 )
 from cpe_mcp.control.server import ControlServer, Worker
+from cpe_mcp.policy.cap_shares import CapShares, Demand, Rates
 from cpe_mcp.policy.reasons import TEXTS
 from cpe_mcp.relay.sockets import pack16
 from cpe_mcp.settings import ConcentratorSettings, SettingsError, split_host
@@ -43,10 +47,11 @@ RADIUS_PORT = 1812
 """RFC 2865."""
 RECORDS_KEPT = 1000
 """Finished flows remembered for ``status``."""
+NOTHING_YET = {"flows": 0, "bytes_up": 0, "bytes_down": 0}
 UPKEEP_S = 10.0
 """Between two looks at our own addresses and at verdicts that have run out."""
 FLOWS_TIMEOUT_S = 1.0
-GAUGES = ("live", "relaying", "waiting", "half_open", "verdicts")
+GAUGES = ("live", "relaying", "waiting", "half_open", "verdicts", "held_back")
 """Counters of a worker that say what is, not what was: they end with it."""
 GONE_MAX = 64
 """Workers that have gone and whose counters are kept apart, in case it is only the channel that broke."""
@@ -75,7 +80,9 @@ class Control:
         self._gone: dict[int, collections.Counter[str]] = {}
         """By process id; 0 holds what is too old to be told apart."""
         self._radius: RadiusClient | None = None
+        self._caps = CapShares()
         self._use(settings)
+        self._follow_table()
 
     def start(self) -> None:
         """Serve workers. Raises OSError when the socket cannot be made."""
@@ -97,6 +104,7 @@ class Control:
         self._use(settings)
         self.server.broadcast(SETTINGS, self.worker_settings())
         self.server.broadcast(FORGET, {"all": True})
+        self._follow_table()
 
     def worker_settings(self) -> dict[str, Any]:
         """The ``settings`` frame."""
@@ -130,7 +138,10 @@ class Control:
             "listeners": self._listeners(),
             "workers": [{"index": worker.index, "pid": worker.pid} for worker in self.server.workers if worker.pid],
             "counters": self._counters(),
-            "subscribers": [{"name": name, **totals} for name, totals in sorted(self.subscribers.items())],
+            "subscribers": [
+                {"name": name, **totals, "down_mbit": cap[0], "up_mbit": cap[1]}
+                for name, totals, cap in self._subscriber_rows()
+            ],
             "authorizations": self._authorizer.status(now),
             "refusals": [{"reason": r, "text": TEXTS.get(r, r), "count": n} for r, n in self.refusals.most_common()],
             "radius": {
@@ -144,7 +155,7 @@ class Control:
     def figures(self, *, worker_restarts: int) -> Figures:
         """What the metrics show; a copy, for another thread."""
         settings = self.settings
-        subscribers = sorted(self.subscribers.items()) if settings.general.metrics_subscribers else ()
+        subscribers = self._subscriber_rows() if settings.general.metrics_subscribers else ()
         return Figures(
             version=cpe_mcp.__version__,
             kernel=platform.release(),
@@ -155,7 +166,7 @@ class Control:
             refusals=dict(self.refusals),
             radius_enabled=settings.radius.enabled,
             radius=dict(self._radius.counters) if self._radius is not None else {},
-            subscribers=tuple(SubscriberTotals(name, **totals) for name, totals in subscribers),
+            subscribers=tuple(SubscriberTotals(name, **totals, cap_mbit=cap) for name, totals, cap in subscribers),
         )
 
     async def flows(self, args: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -172,6 +183,15 @@ class Control:
             pass
         del self._flow_queries[number]
         return query[1]
+
+    def _subscriber_rows(self) -> list[tuple[str, dict[str, int], Rates]]:
+        """Name, totals and cap in Mbit/s of each who was served or has a cap."""
+        rows = []
+        for name in sorted(self.subscribers.keys() | set(self._caps.names())):
+            down, up = self._caps.cap(name)
+            cap_mbit = (down / BYTES_PER_MBIT, up / BYTES_PER_MBIT)
+            rows.append((name, self.subscribers.get(name, NOTHING_YET), cap_mbit))
+        return rows
 
     def _counters(self) -> dict[str, int]:
         """Of all workers, those that have gone included: a counter only grows."""
@@ -201,6 +221,7 @@ class Control:
         worker.send(SETTINGS, self.worker_settings())
 
     def _worker_gone(self, worker: Worker) -> None:
+        self._caps.forget_worker(worker.pid)
         if not worker.counters:
             return
         counted = collections.Counter({name: n for name, n in worker.counters.items() if name not in GAUGES})
@@ -215,6 +236,8 @@ class Control:
         elif kind == RECORDS:
             for record in payload:
                 self._count(record)
+        elif kind == DEMAND:
+            self._demanded(worker, payload)
         elif kind == COUNTERS:
             worker.counters = payload
         elif kind == FLOWS and payload["id"] in self._flow_queries:
@@ -228,7 +251,7 @@ class Control:
     def _count(self, record: dict[str, Any]) -> None:
         self.records.append(record)
         if record["concentrator"]:
-            totals = self.subscribers.setdefault(record["concentrator"], {"flows": 0, "bytes_up": 0, "bytes_down": 0})
+            totals = self.subscribers.setdefault(record["concentrator"], dict(NOTHING_YET))
             totals["flows"] += 1
             totals["bytes_up"] += record["bytes_up"]
             totals["bytes_down"] += record["bytes_down"]
@@ -260,18 +283,59 @@ class Control:
 
     def _answer(self, worker: Worker, number: int, address: str, verdict: Verdict) -> None:
         if worker in self.server.workers:
+            name = verdict.subscriber
+            if verdict.kind == "accept":
+                self._set_caps({name: verdict.cap_mbit})
             worker.send(
                 AUTHORIZED,
                 {
                     "id": number,
                     "address": address,
                     "verdict": verdict.kind,
-                    "subscriber": verdict.subscriber,
+                    "subscriber": name,
                     "ttl_s": verdict.ttl_s,
                     "cookie": b"",
                     "reason": verdict.reason,
+                    "caps": self._caps.shares(name, self._worker_pids(), time.monotonic())[worker.pid],
                 },
             )
+
+    # Caps -------------------------------------------------------------------------------------------------------------
+
+    def _follow_table(self) -> None:
+        """Caps of the settings. Those from RADIUS stay until it is asked again."""
+        self._set_caps({row.name: (row.down_mbit, row.up_mbit) for row in self.settings.subscribers if row.enabled})
+
+    def _set_caps(self, caps_mbit: Mapping[str, Rates]) -> None:
+        """Caps of these subscribers, Mbit/s down and up; running flows follow."""
+        changed = [
+            name
+            for name, (down, up) in caps_mbit.items()
+            if self._caps.set_cap(name, (down * BYTES_PER_MBIT, up * BYTES_PER_MBIT))
+        ]
+        self._tell_caps(changed)
+
+    def _demanded(self, worker: Worker, demands: dict[str, list[Any]]) -> None:
+        now = time.monotonic()
+        for name, (down, down_waiting, up, up_waiting) in demands.items():
+            self._caps.report(name, worker.pid, Demand(down, down_waiting), Demand(up, up_waiting), now)
+        if len(self._worker_pids()) > 1:
+            self._tell_caps(demands)
+
+    def _tell_caps(self, names: Iterable[str]) -> None:
+        """Shares that are others than the workers know."""
+        now, pids = time.monotonic(), self._worker_pids()
+        rows: dict[int, dict[str, Rates]] = {pid: {} for pid in pids}
+        for name in names:
+            for pid, share in self._caps.news(name, pids, now).items():
+                rows[pid][name] = share
+        for worker in list(self.server.workers):
+            told = list(rows.get(worker.pid, {}).items())
+            for start in range(0, len(told), CAPS_PER_FRAME):
+                worker.send(CAPS, dict(told[start : start + CAPS_PER_FRAME]))
+
+    def _worker_pids(self) -> list[int]:
+        return [worker.pid for worker in self.server.workers if worker.pid]
 
     # Upkeep -----------------------------------------------------------------------------------------------------------
 

@@ -171,12 +171,21 @@ def print_status(result: dict[str, Any]) -> None:
     if counters.get("plain_tcp"):
         print(f"flows over plain TCP, because Multipath TCP was lost on the way: {counters['plain_tcp']}")
     for row in result["subscribers"]:
-        print(f"subscriber {row['name']}: {row['flows']} flows, {row['bytes_up']} bytes up, {row['bytes_down']} down")
+        carried = f"{row['flows']} flows, {row['bytes_up']} bytes up, {row['bytes_down']} down"
+        print(f"subscriber {row['name']}: {carried}{_cap_text(row)}")
+    if counters.get("held_back"):
+        print(f"held back by a cap now: {counters['held_back']} directions")
     for row in result["authorizations"]:
         who = f" as {row['subscriber']}" if row["subscriber"] else ""
         print(f"RADIUS: {row['address']} {row['verdict']}{who}, for another {row['left_s']:.0f} s")
     for row in result["refusals"]:
         print(f"refused {row['count']} times: {row['text']}")
+
+
+def _cap_text(row: dict[str, Any]) -> str:
+    """, capped at 50 Mbit/s down, 10 up"""
+    caps = [f"{row[f'{way}_mbit']:g} Mbit/s {way}" for way in ("down", "up") if row[f"{way}_mbit"]]
+    return f", capped at {' and '.join(caps)}" if caps else ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 PREFIX = "mcp_concentrator_"
+BYTES_PER_MBIT = 125_000
 COUNTER, GAUGE = "counter", "gauge"
 ACCEPTED_PREFIX = "accepted:"
 """Of a worker's counter, before the listener's name."""
@@ -23,6 +24,8 @@ class SubscriberTotals(NamedTuple):
     flows: int
     bytes_up: int
     bytes_down: int
+    cap_mbit: tuple[float, float] = (0.0, 0.0)
+    """Down and up; 0: none."""
 
 
 class Figures(NamedTuple):
@@ -99,6 +102,12 @@ def families(figures: Figures) -> list[Family]:
         _one(GAUGE, "half_open", "Connections that are not authenticated yet.", counters.get("half_open", 0)),
         _one(GAUGE, "warm_connections", "Authenticated connections that wait for a flow.", counters.get("waiting", 0)),
         _one(GAUGE, "flows_live", "Flows that carry bytes now.", counters.get("relaying", 0)),
+        _one(
+            GAUGE,
+            "directions_held_back",
+            "Directions of flows and speed tests that wait for their subscriber's cap now.",
+            counters.get("held_back", 0),
+        ),
         _one(COUNTER, "flows", "Flows that were carried and are over.", counters.get("action_proxy", 0)),
         _one(
             COUNTER,
@@ -150,6 +159,18 @@ def _by_label(name: str, doc: str, label: str, prefix: str, counters: Mapping[st
 
 def _by_subscriber(subscribers: Sequence[SubscriberTotals]) -> list[Family]:
     return [
+        Family(
+            f"{PREFIX}subscriber_cap_bytes_per_second",
+            GAUGE,
+            "Most that all connections of a subscriber get together; nothing for one without a cap.",
+            ("subscriber", "direction"),
+            tuple(
+                ((row.name, direction), mbit * BYTES_PER_MBIT)
+                for row in subscribers
+                for direction, mbit in zip(("down", "up"), row.cap_mbit, strict=True)
+                if mbit
+            ),
+        ),
         Family(
             f"{PREFIX}subscriber_flows",
             COUNTER,

@@ -23,12 +23,18 @@ DROPPED = "dropped"
 AUTHORIZE = "authorize"
 AUTHORIZED = "authorized"
 FORGET = "forget"
+CAPS = "caps"
+DEMAND = "demand"
 
 CONTROL_SOCKET = places.CONTROL_SOCKET
 API_SOCKET = places.API_SOCKET
 
 MAX_FRAME_BYTES = 160 * 1024
 """Largest datagram either side sends; below the 208 KiB default of net.core.wmem_default, which bounds a seqpacket."""
+
+
+CAPS_PER_FRAME = 256
+"""Subscribers in one ``caps`` or ``demand``: with the longest names that RADIUS has (253 octets) some 75 KiB."""
 
 
 class FrameError(ValueError):

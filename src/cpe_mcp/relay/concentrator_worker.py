@@ -10,10 +10,11 @@ from __future__ import annotations
 import _socket
 import errno
 import sys
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from cpe_mcp.control.frames import AUTHORIZE, AUTHORIZED, FORGET, SETTINGS
+from cpe_mcp.control.frames import AUTHORIZE, AUTHORIZED, CAPS, CAPS_PER_FRAME, DEMAND, FORGET, SETTINGS
 from cpe_mcp.convert import Converter, ErrorCode, PeerError, PrefixReceived, RequestReceived
 from cpe_mcp.convert.tlv import TCP_OPTION_MPTCP, TlvType
 from cpe_mcp.policy.destinations import DestinationTable
@@ -30,7 +31,7 @@ from cpe_mcp.relay.flow import (
     RELAYING,
     step,
 )
-from cpe_mcp.relay.loop import End
+from cpe_mcp.relay.loop import End, Owner
 from cpe_mcp.relay.measuring import PER_SUBSCRIBER, Measuring
 from cpe_mcp.relay.pump import read_once
 from cpe_mcp.relay.records import FlowRecord
@@ -49,6 +50,7 @@ from cpe_mcp.relay.sockets import (
     unmapped,
     unpack16,
 )
+from cpe_mcp.relay.subscriber_caps import DOWN, UP, Caps, SubscriberCaps, Turn
 from cpe_mcp.relay.worker import Worker, run_worker
 
 DRAIN_S = 2.0
@@ -59,6 +61,7 @@ REMEMBER_MAX = 16384
 """Verdicts remembered, about 4 MiB; the oldest goes first."""
 RETRY_WAIT_S = 5
 """Suggested wait in Convert Errors 64 and 65 of passing troubles of ours (RFC 8803 reads 0 as at least 30 s)."""
+NO_CAP = (0.0, 0.0)
 SPEEDTEST_PORTS = frozenset(PORTS.values())
 EXTENSIONS = bytes([30, 4, 8])
 """TCP option kinds this converter handles: MPTCP, SACK-permitted, timestamps (RFC 8803 section 4.2.4)."""
@@ -80,6 +83,7 @@ class Verdict(NamedTuple):
     expires: float
     cookie: bytes
     reason: str
+    caps: Caps
 
 
 Key = TypeVar("Key")
@@ -269,7 +273,33 @@ class ConcentratorFlow(Flow):
         self._request = None
         if fell_back(self.near.sock):
             self._concentrator.count("plain_tcp")
-        self.relay(up, rest, moved_up=len(request.trailing), moved_down=0)
+        turns = _, up_turn = self._turns(self)
+        if up_turn is not None:
+            up_turn.spend(len(request.trailing))
+        self.relay(up, rest, moved_up=len(request.trailing), moved_down=0, turns=turns)
+
+    def _turns(self, owner: Owner) -> tuple[Turn | None, Turn | None]:
+        """Places of DOWN and UP under the subscriber's cap."""
+        assert self._verdict is not None
+        caps, worker = self._verdict.caps, self._concentrator
+        return worker.caps.turn(caps, DOWN, owner), worker.caps.turn(caps, UP, owner)
+
+    def recap(self, caps: Caps) -> None:
+        """The subscriber has these caps from now on; one that came or went holds for what runs too."""
+        if self._verdict is None or self._verdict.caps is not caps:
+            return
+        if self._measuring is not None:
+            test = self._measuring
+            if test.turn is not None:
+                test.turn.leave()
+            test.turn = self._turns(test)[DOWN if test.is_sending else UP]
+            self.worker.loop.again(test)
+        elif self.relaying is not None:
+            for direction, turn in zip((self.relaying.down, self.relaying.up), self._turns(self), strict=True):
+                if direction.turn is not None:
+                    direction.turn.leave()
+                direction.turn = turn
+            self.worker.loop.again(self)
 
     def _failed(self, error: int) -> None:
         """The server's handshake failed: the Error TLV that says how (RFC 8803 section 4.2.8)."""
@@ -309,7 +339,8 @@ class ConcentratorFlow(Flow):
         self.action, self.reason = "speedtest", Reason.SPEEDTEST
         self.deadline = worker.loop.now + worker.speedtest_s
         reply = self._convert.accept(extensions=EXTENSIONS if self._request.info else None)
-        self._measuring = Measuring(self, port, reply, len(self._request.trailing))
+        test = self._measuring = Measuring(self, port, reply, len(self._request.trailing))
+        test.turn = self._turns(test)[DOWN if test.is_sending else UP]
         self._request = None
         self._measuring.start()
 
@@ -380,6 +411,8 @@ class ConcentratorFlow(Flow):
         super().close(end, reset=reset)
         if self._measuring is not None and self._verdict is not None:
             _one_less(self._concentrator.measuring, self._verdict.subscriber)
+            if self._measuring.turn is not None:
+                self._measuring.turn.leave()
             self._measuring = None
 
     def record(self, end: str) -> FlowRecord:
@@ -419,6 +452,7 @@ class ConcentratorWorker(Worker):
         """A speed test ends after this at the latest; 0: none is served."""
         self.measuring: dict[str, int] = {}
         """Speed tests by subscriber."""
+        self.caps = SubscriberCaps(self.loop)
         self.public: frozenset[bytes] = frozenset()
         """Addresses in front of us that lead here, 16 octets each."""
         self.half_open: set[ConcentratorFlow] = set()
@@ -463,15 +497,24 @@ class ConcentratorWorker(Worker):
             return
         self._asking.pop(peer, None)
         ttl_s = min(float(payload["ttl_s"]), REMEMBER_S)
-        verdict = Verdict(
-            payload["verdict"], payload["subscriber"], self.loop.now + ttl_s, payload["cookie"], payload["reason"]
-        )
+        name = payload["subscriber"]
+        caps = self.caps.of(name)
+        verdict = Verdict(payload["verdict"], name, self.loop.now + ttl_s, payload["cookie"], payload["reason"], caps)
+        self._cap(name, payload.get("caps", NO_CAP))
         _remember(self._verdicts, peer, verdict)
         if verdict.kind == "accept":
             _remember(self._served, peer[1], verdict.expires)
         for flow in flows:
             if flow.state in (READING, AUTHORIZING):
                 flow.judged(verdict)
+
+    def _cap(self, name: str, rates: Sequence[float]) -> None:
+        """This worker's share of the subscriber's cap, bytes/s down and up; 0: no cap."""
+        if self.caps.set(name, rates):
+            caps = self.caps.of(name)
+            for flow in list(self.live.values()):
+                if isinstance(flow, ConcentratorFlow):
+                    flow.recap(caps)
 
     def _forget(self, payload: dict[str, Any]) -> None:
         address, subscriber = payload.get("address"), payload.get("subscriber")
@@ -493,7 +536,15 @@ class ConcentratorWorker(Worker):
             "waiting": sum(self.waiting.values()),
             "half_open": len(self.half_open),
             "verdicts": len(self._verdicts),
+            "held_back": self.caps.waiting(),
         }
+
+    def on_tick(self) -> bool:
+        """Tell who wants how much of its cap."""
+        rows = list(self.caps.demands().items())
+        for start in range(0, len(rows), CAPS_PER_FRAME):
+            self.control.send(DEMAND, dict(rows[start : start + CAPS_PER_FRAME]))
+        return bool(rows)
 
     def on_frame(self, kind: str, payload: Any) -> None:
         """Settings, or the answer to a question."""
@@ -501,6 +552,9 @@ class ConcentratorWorker(Worker):
             self._judged(payload)
         elif kind == FORGET:
             self._forget(payload)
+        elif kind == CAPS:
+            for name, rates in payload.items():
+                self._cap(name, rates)
         elif kind == SETTINGS:
             self._configure(payload)
 

@@ -23,6 +23,7 @@ EDGE = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 TICK_S = 0.25
 """Timers are looked at this often while any runs; a timeout may be late by that much. Idle loops wake up once a second."""
 IDLE_TICK_S = 1.0
+NEVER = float("inf")
 
 
 class Owner(Protocol):
@@ -62,6 +63,9 @@ class Loop:
         self._on_turn = on_turn
         self._on_tick = on_tick
         self._next_tick = 0.0
+        self._wake_at = NEVER
+        self.on_wake: Callable[[], None] = lambda: None
+        """Called once when the time of :meth:`wake_at` has come."""
         self._stopped = False
         self.now = time.monotonic()
         """The one clock reading of this turn, s."""
@@ -94,6 +98,10 @@ class Loop:
         """Something is to be told or timed: do not sleep through the next quarter of a second."""
         self._next_tick = min(self._next_tick, self.now + TICK_S)
 
+    def wake_at(self, when: float) -> None:
+        """Call ``on_wake`` then, or earlier if that was asked for before; late by less than 1 ms, which is epoll's step."""
+        self._wake_at = min(self._wake_at, when)
+
     def stop(self) -> None:
         """Leave :meth:`run` at the end of this turn."""
         self._stopped = True
@@ -102,7 +110,7 @@ class Loop:
         """Serve until :meth:`stop`."""
         ends, level = self._ends, self._level
         while not self._stopped:
-            wait_s = 0.0 if self._again else max(0.0, self._next_tick - time.monotonic())
+            wait_s = 0.0 if self._again else max(0.0, min(self._next_tick, self._wake_at) - time.monotonic())
             events = self._epoll.poll(wait_s)
             self.now = time.monotonic()
             again, self._again = self._again, []
@@ -120,6 +128,9 @@ class Loop:
                     end.owner.on_events(end, mask)
                 elif fd in level:
                     level[fd]()
+            if self.now >= self._wake_at:
+                self._wake_at = NEVER
+                self.on_wake()
             self._on_turn()
             if self.now >= self._next_tick:
                 self._next_tick = self.now + (TICK_S if self._on_tick() else IDLE_TICK_S)

@@ -17,6 +17,7 @@ from cpe_mcp.relay.pump import ROUNDS
 if TYPE_CHECKING:
     from cpe_mcp.relay.loop import End
     from cpe_mcp.relay.relaying import Flow
+    from cpe_mcp.relay.subscriber_caps import Turn
 
 BLOCK_BYTES = 64 * 1024
 """As much as the pump moves with one call."""
@@ -31,7 +32,7 @@ _waste = bytearray(BLOCK_BYTES)
 class Measuring:
     """One test; owner of its flow's accepted end from :meth:`start` on."""
 
-    __slots__ = ("_end", "_flow", "_reply", "is_sending", "moved")
+    __slots__ = ("_end", "_flow", "_reply", "is_sending", "moved", "turn")
 
     def __init__(self, flow: Flow, port: int, reply: bytes, moved: int) -> None:
         """``reply`` goes first; ``moved``: bytes of the peer that were read already."""
@@ -41,6 +42,8 @@ class Measuring:
         self.is_sending = port == CHARGEN_PORT
         self.moved = moved
         """Bytes sent, or thrown away."""
+        self.turn: Turn | None = None
+        """Its place under the subscriber's cap: a test shows what the subscriber gets."""
 
     def start(self) -> None:
         """Take the end over."""
@@ -74,7 +77,16 @@ class Measuring:
         for _ in range(ROUNDS):
             if not end.writable:
                 return False
-            self.moved += end.sock.send(_block)
+            block, turn = _block, self.turn
+            if turn is not None:
+                allowed = turn.allowance()
+                if not allowed:
+                    return False
+                block = _block[:allowed]
+            sent = end.sock.send(block)
+            self.moved += sent
+            if turn is not None:
+                turn.spend(sent)
         self._flow.worker.loop.again(self)
         return False
 
@@ -84,13 +96,20 @@ class Measuring:
         for _ in range(ROUNDS):
             if not end.readable:
                 return False
+            size, turn = BLOCK_BYTES, self.turn
+            if turn is not None:
+                size = min(size, turn.allowance())
+                if not size:
+                    return False
             try:
-                count = end.sock.recv_into(_waste)
+                count = end.sock.recv_into(_waste, size)
             except BlockingIOError:
                 end.readable = False
                 return False
             if not count:
                 return True
             self.moved += count
+            if turn is not None:
+                turn.spend(count)
         self._flow.worker.loop.again(self)
         return False

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import os
 from fcntl import fcntl
+from typing import TYPE_CHECKING
 
 from cpe_mcp.relay.loop import End
 from cpe_mcp.relay.sockets import widen_window
+
+if TYPE_CHECKING:
+    from cpe_mcp.relay.subscriber_caps import Turn
 
 BUFFER_BYTES = 64 * 1024
 """Shared by all directions of a worker. A larger one falls out of the cache, a smaller one doubles the calls (measured)."""
@@ -80,7 +84,19 @@ class Pipes:
 class Direction:
     """One way of a flow."""
 
-    __slots__ = ("eof", "finished", "full_reads", "in_pipe", "moved", "pipe", "rest", "sink", "source", "widen_at")
+    __slots__ = (
+        "eof",
+        "finished",
+        "full_reads",
+        "in_pipe",
+        "moved",
+        "pipe",
+        "rest",
+        "sink",
+        "source",
+        "turn",
+        "widen_at",
+    )
 
     def __init__(self, source: End, sink: End) -> None:
         self.source = source
@@ -94,6 +110,8 @@ class Direction:
         self.finished = False
         self.moved = 0
         """Bytes read from the source."""
+        self.turn: Turn | None = None
+        """Its place under a cap; None: it reads what there is."""
         self.widen_at = WIDEN_BYTES
         """``moved`` at which the source's receive window is widened; -1: that is done."""
 
@@ -146,6 +164,10 @@ def pump(direction: Direction, pipes: Pipes) -> int:
             return FINISHED
         elif not source.readable:
             return BLOCKED
+        elif direction.turn is not None:
+            outcome = _copy_allowed(direction, direction.turn)
+            if outcome is not None:
+                return outcome
         elif direction.full_reads >= FULL_READS:
             outcome = _fill_pipe(direction, pipes)
             if outcome is not None:
@@ -157,11 +179,22 @@ def pump(direction: Direction, pipes: Pipes) -> int:
     return AGAIN
 
 
-def _copy(direction: Direction) -> int | None:
-    """One read into the shared buffer and one write. None: go on."""
+def _copy_allowed(direction: Direction, turn: Turn) -> int | None:
+    """:func:`_copy` under a cap. What may not be read stays readable: the edge that told of it does not come again."""
+    allowed = turn.allowance()
+    if not allowed:
+        return BLOCKED
+    before = direction.moved
+    outcome = _copy(direction, min(allowed, BUFFER_BYTES))
+    turn.spend(direction.moved - before)
+    return outcome
+
+
+def _copy(direction: Direction, size: int = BUFFER_BYTES) -> int | None:
+    """One read of up to ``size`` bytes into the shared buffer and one write. None: go on."""
     source, sink = direction.source, direction.sink
     try:
-        count = source.sock.recv_into(_BUFFER)
+        count = source.sock.recv_into(_BUFFER, size)
     except BlockingIOError:
         source.readable = False
         direction.full_reads = 0
@@ -172,7 +205,7 @@ def _copy(direction: Direction) -> int | None:
         direction.eof = True
         return None
     direction.moved += count
-    if count == BUFFER_BYTES:
+    if count == size:
         direction.full_reads += 1
     else:
         direction.full_reads = 0

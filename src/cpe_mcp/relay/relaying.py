@@ -14,6 +14,7 @@ from cpe_mcp.relay.sockets import reset_on_close
 
 if TYPE_CHECKING:
     from cpe_mcp.relay.sockets import Socket
+    from cpe_mcp.relay.subscriber_caps import Turn
     from cpe_mcp.relay.worker import Worker
 
 NEAR = "near"
@@ -71,9 +72,12 @@ class Relaying:
         )
 
     def release(self) -> None:
-        """Give the pipes back; the flow is over."""
-        self.up.release(self._pipes)
-        self.down.release(self._pipes)
+        """Give the pipes back and leave the line; the flow is over."""
+        for direction in (self.up, self.down):
+            direction.release(self._pipes)
+            if direction.turn is not None:
+                direction.turn.leave()
+                direction.turn = None
 
 
 class Flow:
@@ -155,8 +159,17 @@ class Flow:
         """``(concentrator, wan)`` for the record."""
         raise NotImplementedError
 
-    def relay(self, up: bytes, down: bytes, *, moved_up: int, moved_down: int) -> None:
-        """Begin to relay. ``up`` and ``down`` were read already and go first; ``moved_*`` counts all that was read so far."""
+    def relay(
+        self,
+        up: bytes,
+        down: bytes,
+        *,
+        moved_up: int,
+        moved_down: int,
+        turns: tuple[Turn | None, Turn | None] = (None, None),
+    ) -> None:
+        """Begin to relay. ``up`` and ``down`` were read already and go first; ``moved_*`` counts all that was read so far;
+        ``turns``: the places of down and up under a cap."""
         assert self.far is not None
         self.worker.unsettled.discard(self)
         self.relaying = Relaying(self.worker.loop, self.worker.pipes, self.near, self.far)
@@ -164,6 +177,7 @@ class Flow:
         self.relaying.up.moved = moved_up
         self.relaying.down.rest = down
         self.relaying.down.moved = moved_down
+        self.relaying.down.turn, self.relaying.up.turn = turns
         self.on_again()
 
     def is_reset(self) -> bool:
