@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cpe_mcp.lab.measure import longest_gap_s, mbit, rate_mbit, recovery_s, shares, size_of
+from cpe_mcp.lab.measure import longest_gap, longest_gap_s, mbit, rate_mbit, recovery_s, shares, size_of
 
 pytestmark = pytest.mark.unit
 
@@ -89,3 +89,12 @@ def test_shares() -> None:
     assert shares({"dsl": 3.0, "lte": 1.0}) == {"dsl": 0.75, "lte": 0.25}
     assert shares({"dsl": 0.0, "lte": 0.0}) == {"dsl": 0.0, "lte": 0.0}
     assert shares({}) == {}
+
+
+def test_recovery_comes_after_the_pause_however_much_arrives_before_it() -> None:
+    burst = [(0.01 * step, 100_000) for step in range(1, 26)]
+    later = [(0.70 + 0.01 * step, 100_000) for step in range(30)]
+    gap = longest_gap([*burst, *later], 0.0, 1.0)
+    assert gap == pytest.approx((0.25, 0.70))
+    assert recovery_s([*burst, *later], 0.0, 50.0) == pytest.approx(0.25)
+    assert (recovery_s([*burst, *later], 0.0, 50.0, not_before=gap[1]) or 0) > 0.70

@@ -370,3 +370,14 @@ def test_another_scheme_takes_effect_at_once() -> None:
 def test_what_is_no_scheme(word: str) -> None:
     with pytest.raises(ValueError, match="single:WAN"):
         split_scheme(word)
+
+
+def test_short_transfers_one_after_the_other_show_what_the_line_can_carry() -> None:
+    """500 kB at 100 Mbit/s take 40 ms; one every 200 ms are 20 Mbit/s, which is not what the line can do."""
+    meter = RateMeter(known_down_mbit=0, known_up_mbit=0)
+    received = 0
+    for step in range(100):
+        received += 250_000 if step % 10 < 2 else 0
+        meter.observe(0.02 * step, received, 0)
+    assert meter.rate.down == pytest.approx(20, rel=0.3)
+    assert meter.rate.down / meter.capacity().down < 0.7

@@ -53,11 +53,17 @@ def longest_gap(arrivals: Sequence[Arrival], start: float, end: float) -> tuple[
 
 
 def recovery_s(
-    arrivals: Sequence[Arrival], cut: float, rate: float, *, window_s: float = RECOVERY_WINDOW_S
+    arrivals: Sequence[Arrival],
+    cut: float,
+    rate: float,
+    *,
+    window_s: float = RECOVERY_WINDOW_S,
+    not_before: float = 0.0,
 ) -> float | None:
     """How long after ``cut`` the rate over a sliding window is back at RECOVERED_SHARE of ``rate`` (Mbit/s).
 
-    The window lies wholly after the cut and its end counts, so the least possible figure is ``window_s``. None when
+    The window lies wholly after the cut and its end counts, so the least possible figure is ``window_s``. It ends at
+    ``not_before`` or later: what was under way at the cut may still arrive and fill a window before the pause. None when
     that is not reached.
     """
     needed = size_of(RECOVERED_SHARE * rate, window_s)
@@ -69,7 +75,7 @@ def recovery_s(
         while after[first][0] <= time - window_s:
             inside -= after[first][1]
             first += 1
-        if inside >= needed:
+        if inside >= needed and time >= not_before:
             return max(time - cut, window_s)
     return None
 

@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 WINDOW_S = 0.4
 """Rates are averages over this: shorter ones see single bursts, longer ones come late."""
+PEAK_WINDOW_S = 0.1
+"""What a line can carry shows for so long even in a transfer of 500 kB; the average over WINDOW_S of a page's transfers does
+not, and would call the line full at whatever it carries. Three looks at the counters."""
 FLOOR_DOWN_MBIT, FLOOR_UP_MBIT = 4.0, 2.0
 """A line is never called busy below this, as long as nothing better was learnt: browsing is not bulk."""
 DECAY_PER_S = 0.002
@@ -41,11 +44,21 @@ class RateMeter:
         if elapsed < WINDOW_S / 2:
             return
         self.rate = Rate((received - points[0][1]) * 8e-6 / elapsed, (sent - points[0][2]) * 8e-6 / elapsed)
+        burst = self._since(now - PEAK_WINDOW_S)
         kept = max(0.0, 1.0 - DECAY_PER_S * (now - points[-2][0]) if len(points) > 1 else 1.0)
         self._peak = Rate(
-            max(self.rate.down, self._peak.down * kept, FLOOR_DOWN_MBIT),
-            max(self.rate.up, self._peak.up * kept, FLOOR_UP_MBIT),
+            max(burst.down, self._peak.down * kept, FLOOR_DOWN_MBIT),
+            max(burst.up, self._peak.up * kept, FLOOR_UP_MBIT),
         )
+
+    def _since(self, start: float) -> Rate:
+        """From the last look at ``start`` or before it to the newest one."""
+        now, received, sent = self._points[-1]
+        then, received_then, sent_then = next(
+            (point for point in reversed(self._points) if point[0] <= start), self._points[0]
+        )
+        elapsed = now - then
+        return Rate((received - received_then) * 8e-6 / elapsed, (sent - sent_then) * 8e-6 / elapsed)
 
     def capacity(self) -> Rate:
         """What the line can carry: as set, or as learnt."""

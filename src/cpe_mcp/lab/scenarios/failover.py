@@ -118,7 +118,7 @@ def trouble_line(
     until = max(restored_at, cut_at + DEFAULT_TIMING.cut_s)  # a trouble that ends at once leaves its gap behind it
     ended = min(until, received.arrivals[-1][0]) if received.arrivals else until
     gap = longest_gap(received.arrivals, cut_at, max(ended, cut_at))
-    recovery = recovery_s(received.arrivals, cut_at if trouble.is_immediate else gap[0], remaining)
+    recovery = recovery_s(received.arrivals, cut_at if trouble.is_immediate else gap[0], remaining, not_before=gap[1])
     return {
         "wan": wan,
         "cut": trouble.name,
