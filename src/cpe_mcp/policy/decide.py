@@ -93,6 +93,21 @@ def wans_of(snapshot: Snapshot, flow_class: ClassView = ORDINARY) -> Wans:
     return ordinary._replace(scheme_reason=Reason.SCHEME_WAN_UNUSABLE)
 
 
+def ways_of(
+    family: int, snapshot: Snapshot, flow_class: ClassView = ORDINARY
+) -> Iterator[tuple[ConcentratorView, WanView, bool]]:
+    """Every concentrator and WAN that may carry such a flow, and whether it is bound to it; the first is that of
+    :func:`decide`."""
+    if not snapshot.proxy:
+        return
+    chosen = wans_of(snapshot, flow_class)
+    for concentrator in concentrators_of(snapshot, flow_class):
+        if family == 4 or concentrator.reaches_ipv6:
+            for wan in chosen.wans:
+                if is_common(concentrator, wan):
+                    yield concentrator, wan, chosen.bound
+
+
 def concentrators_of(snapshot: Snapshot, flow_class: ClassView = ORDINARY) -> Iterator[ConcentratorView]:
     """In the order in which a flow of this class asks them: the chosen ones, then those that serve everybody."""
     if flow_class.concentrator:

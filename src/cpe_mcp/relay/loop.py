@@ -20,7 +20,7 @@ WRITE_EVENTS = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
 END_EVENTS = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 EDGE = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 
-TICK_S = 0.25
+TICK_S = 0.1
 """Timers are looked at this often while any runs; a timeout may be late by that much. Idle loops wake up once a second."""
 IDLE_TICK_S = 1.0
 NEVER = float("inf")
@@ -52,7 +52,7 @@ class End:
 
 
 class Loop:
-    """``on_turn`` runs once at the end of every turn, ``on_tick`` four times a second (once when nothing is timed)."""
+    """``on_turn`` runs once at the end of every turn, ``on_tick`` ten times a second (once when nothing is timed)."""
 
     def __init__(self, *, on_turn: Callable[[], None], on_tick: Callable[[], bool]) -> None:
         self._epoll = select.epoll()
@@ -95,7 +95,7 @@ class Loop:
         self._again.append(owner)
 
     def tick_soon(self) -> None:
-        """Something is to be told or timed: do not sleep through the next quarter of a second."""
+        """Something is to be told or timed: do not sleep through the next tick."""
         self._next_tick = min(self._next_tick, self.now + TICK_S)
 
     def wake_at(self, when: float) -> None:

@@ -23,6 +23,7 @@ from cpe_mcp.relay.subflow_info import speaks_mptcp
 if TYPE_CHECKING:
     from cpe_mcp.relay.sockets import Socket
 
+CLOSED_DETAIL = "it has closed a warm connection"
 RETRY_S = 1.0
 """Pause after a member could not be opened: the control daemon needs a moment to name another WAN or concentrator."""
 PEEK_BYTES = 1024
@@ -120,6 +121,7 @@ class Pool:
         self._idle_s = 0.0
         self._timeout_s = 0.0
         self._not_before = 0.0
+        self._doubted = self._is_stale = False
         self.taken = 0
         self.missed = 0
         """Flows that found the pool empty."""
@@ -134,9 +136,24 @@ class Pool:
         if route is None or self._route is None or route.key() != self._route.key():
             self.close()
             self._not_before = 0.0
+            self._doubted = self._is_stale = False
         self._route = route
         while len(self._ready) > self._size:
             self._loop.close(self._ready.popleft().end)
+
+    def doubt(self, concentrator: str, *, stale: bool) -> None:
+        """It has left a flow without an answer: no other flow gets a warm connection to it until it has answered.
+        ``stale``: a warm one it was."""
+        if self._route is not None and self._route.concentrator.name == concentrator:
+            self._doubted = True
+            self._is_stale |= stale
+
+    def believe(self, concentrator: str) -> None:
+        """It answers. Stale members are of a life that it does not remember."""
+        if self._doubted and self._route is not None and self._route.concentrator.name == concentrator:
+            if self._is_stale:
+                self.close()
+            self._doubted = self._is_stale = False
 
     def ready(self) -> int:
         """Members that a flow can have now."""
@@ -148,7 +165,7 @@ class Pool:
 
     def take(self, route: Route) -> Member | None:
         """The oldest ready member of this route, proven alive; None: the flow opens its own connection."""
-        if self._route is None or route.key() != self._route.key():
+        if self._doubted or self._route is None or route.key() != self._route.key():
             return None
         while self._ready:
             member = self._ready.popleft()
@@ -220,9 +237,13 @@ class Pool:
             reason, wait_s, detail = judge_unasked(member.convert, data)
             self._trouble(member.route.concentrator.name, member.route.wan.name, reason, wait_s, detail)
             self._not_before = self._loop.now + RETRY_S
-        elif self._loop.now - member.opened < RETRY_S:
-            # A concentrator that closes at once would otherwise be asked again in every turn.
-            self._not_before = self._loop.now + RETRY_S
+        else:
+            if self._loop.now - member.opened < RETRY_S:
+                # A concentrator that closes at once would otherwise be asked again in every turn.
+                self._not_before = self._loop.now + RETRY_S
+            # Its death shows here first. If it is only old, the control daemon will find it alive.
+            name, wan = member.route.concentrator.name, member.route.wan.name
+            self._trouble(name, wan, Reason.CONCENTRATOR_UNREACHABLE, 0.0, CLOSED_DETAIL)
         self._lost(member)
 
     def close(self) -> None:

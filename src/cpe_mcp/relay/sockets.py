@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import _socket
 import errno
+import fcntl
 import os
 import struct
+import sys
+import termios
 
 from cpe_mcp.kernel.numbers import IPPROTO_MPTCP, MARK_DSCP_SHIFT
 
@@ -221,6 +224,15 @@ def accept(listener: Socket, family: int, protocol: int) -> tuple[Socket, tuple[
     sock = Socket(family, _socket.SOCK_STREAM, protocol, fd)
     sock.setblocking(False)
     return sock, (peer[0], peer[1])
+
+
+def unacknowledged(sock: Socket) -> int:
+    """Bytes that the peer has not acknowledged, sent or not; of an MPTCP connection as a whole (Linux 5.17). 0 where the
+    kernel does not tell."""
+    try:
+        return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0
 
 
 def socket_error(sock: Socket) -> int:

@@ -8,7 +8,6 @@ client byte is lost the same LAN socket is served directly (design D4).
 from __future__ import annotations
 
 import _socket
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -20,11 +19,12 @@ from cpe_mcp.control.frames import DIRECT as DIRECT_FRAME
 from cpe_mcp.convert import Client, ConvertError, Established, Refused
 from cpe_mcp.kernel.numbers import class_address
 from cpe_mcp.paths.snapshot import EMPTY, ORDINARY, ClassView, Snapshot, from_wire
-from cpe_mcp.policy.decide import decide, wans_of
+from cpe_mcp.policy.decide import decide, wans_of, ways_of
 from cpe_mcp.policy.handshakes import NEGOTIATED, PREFIX, UNANSWERED
 from cpe_mcp.policy.reasons import Reason
-from cpe_mcp.relay.flow import CLOSED, CONNECTING, DIRECT, NEW, RELAYING, UPSTREAM, WAITING, step
+from cpe_mcp.relay.flow import CLOSED, DIRECT, NEW, RELAYING, UPSTREAM, WAITING, step
 from cpe_mcp.relay.loop import End
+from cpe_mcp.relay.opening import Attempt, Opening, is_repeatable, late_s
 from cpe_mcp.relay.pool import Pool, Route, judge_refusal
 from cpe_mcp.relay.pump import read_once
 from cpe_mcp.relay.records import FlowRecord
@@ -39,6 +39,7 @@ from cpe_mcp.relay.sockets import (
     set_mptcp_dscp,
     socket_error,
     syn_dscp,
+    unacknowledged,
 )
 from cpe_mcp.relay.subflow_info import (
     LanInfo,
@@ -56,6 +57,8 @@ EARLY_BYTES = 8192
 the 16 KiB that a fresh socket takes at once; a TLS ClientHello has at most 2 KiB."""
 DIRECT_TIMEOUT_S = 30.0
 """For a direct handshake: four SYNs of Linux (1 + 2 + 4 + 8 s) and a margin, as a browser would wait itself."""
+DOUBT_S = 2.0
+"""How long a concentrator that left a flow without an answer is asked last; by then the control daemon has asked it."""
 TROUBLE_S = 1.0
 """The same trouble is reported at most this often."""
 PROOF_BYTES = 64 * 1024
@@ -155,6 +158,9 @@ class UpstreamFlow(Flow):
         "_early",
         "_fallback",
         "_marks",
+        "_opening",
+        "_refusers",
+        "_reply_by",
         "_rest",
         "_retried",
         "_route",
@@ -184,6 +190,12 @@ class UpstreamFlow(Flow):
         self._sent_early = False
         self._rest = b""
         self._retried = False
+        self._opening: Opening | None = None
+        """While CONNECTING."""
+        self._reply_by = 0.0
+        """While WAITING: when to give up."""
+        self._refusers: set[str] = set()
+        """Concentrators that have refused to serve it."""
         self._was_mptcp = False
         self._fallback = ""
         """Why the connection to the concentrator was plain TCP by the time of the Convert reply; "" when it was not."""
@@ -203,6 +215,7 @@ class UpstreamFlow(Flow):
             self.close(Reason.CLIENT_RESET, reset=True)
             return
         worker.loop.add(self.near)
+        worker.loop.tick_soon()
         table = worker.snapshot.dscp
         if table:
             self._dscp = table[syn_dscp(self.near.sock)]
@@ -219,19 +232,27 @@ class UpstreamFlow(Flow):
             assert decision.wan is not None
             if self._class.scheme:
                 self._scheme = decision.scheme, decision.scheme_reason
-            self._proxy(worker.route(decision.concentrator, decision.wan, bound=decision.bound))
+            self._proxy(worker.preferred(self.routes()))
         elif decision.action == "direct":
             self._go_direct(self.reason)
         else:
             self.action = "block"
             self.close(Reason.BLOCKED, reset=True)
 
-    def _proxy(self, route: Route) -> None:
+    def routes(self) -> list[Route]:
+        """Every way to carry it now, best first."""
+        worker = self._upstream
+        family = 6 if self.server_family == _socket.AF_INET6 else 4
+        ways = ways_of(family, worker.snapshot, self._class)
+        return [worker.route(*way) for way in ways if way[0].name not in self._refusers]
+
+    def _proxy(self, routes: list[Route]) -> None:
+        route = routes[0]
         member = self._upstream.pool.take(route)
-        self._route = route
         if member is None:
-            self._open(route)
+            self._open(routes)
             return
+        self._route = route
         self.state = step(UPSTREAM, self.state, "take")
         self.pooled, self.reason = True, Reason.POOLED
         self._convert, self._fallback = member.convert, member.fallback
@@ -241,19 +262,30 @@ class UpstreamFlow(Flow):
             set_mptcp_dscp(self.far.sock, self._dscp)
         self._connect_tlv()
 
-    def _open(self, route: Route) -> None:
+    def _open(self, routes: list[Route]) -> None:
         self.drop_far()
         self.state = step(UPSTREAM, self.state, "open")
-        self.pooled, self.reason = False, Reason.PROXIED
+        self.pooled, self.reason, self._sent_early = False, Reason.PROXIED, False
+        self._route = routes[0]
+        self._opening = Opening(self._upstream, self, routes, self._dscp)
+        self._opening.begin()
+        if self._opening is not None:
+            self.deadline = self._opening.due()
+
+    def opened(self, end: End, route: Route, fallback: str) -> None:
+        """A concentrator has answered the handshake."""
+        self._opening = None
         self._route = route
-        self._convert, self._fallback = Client(route.concentrator.cookie), ""
-        self.deadline = self._upstream.loop.now + self._upstream.snapshot.connect_timeout_s
-        try:
-            self.far = End(route.open(self._dscp), self)
-        except OSError as error:
-            self._unreachable(error.strerror or str(error))
-            return
-        self._upstream.loop.add(self.far)
+        self._convert, self._fallback = Client(route.concentrator.cookie), fallback
+        self.far = end
+        end.owner = self
+        self.state = step(UPSTREAM, self.state, "connected")
+        self._connect_tlv()
+
+    def nobody_answers(self, detail: str) -> None:
+        """No concentrator has."""
+        self._opening = None
+        self._not_served(Reason.CONCENTRATOR_UNREACHABLE, said_no=False)
 
     def _more_early(self) -> bytes:
         """What the client has said by now, as long as there is room to keep it."""
@@ -272,7 +304,10 @@ class UpstreamFlow(Flow):
         self._more_early()
         assert self._convert is not None
         assert self.far is not None
-        self.deadline = self._upstream.loop.now + self._upstream.snapshot.reply_timeout_s
+        assert self._route is not None
+        now = self._upstream.loop.now
+        self._reply_by = now + self._upstream.snapshot.reply_timeout_s
+        self.deadline = min(self._reply_by, now + late_s(self._route))
         self._rest = self._convert.connect(pack16(self.server_family, self.server[0]), self.server[1]) + self._early
         self._send_rest()
 
@@ -304,8 +339,8 @@ class UpstreamFlow(Flow):
                     self._send_rest()
                 if self.state == WAITING and end is self.far and end.readable:
                     self._read_reply()
-            elif end.writable or end.hangup:
-                self._connected()
+            elif self.state == DIRECT and (end.writable or end.hangup):
+                self._connected_directly()
         elif self.state != CLOSED and self.is_reset():
             self.close(Reason.CLIENT_RESET, reset=True)
         elif self.state == WAITING:
@@ -316,30 +351,66 @@ class UpstreamFlow(Flow):
 
     def on_deadline(self) -> None:
         """A handshake or a reply is late."""
-        if self.state == CONNECTING:
-            assert self._route is not None
-            if not self._route.bound:
-                self._upstream.handshake(self._route.wan.name, None)
-            self._unreachable("no answer to the handshake")
+        if self._opening is not None:
+            self._opening.tick(self._upstream.loop.now)
+            if self._opening is not None:
+                self.deadline = self._opening.due()
         elif self.state == WAITING:
+            if self._upstream.loop.now < self._reply_by:
+                self._is_heard()
+                return
             self._trouble(Reason.CONCENTRATOR_TIMEOUT, 0.0, "no Convert reply")
             self._not_served(Reason.CONCENTRATOR_TIMEOUT, said_no=False)
         elif self.state == DIRECT:
             self.close(Reason.SERVER_UNREACHABLE, reset=True)
 
-    def _connected(self) -> None:
+    def _is_heard(self) -> None:
+        """The reply may take long, since the server's handshake is in it; the acknowledgement may not."""
+        assert self.far is not None
+        assert self._route is not None
+        self.deadline = self._reply_by
+        if not unacknowledged(self.far.sock):
+            return
+        self._upstream.doubt(self._route, "what was said to it is not acknowledged", stale=self.pooled)
+        if self._move_on():
+            return
+        # What the client has said may have arrived and may not be said twice: wait for as long as for a handshake.
+        self.deadline = self._reply_by = min(
+            self._reply_by, self._upstream.loop.now + self._upstream.snapshot.connect_timeout_s
+        )
+
+    def _move_on(self) -> bool:
+        """Leave a concentrator that does not acknowledge for the next way, once; False where that may not be."""
+        assert self._route is not None
+        if self._retried or (self._sent_early and not is_repeatable(self._early)):
+            return False
+        self._retried = True
+        here = self._route
+        routes = self._upstream.preferred(self.routes())
+        others = [route for route in routes if route is not here]
+        self._open([*others, here] if here in routes or not others else others)
+        return True
+
+    def look_again(self) -> None:
+        """There is another snapshot: its concentrator may have been found dead."""
+        names = {row.name for row in self._upstream.snapshot.concentrators}
+        if self._opening is not None:
+            if names.isdisjoint(self._opening.concentrators()):
+                self._opening.leave()
+                self._opening = None
+                routes = self.routes()
+                if routes:
+                    self._open(routes)
+                else:
+                    self._not_served(Reason.CONCENTRATOR_UNREACHABLE, said_no=False)
+        elif self.state == WAITING and self._route is not None and self._route.concentrator.name not in names:
+            assert self.far is not None
+            if unacknowledged(self.far.sock) and self.routes():
+                self._move_on()
+
+    def _connected_directly(self) -> None:
         assert self.far is not None
         error = socket_error(self.far.sock)
-        if self.state == CONNECTING:
-            if error:
-                self._unreachable(os.strerror(error))
-                return
-            assert self._route is not None
-            if not self._route.bound:
-                self._fallback = self._upstream.handshake(self._route.wan.name, self.far.sock)
-            self.state = step(UPSTREAM, self.state, "connected")
-            self._connect_tlv()
-            return
         if error:
             self.close(Reason.SERVER_REFUSED, reset=True)
             return
@@ -396,27 +467,22 @@ class UpstreamFlow(Flow):
             self._not_served(refused_here, said_no=True)
             return
         self._trouble(reason, wait_s, detail)
-        self._not_served(reason, said_no=True)
+        self._refusers.add(self._route.concentrator.name)
+        others = self.routes()
+        if others:
+            self._open(self._upstream.preferred(others))  # an Error proves that nothing was said to the server
+        else:
+            self._not_served(reason, said_no=True)
 
     # When the concentrator does not serve it ------------------------------------------------------------------------
-
-    def _unreachable(self, detail: str) -> None:
-        """No connection to the concentrator, nothing said yet: one more try over the next WAN, then direct."""
-        self._trouble(Reason.CONCENTRATOR_UNREACHABLE, 0.0, detail)
-        assert self._route is not None
-        other = self._upstream.other_route(self._route, self._class)
-        if other is not None and not self._retried:
-            self._retried = True
-            self._open(other)
-        else:
-            self._not_served(Reason.CONCENTRATOR_UNREACHABLE, said_no=False)
 
     def _broken_before_reply(self) -> None:
         """The connection died under the Connect TLV. A warm one may just have been old: open one, if nothing is lost."""
         assert self._route is not None
-        if self.pooled and not self._retried and not self._sent_early:
+        if not self._retried and (not self._sent_early or is_repeatable(self._early)):
             self._retried = True
-            self._open(self._route)
+            self._upstream.doubt(self._route, "connection closed before the Convert reply", stale=self.pooled)
+            self._open(self._upstream.preferred(self.routes() or [self._route]))
             return
         self._trouble(Reason.CONCENTRATOR_UNREACHABLE, 0.0, "connection closed before the Convert reply")
         self._not_served(Reason.CONCENTRATOR_UNREACHABLE, said_no=False)
@@ -444,6 +510,13 @@ class UpstreamFlow(Flow):
         self._upstream.loop.add(self.far)
 
     # The end --------------------------------------------------------------------------------------------------------
+
+    def close(self, end: str, *, reset: bool = False) -> None:
+        """See :class:`Flow`."""
+        if self._opening is not None:
+            self._opening.leave()
+            self._opening = None
+        super().close(end, reset=reset)
 
     def end_reason(self, broken: str) -> str:
         """See :class:`Flow`."""
@@ -614,6 +687,10 @@ class UpstreamWorker(Worker):
         self.busy = 0.0
         """Share of the last seconds in which this process ran or waited for the CPU."""
         self.comparison: Comparison | None = None
+        self.witnesses: set[Attempt] = set()
+        """Handshakes that no flow waits for any more."""
+        self._doubted: dict[str, float] = {}
+        """Concentrator that did not answer -> until when others are asked first."""
         self._next_comparison = 0.0
         self._next_sample = 0.0
         self._ran = 0.0, 0.0
@@ -627,7 +704,7 @@ class UpstreamWorker(Worker):
 
     # For flows ------------------------------------------------------------------------------------------------------
 
-    def route(self, concentrator: Any, wan: Any, *, bound: bool = False) -> Route:
+    def route(self, concentrator: Any, wan: Any, bound: bool = False) -> Route:
         """The route object of this pair, made once per snapshot."""
         key = (concentrator.name, wan.name, bound)
         route = self._routes.get(key)
@@ -635,17 +712,21 @@ class UpstreamWorker(Worker):
             route = self._routes[key] = Route(concentrator, wan, self.snapshot.congestion_control, bound=bound)
         return route
 
-    def other_route(self, route: Route, flow_class: ClassView) -> Route | None:
-        """The same concentrator over another WAN of today's snapshot."""
-        chosen = wans_of(self.snapshot, flow_class)
-        for concentrator in self.snapshot.concentrators:
-            if concentrator.name == route.concentrator.name:
-                for wan in chosen.wans:
-                    if wan.name != route.wan.name:
-                        other = self.route(concentrator, wan, bound=chosen.bound)
-                        if other.address:
-                            return other
-        return None
+    def preferred(self, routes: list[Route]) -> list[Route]:
+        """The same, with concentrators last that have just left somebody without an answer."""
+        if not self._doubted:
+            return routes
+        now = self.loop.now
+        self._doubted = {name: until for name, until in self._doubted.items() if until > now}
+        return sorted(routes, key=lambda route: route.concentrator.name in self._doubted)
+
+    def doubt(self, route: Route, detail: str, *, stale: bool = False) -> None:
+        """No answer over this route so far: the next flows need not find out too. The control daemon asks, and decides.
+        ``stale``: it was a warm connection that failed."""
+        name = route.concentrator.name
+        self._doubted[name] = self.loop.now + DOUBT_S
+        self.pool.doubt(name, stale=stale)
+        self.trouble(name, route.wan.name, Reason.CONCENTRATOR_UNREACHABLE, 0.0, detail)
 
     def best_device(self, family: int, flow_class: ClassView) -> str:
         """Device of the best WAN that has an address of this family; "" leaves the choice to the routing table."""
@@ -689,9 +770,11 @@ class UpstreamWorker(Worker):
                         continue
 
     def answered(self, route: Route) -> None:
-        """A concentrator served a flow; worth a word only after trouble with it."""
+        """A concentrator has answered; worth a word only after trouble with it."""
         if not self._reported:
             return
+        self._doubted.pop(route.concentrator.name, None)
+        self.pool.believe(route.concentrator.name)
         pair = (route.concentrator.name, route.wan.name)
         troubled = [key for key in self._reported if key[:2] == pair]
         if troubled:
@@ -739,6 +822,9 @@ class UpstreamWorker(Worker):
         if decision.action == "proxy" and decision.concentrator is not None and decision.wan is not None:
             best = self.route(decision.concentrator, decision.wan)
         self.pool.configure(best, self.snapshot)
+        for flow in list(self.unsettled):
+            assert isinstance(flow, UpstreamFlow)
+            flow.look_again()
 
     def on_turn(self) -> None:
         """Fill the pool after the flows of this turn were served."""
@@ -754,7 +840,9 @@ class UpstreamWorker(Worker):
                 flow.sample()
         if self.comparison is not None and self.comparison.deadline <= self.loop.now:
             self.comparison.on_deadline()
-        return self.pool.tick() or self.comparison is not None
+        for witness in [witness for witness in self.witnesses if witness.deadline <= self.loop.now]:
+            witness.give_up()
+        return self.pool.tick() or self.comparison is not None or bool(self.witnesses)
 
     def _measure_busy(self) -> None:
         before, self._ran = self._ran, (self.loop.now, wanted_cpu_s())
@@ -765,6 +853,8 @@ class UpstreamWorker(Worker):
         for listeners in self._listeners.values():
             for listener in listeners:
                 listener.close()
+        for witness in list(self.witnesses):
+            witness.drop()
         self.pool.close()
 
     def _listen_for_classes(self) -> None:

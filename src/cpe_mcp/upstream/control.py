@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from cpe_mcp.control.frames import (
@@ -30,13 +30,14 @@ from cpe_mcp.discovery.candidates import Candidate, CandidateTable
 from cpe_mcp.discovery.lease import Lease
 from cpe_mcp.kernel.mptcp_counters import JOIN_SYN_TX, JOIN_SYNACK_RX, mptcp_counters
 from cpe_mcp.paths.snapshot import EMPTY, ConcentratorView, WanView, to_wire
+from cpe_mcp.policy.concentrator_health import DEAD, SUSPECT, Answer, ConcentratorHealth
 from cpe_mcp.policy.decide import BLOCK
 from cpe_mcp.policy.ipv6_proof import Ipv6Proof
 from cpe_mcp.policy.negotiation import REMOVED, UNKNOWN, Joins, Negotiations
-from cpe_mcp.policy.outage import OUTAGE_S, Outages
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.relay.records import FlowRecord
 from cpe_mcp.settings import RouterSettings
+from cpe_mcp.upstream.concentrator_asker import ask_over
 from cpe_mcp.upstream.ledger import Ledger
 from cpe_mcp.upstream.snapshot_builder import build, describe_changes, interception
 
@@ -76,6 +77,10 @@ class Paths(Protocol):
     def trouble(self, wan: str, reason: str) -> None: ...
 
 
+Ask = Callable[[Candidate, Sequence[WanView]], Awaitable[dict[str, Answer]]]
+"""Whether a concentrator answers over these WANs."""
+
+
 class LeftDirect(NamedTuple):
     """A destination whose new connections are forwarded."""
 
@@ -103,7 +108,9 @@ class Query:
 class Control:
     """One per daemon. ``authorization`` is "" while RADIUS has accepted or is not asked, else the reason why not."""
 
-    def __init__(self, settings: RouterSettings, paths: Paths, *, congestion_controls: Sequence[str]) -> None:
+    def __init__(
+        self, settings: RouterSettings, paths: Paths, *, congestion_controls: Sequence[str], ask: Ask = ask_over
+    ) -> None:
         self.settings = settings
         self.paths = paths
         self.candidates = CandidateTable(
@@ -129,7 +136,9 @@ class Control:
         self.on_rebuilt: Callable[[], None] = lambda: None
         """Called after every look at what is known; anything may be another now."""
         self._congestion_controls = tuple(congestion_controls)
-        self._outages = Outages()
+        self.health = ConcentratorHealth()
+        self._ask_concentrator = ask
+        self._asking: set[asyncio.Task[None]] = set()
         self._queries: dict[int, Query] = {}
         self._queries_made = 0
         self._protected: tuple[tuple[str, int], ...] | None = None
@@ -163,6 +172,8 @@ class Control:
 
     def stop(self) -> None:
         """End interception, then leave the workers to themselves."""
+        for task in self._asking:
+            task.cancel()
         for handle in (self._scheduled, self._timer):
             if handle is not None:
                 handle.cancel()
@@ -264,8 +275,11 @@ class Control:
     def _rebuild(self) -> None:
         self._scheduled = None
         now = self.now
-        self._protect(self.candidates.candidates(now))
-        usable = self.candidates.usable(now)
+        known = self.candidates.candidates(now)
+        self._protect(known)
+        self.health.keep({candidate.name: candidate for candidate in known}, now)
+        self._ask_due(known)
+        usable = [row for row in self.candidates.usable(now) if self.health.is_usable(row.name)]
         snapshot = build(
             self.settings,
             generation=self.snapshot.generation,
@@ -290,7 +304,7 @@ class Control:
             self.snapshot = snapshot._replace(generation=snapshot.generation + 1)
             self.server.broadcast(SNAPSHOT, to_wire(self.snapshot))
         self._intercept(interception(self.snapshot, workers=len(self.workers)))
-        self._wake_at(self.candidates.next_change(now), self.ipv6_proof.next_change(now))
+        self._wake_at(self.candidates.next_change(now), self.health.next_wake(), self.ipv6_proof.next_change(now))
         self.on_rebuilt()
 
     def _left_alone(self, now: float) -> str:
@@ -299,7 +313,41 @@ class Control:
             block = self.candidates.block_of(candidate.name, now)
             if block is not None:
                 return block.reason
+            if not self.health.is_usable(candidate.name):
+                return Reason.CONCENTRATOR_UNREACHABLE
         return ""
+
+    def _ask_due(self, known: Sequence[Candidate]) -> None:
+        """Ask those that are due; what they answer leads back to :meth:`changed`."""
+        if not self.settings.general.enabled:
+            return
+        for candidate in known:
+            if candidate.name not in self.health.due(self.now):
+                continue
+            self.health.asking(candidate.name)
+            task = asyncio.get_running_loop().create_task(self._ask_one(candidate))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+
+    async def _ask_one(self, candidate: Candidate) -> None:
+        name, before = candidate.name, self.health.state(candidate.name)
+        answers = await self._ask_concentrator(candidate, self._wans_to_ask(is_urgent=before == SUSPECT))
+        self.health.asked(name, answers, self.now)
+        after = self.health.state(name)
+        if before != after and after == DEAD:
+            details = ", ".join(f"{wan}: {answer.detail}" for wan, answer in answers.items())
+            log.warning("concentrator %s is dead (%s)", name, details)
+        elif before == DEAD and after != DEAD:
+            log.info("concentrator %s answers again", name)
+        self.changed()
+
+    def _wans_to_ask(self, *, is_urgent: bool) -> tuple[WanView, ...]:
+        """All that carry when somebody waits for the answer; else those whose bytes cost nothing, if there are such."""
+        if is_urgent:
+            return self.paths.wans()
+        metered = {wan.name for wan in self.settings.wans if wan.metered}
+        free = [wan for wan in (*self.paths.wans(), *self.paths.other_wans()) if wan.name not in metered]
+        return tuple(free) or self.paths.wans()[:1]
 
     def _protect(self, candidates: Sequence[Candidate]) -> None:
         """LAN hosts are kept away from every concentrator, also from one that is left alone now (5.3-f)."""
@@ -409,8 +457,8 @@ class Control:
         elif reason in SILENCE:
             log.debug("%s over %s: %s (%s)", name, wan, TEXTS[reason], detail)
             self.paths.trouble(wan, reason)
-            if self._outages.failed(name, wan, [view.name for view in self.snapshot.wans], self.now):
-                self._leave_alone(name, OUTAGE_S, reason, detail)
+            self.health.silent(name, self.now, f"{wan}: {detail}")
+            self.changed()
 
     def _leave_alone(self, name: str, wait_s: float, reason: str, detail: str) -> None:
         if name not in {candidate.name for candidate in self.candidates.candidates(self.now)}:
@@ -422,14 +470,8 @@ class Control:
         self.changed()
 
     def _answered(self, worker: Worker, payload: Mapping[str, Any]) -> None:
-        name = str(payload["concentrator"])
-        self._outages.answered(name)
-        block = self.candidates.block_of(name, self.now)
-        # One that asked to be left alone is not meant: it may still finish what it had begun.
-        if block is not None and block.reason in SILENCE:
-            log.info("concentrator %s answers again over %s", name, payload["wan"])
-            self.candidates.unblock(name)
-            self.changed()
+        self.health.heard(str(payload["concentrator"]), self.now)
+        self.changed()
 
     def _flows(self, worker: Worker, payload: Mapping[str, Any]) -> None:
         query = self._queries.get(int(payload["id"]))
