@@ -276,8 +276,9 @@ class Control:
         self._scheduled = None
         now = self.now
         known = self.candidates.candidates(now)
-        self._protect(known)
         self.health.keep({candidate.name: candidate for candidate in known}, now)
+        # Lines are probed by their way to the first one.
+        self._protect(sorted(known, key=lambda row: not self.health.is_usable(row.name)))
         self._ask_due(known)
         usable = [row for row in self.candidates.usable(now) if self.health.is_usable(row.name)]
         snapshot = build(
@@ -456,7 +457,8 @@ class Control:
             self._leave_alone(name, REFUSED_S, reason, detail)
         elif reason in SILENCE:
             log.debug("%s over %s: %s (%s)", name, wan, TEXTS[reason], detail)
-            self.paths.trouble(wan, reason)
+            if self.health.is_usable(name):  # else it is known that the WAN is not to blame
+                self.paths.trouble(wan, reason)
             self.health.silent(name, self.now, f"{wan}: {detail}")
             self.changed()
 

@@ -53,6 +53,8 @@ ENDPOINT_CHECK_S = 1.0
 """Between two looks at the endpoints and limits, whose changes by others nothing tells."""
 SETTLE_S = 0.05
 """Events come in bunches: one round of reconciling for all of them. What is urgent was done in the handler."""
+PROBED_MAX = 3
+"""Concentrators that one probe is sent to."""
 RTT_STEP_MS = 5.0
 """Steps in which the workers are told round trips."""
 SLOW_S = 60.0
@@ -525,19 +527,22 @@ class PathManager:
             return
         # The best one first; others too, because a concentrator that is down must not be taken for a dead line. A line
         # that is not in doubt is probed where it answered last.
-        in_doubt = wan.health.state != UP
-        number = (wan.health.probes_out - 1 if in_doubt else wan.probe_target) % len(targets)
-        address, port = targets[number]
+        if wan.health.state == UP:
+            chosen = [wan.probe_target % len(targets)]
+        else:
+            chosen = list(range(len(targets) if wan.health.probes_out > 1 else 1))[:PROBED_MAX]
         is_dead = wan.health.state == DEAD
-        self._prober.send(
-            wan.name,
-            device=wan.device,
-            source=view.address(6 if ":" in address else 4),
-            address=address,
-            port=port,
-            is_timed=number == 0,
-            life_s=max(2 * DEAD_PROBE_S - 0.05, 3 * wan.health.rtt_s) if is_dead else LIFE_S,
-        )
+        for number in chosen:
+            address, port = targets[number]
+            self._prober.send(
+                wan.name,
+                device=wan.device,
+                source=view.address(6 if ":" in address else 4),
+                address=address,
+                port=port,
+                is_timed=number == 0,
+                life_s=max(2 * DEAD_PROBE_S - 0.05, 3 * wan.health.rtt_s) if is_dead else LIFE_S,
+            )
 
     def _probe_answered(self, answer: Answer) -> None:
         wan = self._wans.get(answer.wan)
