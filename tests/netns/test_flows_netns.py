@@ -211,7 +211,7 @@ def test_limit_filter_and_many_frames(world: World) -> None:
         while len(flows := listed(world, limit=1000)) < 150:
             assert time.monotonic() < end, len(flows)
             time.sleep(0.1)
-        assert len(ask(world, "list", "flows", limit=1000, filter="")) == 5
+        assert len(ask(world, "list", "flows", limit=1000, filter="")) == 7
         assert [flow["id"] for flow in flows] == sorted((flow["id"] for flow in flows), reverse=True)
         assert len(listed(world, limit=7)) == 7
         assert len(listed(world, SERVER4, limit=1000)) == len(listed(world, "192.168.9.2", limit=1000)) == 150

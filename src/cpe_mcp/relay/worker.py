@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 RECORDS_PER_FRAME = 128
 """About 40 KiB of msgpack, well within a frame."""
-FLOWS_PER_FRAME = 32
-"""A live flow with eight subflows has about 4 KiB."""
+FLOWS_PER_FRAME = 24
+"""A live flow with nine subflows, more than the kernel makes, has about 5 KiB."""
 FILTERED_MAX = 4096
 """Live flows that one question with a filter looks at, the newest ones: about 10 ms in which no flow is served."""
 ACCEPT_BATCH = 64
