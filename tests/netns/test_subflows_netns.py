@@ -1,22 +1,27 @@
-"""Subflows of real connections that are lost while their WAN is up: seen, and made anew."""
+"""What is seen of the WANs: subflows lost while their WAN is up, whether MPTCP gets through, and what looking costs."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from relay_world import CONCENTRATOR, SERVER4, SERVICE_PORT, World, inside, run
+from relay_world import CONCENTRATOR, COOKIE, SERVER4, SERVICE_PORT, World, inside, run
 from test_upstream_netns import Router
 
+from cpe_mcp.kernel.mptcp_probe import look
 from cpe_mcp.kernel.subflows import SubflowDump
 from cpe_mcp.paths.observed import Subflow
+from cpe_mcp.policy.handshakes import NEGOTIATED
+from cpe_mcp.policy.reasons import Reason
 
 pytestmark = pytest.mark.netns
 
@@ -116,3 +121,102 @@ def test_a_subflow_lost_by_a_reset_comes_back_on_the_running_connection(router: 
 def router_paths(router: Router) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = json.loads(router.cli("--json", "paths").stdout)["wans"]
     return rows
+
+
+def counters(world: World) -> dict[str, tuple[int, int]]:
+    """Octets and packets of each WAN's device, both directions."""
+    rows = {}
+    for device in ("w1", "w2"):
+        argv = ["ip", "-n", world.router, "-j", "-s", "link", "show", device]
+        stats = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)[0]["stats64"]
+        rows[device] = tuple(stats["rx"][name] + stats["tx"][name] for name in ("bytes", "packets"))
+    return rows
+
+
+@pytest.mark.requirement("X-4")
+def test_what_watching_an_idle_line_costs(router: Router) -> None:
+    """On a line that is not metered, with its warm connections, and on one that is: octets as the devices count them."""
+    router.config.write_text(
+        router.config.read_text().replace("option device 'w2'", "option device 'w2'\n option metered 1")
+    )
+    router.wait("Interception:  on")
+    assert router.cli("reload").returncode == 0
+    time.sleep(6)  # the first looks, the endpoint that goes away
+    before, started = counters(router.world), time.monotonic()
+    time.sleep(20)
+    after, seconds = counters(router.world), time.monotonic() - started
+    rates = {device: (after[device][0] - before[device][0]) / seconds for device in before}
+    packets = {device: after[device][1] - before[device][1] for device in before}
+    print(f"octets a second {rates}, packets {packets} in {seconds:.1f} s")
+    assert rates["w1"] <= 200
+    assert rates["w2"] <= 10 + 280 / seconds, "one probe may have been due"
+
+
+STRIP = """
+table inet strip {
+  chain forward { type filter hook prerouting priority raw; iifname "w1" tcp option mptcp exists reset tcp option mptcp; }
+  chain output { type filter hook postrouting priority raw; oifname "w1" tcp option mptcp exists reset tcp option mptcp; }
+}
+"""
+"""An access network that does not like what it does not know, at the far end of line one."""
+
+
+def look_over(world: World, number: int, cookie: bytes = COOKIE) -> str:
+    with inside(world.router):
+        return asyncio.run(
+            look(
+                device=f"w{number}",
+                source=f"10.{number}.0.1",
+                address=CONCENTRATOR,
+                port=SERVICE_PORT,
+                cookie=cookie,
+            )
+        )
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path, "look")
+    try:
+        world.start_concentrator()
+        yield world
+    finally:
+        world.close()
+
+
+@pytest.mark.requirement("X-9")
+def test_a_look_at_mptcp_tells_what_an_access_network_does_to_it(world: World) -> None:
+    assert look_over(world, 1) == NEGOTIATED
+    assert look_over(world, 2) == NEGOTIATED
+    assert look_over(world, 1, cookie=b"") == NEGOTIATED, "an Error of the concentrator is an answer, too"
+    run("ip", "netns", "exec", world.far, "nft", "-f", "-", stdin=STRIP)
+    assert look_over(world, 1) == Reason.MPTCP_STRIPPED
+    assert look_over(world, 2) == NEGOTIATED
+    run("ip", "netns", "exec", world.far, "nft", "delete", "table", "inet", "strip")
+    assert look_over(world, 1) == NEGOTIATED
+    world.processes[0].terminate()
+    world.processes[0].wait(5)
+    assert look_over(world, 1) == "", "a closed port says nothing about Multipath TCP"
+
+
+def test_what_a_look_and_a_warm_connection_cost(world: World) -> None:
+    time.sleep(1)
+
+    def cost(action: Callable[[], object]) -> list[tuple[int, int]]:
+        before = counters(world)
+        action()
+        time.sleep(0.5)
+        after = counters(world)
+        return [(after[name][0] - before[name][0], after[name][1] - before[name][1]) for name in before]
+
+    own, other = cost(lambda: look_over(world, 1))
+    print(f"a look: {own} octets and packets over its WAN, {other} over the other one")
+    assert own[0] <= 2000
+    assert other[0] <= 1000
+    world.start_upstream()
+    opened = cost(lambda: world.change(pool_size=4))
+    world.up_control.wait_counter("pool_ready", 4)
+    closed = cost(lambda: world.change(pool_size=0))
+    sums = [[part[0] / 4 for part in row] for row in (opened, closed)]
+    print(f"a warm connection: {sums[0]} octets over each WAN to open it, {sums[1]} to close it")
+    assert max(sums[0]) <= 2000

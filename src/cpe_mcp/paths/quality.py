@@ -27,7 +27,7 @@ CHECK_NO_ANSWER_S, CHECK_GROWTH = 60.0, 2.0
 """After one without an answer, then longer and longer, up to that of a line that is well."""
 CHECK_YES_S, CHECK_YES_METERED_S = 6 * 3600.0, 24 * 3600.0
 CHECK_STRIPPED_S, CHECK_STRIPPED_METERED_S = 600.0, 3600.0
-"""Between two looks: some 2 kB each over this WAN, and a join over every other one that has an endpoint."""
+"""Between two looks: 0.8 kB each over this WAN, and 0.5 kB over every other one that has an endpoint, by the join."""
 
 
 class Quality:
