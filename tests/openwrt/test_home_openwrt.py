@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from home import INSTALLED, KEY, SCREENSHOTS, Home
@@ -126,6 +127,12 @@ def is_carried(home: Home) -> bool:
     return fetch_small(home.lab) and home.until(lambda: carried(home) > before, "the record", 5)
 
 
+def wan_row(home: Home, name: str) -> dict[str, Any]:
+    """What the daemon says of one WAN; a row that says nothing while it is away."""
+    rows: list[dict[str, Any]] = home.status().get("wans", [])
+    return next((row for row in rows if row["name"] == name), {"reason": "", "detail": "", "usable": False})
+
+
 @pytest.mark.requirement("X-2")
 def test_typed_settings_reloads_and_restarts_of_others(home: Home) -> None:
     lab = home.lab
@@ -171,6 +178,17 @@ def test_typed_settings_reloads_and_restarts_of_others(home: Home) -> None:
     home.until(lambda: sum(wan["usable"] for wan in home.status()["wans"]) == 2, "both WANs are back", APPLIED_S)
     home.until(lambda: home.status()["interception"]["on"], "connections are taken again")
     assert is_carried(home)
+
+    home.run("ifdown wwan")
+    home.until(lambda: wan_row(home, "wwan")["reason"] == "wan-netifd-down", "netifd's word is passed on")
+    assert wan_row(home, "wwan")["detail"].startswith("interface wwan is down")
+    home.run("ifup wwan")
+    home.until(lambda: wan_row(home, "wwan")["usable"], "it is used again", APPLIED_S)
+    home.run("uci set cpe-mcp.wwan.interface=wan; uci commit cpe-mcp; reload_config")
+    warning = home.until(lambda: home.status()["warnings"], "another device than the interface's is warned of")[0]
+    assert "option device of section wan 'wwan' is 'wwan0'" in warning
+    assert "eth1" in warning
+    home.run("uci delete cpe-mcp.wwan.interface; uci commit cpe-mcp; reload_config")
 
     home.run("/etc/init.d/cpe-mcp stop")
     home.until(lambda: "cpe_mcp" not in home.run("nft list tables"), "the table is gone")

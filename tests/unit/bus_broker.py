@@ -1,6 +1,6 @@
 """A small ubus broker for tests where there is no ubusd: objects, calls, answers and events, on the real wire format.
 
-It has none of ubusd's access lists, subscriptions and monitors. Where it and ubusd differ, ubusd is right.
+It has none of ubusd's access lists and monitors. Where it and ubusd differ, ubusd is right.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ class Broker:
         self.clients: dict[int, Client] = {}
         self.objects: dict[int, Published] = {}
         self._patterns: list[tuple[str, int]] = []
+        self._subscriptions: list[tuple[int, int]] = []
+        """Target and subscriber."""
         self._numbers = itertools.count(0x90000000)
         self._server: asyncio.AbstractServer | None = None
 
@@ -72,6 +74,7 @@ class Broker:
         self.clients.clear()
         self.objects.clear()
         self._patterns.clear()
+        self._subscriptions.clear()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = Client(next(self._numbers), writer)
@@ -97,6 +100,8 @@ class Broker:
             MessageType.ADD_OBJECT: self._add,
             MessageType.LOOKUP: self._lookup,
             MessageType.INVOKE: self._invoke,
+            MessageType.SUBSCRIBE: self._subscribe,
+            MessageType.NOTIFY: self._notify,
         }
         handler = next((handler for kind, handler in handlers.items() if kind == header.kind), None)
         status = Status.INVALID_COMMAND if handler is None else handler(client, header, attrs)
@@ -110,6 +115,25 @@ class Broker:
         number = next(self._numbers)
         self.objects[number] = Published(client, path, bytes(attrs.get(Attr.SIGNATURE, b"")))
         client.send(MessageType.DATA, header.seq, header.peer, (Attr.OBJID, push_number(number)))
+        if path:
+            self._tell(client, "ubus.object.add", push_table({"id": number % 2**31, "path": path}))
+        return Status.OK
+
+    def _subscribe(self, client: Client, header: Header, attrs: Attrs) -> Status | None:
+        number, target = pull_number(attrs, Attr.OBJID), pull_number(attrs, Attr.TARGET)
+        if number is None or target is None or target not in self.objects:
+            return Status.NOT_FOUND
+        self._subscriptions.append((target, number))
+        return Status.OK
+
+    def _notify(self, client: Client, header: Header, attrs: Attrs) -> Status | None:
+        source, method = pull_number(attrs, Attr.OBJID), pull_string(attrs, Attr.METHOD) or ""
+        for target, number in self._subscriptions:
+            if target == source and number in self.objects:
+                payloads = [(Attr.OBJID, push_number(number)), (Attr.METHOD, push_string(method))]
+                payloads += [(Attr.DATA, bytes(attrs.get(Attr.DATA, b"")))]
+                payloads += [(Attr.NO_REPLY, b"\1")] if Attr.NO_REPLY in attrs else []
+                self.objects[number].client.send(MessageType.INVOKE, header.seq, client.number, *payloads)
         return Status.OK
 
     def _lookup(self, client: Client, header: Header, attrs: Attrs) -> Status | None:
@@ -159,7 +183,10 @@ class Broker:
             return Status.OK
         if method != "send":
             return Status.INVALID_COMMAND
-        name = str(args["id"])
+        self._tell(client, str(args["id"]), push_table(args["data"]))
+        return Status.OK
+
+    def _tell(self, client: Client, name: str, data: bytes) -> None:
         for pattern, number in self._patterns:
             matches = name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
             listener = self.objects[number].client
@@ -170,9 +197,8 @@ class Broker:
                     0,
                     (Attr.OBJID, push_number(number)),
                     (Attr.METHOD, push_string(name)),
-                    (Attr.DATA, push_table(args["data"])),
+                    (Attr.DATA, data),
                 )
-        return Status.OK
 
     def _answer(self, client: Client, header: Header, attrs: Attrs) -> None:
         number = pull_number(attrs, Attr.OBJID)

@@ -17,11 +17,11 @@ from bus_broker import Broker
 from programs import Ubusd
 
 from cpe_mcp.bus import client, python_ubus
-from cpe_mcp.bus.blob import INT32, TABLE
+from cpe_mcp.bus.blob import INT32, TABLE, push_table
 from cpe_mcp.bus.events import PATH
 from cpe_mcp.bus.interface import Bus, BusError, ObjectMethod
 from cpe_mcp.bus.service import OBJECT, PYTHON_UBUS, BusService, Connect
-from cpe_mcp.bus.wire import Status
+from cpe_mcp.bus.wire import Attr, MessageType, Status, push_message, push_number, push_string
 from cpe_mcp.control.ask import ApiError
 
 PAIRS = [("own", "broker"), ("own", "ubusd"), (PYTHON_UBUS, "ubusd")]
@@ -214,6 +214,38 @@ async def test_events_go_to_those_who_listen_and_not_back(world: World) -> None:
         ("bus", "cpe-mcp.more", {"n": 1}),
         ("other", "cpe-mcp.test", VALUES),
     ]
+
+
+async def notify(bus: client.OwnBus, number: int, method: str, data: Mapping[str, Any]) -> None:
+    """What an object tells its subscribers; netifd waits for no answer."""
+    attrs = [
+        (Attr.OBJID, push_number(number)),
+        (Attr.METHOD, push_string(method)),
+        (Attr.DATA, push_table(data)),
+        (Attr.NO_REPLY, b"\1"),
+    ]
+    await bus._write(push_message(MessageType.NOTIFY, 999, number, attrs))
+
+
+@with_bus
+async def test_subscribers_hear_what_an_object_tells(world: World) -> None:
+    heard: list[tuple[str, dict[str, Any]]] = []
+    added: list[str] = []
+    other = await client.connect(world.path)
+    async with world.bus() as bus:
+        with pytest.raises(BusError, match="NOT_FOUND"):
+            await bus.subscribe("cpe-mcp.other", lambda name, data: None)
+        await bus.listen("ubus.object.add", lambda name, data: added.append(str(data["path"])))
+        await other.add("cpe-mcp.other", METHODS)
+        number = next(iter(other._objects))
+        await bus.subscribe("cpe-mcp.other", lambda name, data: heard.append((name, data)))
+        await notify(other, number, "interface.update", VALUES)
+        async with asyncio.timeout(2):
+            while not heard or not added:
+                await asyncio.sleep(0.01)
+        await other.close()
+    assert heard == [("interface.update", VALUES)]
+    assert added == ["cpe-mcp.other"]
 
 
 @with_bus

@@ -85,10 +85,7 @@ class OwnBus:
     ) -> dict[str, Any]:
         """Another object's reply. Raises BusError."""
         what = f"{name} {method}"
-        found = await self._request(MessageType.LOOKUP, 0, [(Attr.OBJPATH, push_string(name))], what, timeout_s)
-        number = next((pull_number(attrs, Attr.OBJID) for attrs in found), None)
-        if number is None:  # it is there, and we may see none of its methods
-            raise BusError(Status.NOT_FOUND, what)
+        number = await self._look_up(name, what, timeout_s)
         replies = await self._invoke(number, method, args, what, timeout_s)
         try:
             return pull_table(replies[0][Attr.DATA]) if replies and Attr.DATA in replies[0] else {}
@@ -107,6 +104,15 @@ class OwnBus:
         args = {"object": as_int32(number), "pattern": pattern}
         await self._invoke(EVENT_OBJECT, "register", args, what, CALL_TIMEOUT_S)
 
+    async def subscribe(self, name: str, handler: EventHandler) -> None:
+        """Hear what another object tells its subscribers. Raises BusError."""
+        what = f"subscribing to {name}"
+        target = await self._look_up(name, what, CALL_TIMEOUT_S)
+        number = await self._add_object([], what)
+        self._listeners[number] = handler
+        attrs = [(Attr.OBJID, push_number(number)), (Attr.TARGET, push_number(target))]
+        await self._request(MessageType.SUBSCRIBE, 0, attrs, what, CALL_TIMEOUT_S)
+
     async def wait_lost(self) -> None:
         """Returns when ubusd is gone."""
         await self._lost.wait()
@@ -121,6 +127,14 @@ class OwnBus:
         self._writer.close()
 
     # Asking -----------------------------------------------------------------------------------------------------------
+
+    async def _look_up(self, name: str, what: str, timeout_s: float) -> int:
+        """The number of an object. Raises BusError."""
+        found = await self._request(MessageType.LOOKUP, 0, [(Attr.OBJPATH, push_string(name))], what, timeout_s)
+        number = next((pull_number(attrs, Attr.OBJID) for attrs in found), None)
+        if number is None:  # it is there, and we may see none of its methods
+            raise BusError(Status.NOT_FOUND, what)
+        return number
 
     async def _add_object(self, attrs: Sequence[tuple[Attr, bytes]], what: str) -> int:
         answer = await self._request(MessageType.ADD_OBJECT, 0, attrs, what, CALL_TIMEOUT_S)
@@ -207,11 +221,14 @@ class OwnBus:
                 return
             if number in self._listeners:
                 self._event(self._listeners[number], attrs)
+                if header.peer and Attr.NO_REPLY not in attrs:  # from an object that waits until all subscribers know
+                    ended = [(Attr.STATUS, push_number(Status.OK)), (Attr.OBJID, push_number(number))]
+                    self._writer.write(push_message(MessageType.STATUS, header.seq, header.peer, ended))
                 return
             task = asyncio.get_running_loop().create_task(self._answer(header, number, attrs))
             self._answering.add(task)
             task.add_done_callback(self._answering.discard)
-        # The rest is about subscriptions, which we neither make nor offer.
+        # The rest is about subscriptions: we offer none, and a target that went away is told as an event of ubusd, too.
 
     def _event(self, handler: EventHandler, attrs: Attrs) -> None:
         name = pull_string(attrs, Attr.METHOD) or ""

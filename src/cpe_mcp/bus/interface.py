@@ -54,6 +54,10 @@ class Bus(Protocol):
     async def listen(self, pattern: str, handler: EventHandler) -> None:
         """Hear events of this name, or that begin so when it ends in ``*``. Raises BusError."""
 
+    async def subscribe(self, name: str, handler: EventHandler) -> None:
+        """Hear what another object tells its subscribers; ends with that object. Raises BusError, for instance when there is
+        none of this name."""
+
     async def wait_lost(self) -> None:
         """Returns when the connection is of no use any more."""
 

@@ -84,6 +84,10 @@ class PythonUbus:
         """Hear events. Raises BusError."""
         await self._own.listen(pattern, handler)
 
+    async def subscribe(self, name: str, handler: EventHandler) -> None:
+        """Hear what another object tells its subscribers. Raises BusError."""
+        await self._own.subscribe(name, handler)
+
     async def wait_lost(self) -> None:
         """Returns when ubusd is gone."""
         either = [self._loop.create_task(wait()) for wait in (self._lost.wait, self._own.wait_lost)]

@@ -69,6 +69,8 @@ class BusService:
         self._event = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._said = ""
+        self.on_connected: Callable[[Bus], Awaitable[None]] | None = None
+        """Awaited with each new connection, for what else needs the bus. What it raises ends the connection."""
 
     def start(self) -> None:
         """Begin; never fails, and never waits."""
@@ -101,6 +103,8 @@ class BusService:
                     await bus.add(OBJECT, self._methods)
                     self._said = ""
                     log.info("on ubus as %s", OBJECT)
+                    if self.on_connected is not None:
+                        await self.on_connected(bus)
                     await self._serve(bus)
                     self._say_once("ubus is gone; waiting for it")
                 except BusError as error:

@@ -27,6 +27,7 @@ from cpe_mcp.upstream.answers import Answers
 from cpe_mcp.upstream.authenticator import Authenticator
 from cpe_mcp.upstream.chronicle import Chronicle
 from cpe_mcp.upstream.control import Control
+from cpe_mcp.upstream.netifd_watch import NetifdWatch
 from cpe_mcp.upstream.path_manager import PathManager
 
 log = logging.getLogger("cpe_mcp")
@@ -60,6 +61,8 @@ class Daemon:
         )
         self._api = ApiServer(os.path.join(settings.general.run_dir, API_SOCKET), answers.methods())
         self._bus = BusService(answers.methods())
+        self._netifd = NetifdWatch(self._paths.set_interfaces)
+        self._bus.on_connected = self._netifd.attach
         self._announcer = Announcer(self._control, radius=lambda: self._authenticator, send=self._bus.send)
         self._control.on_rebuilt = self._announcer.changed
         self._had_wans = False
@@ -78,6 +81,7 @@ class Daemon:
     async def stop(self) -> None:
         """Leave plain forwarding behind. The workers keep the flows they carry."""
         self._announcer.stop()
+        self._netifd.close()
         await self._bus.stop()
         await self._api.close()
         await self._chronicle.stop()

@@ -23,6 +23,7 @@ from cpe_mcp.kernel.routes import RouteKernel
 from cpe_mcp.kernel.subflows import SubflowDump
 from cpe_mcp.kernel.sysctl import tune
 from cpe_mcp.paths.health import DEAD, DEAD_PROBE_S, HELD, PROBE_SPACING_S, RETURNING, UP, Sampler, WanHealth, shown
+from cpe_mcp.paths.interfaces import InterfaceView, device_warning
 from cpe_mcp.paths.observed import DeviceView, MptcpEvent, Observed
 from cpe_mcp.paths.rates import QueueMeter, RateMeter
 from cpe_mcp.paths.reconcile import carrying, plan_routes, wanted_endpoints, wanted_routes, wanted_rules
@@ -144,6 +145,8 @@ class PathManager:
         self.on_looked: Callable[[str, str], None] = lambda wan, outcome: None
         """Told what a look at Multipath TCP over a WAN has shown: an outcome as the workers count them."""
         self._check_targets: tuple[CheckTarget, ...] = ()
+        self._interfaces: Mapping[str, InterfaceView] = {}
+        """netifd's, by name; empty where there is no netifd."""
         self._checks: set[asyncio.Task[None]] = set()
         self._told: tuple[object, ...] = ()
         self._dirty = asyncio.Event()
@@ -291,6 +294,14 @@ class PathManager:
             wan.probe_target = 0
         self._dirty.set()
 
+    def set_interfaces(self, interfaces: Mapping[str, InterfaceView]) -> None:
+        """What netifd says now: a reason to look at once."""
+        self._interfaces = interfaces
+        for line in self._device_warnings():
+            self._complain(line)
+        self._dirty.set()
+        self._on_change()
+
     def set_stripping(self, evidence: Mapping[str, str]) -> None:
         """WANs that remove Multipath TCP, while others let it through, and how that is known."""
         for wan in self._wans.values():
@@ -331,7 +342,11 @@ class PathManager:
 
     def warnings(self) -> list[str]:
         """What the settings ask for and does not take place, one sentence each."""
-        return self._interception.warnings()
+        return [*self._interception.warnings(), *self._device_warnings()]
+
+    def _device_warnings(self) -> list[str]:
+        lines = [device_warning(wan.name, wan.device, self._interface(wan)) for wan in self._wans.values()]
+        return [line for line in lines if line]
 
     def names_work(self) -> bool:
         """Whether dnsmasq fills the sets of the names in rules."""
@@ -632,14 +647,27 @@ class PathManager:
             wan.view = view = observed.devices.get(wan.device)
             before, was_usable = wan.health.state, wan.health.is_usable()
             if view is None or not view.is_up:
-                wan.health.absent(now, Reason.WAN_LINK_DOWN)
+                self._absent(wan, now, Reason.WAN_LINK_DOWN)
             elif not (view.address4 or view.address6):
-                wan.health.absent(now, Reason.WAN_NO_ADDRESS)
+                self._absent(wan, now, Reason.WAN_NO_ADDRESS)
             elif not view.is_ready():
-                wan.health.absent(now, Reason.WAN_NO_ROUTE)
+                self._absent(wan, now, Reason.WAN_NO_ROUTE)
             else:
                 wan.health.present(now, can_probe=bool(self._concentrators))
             self._judged(wan, before, was_usable)
+
+    def _absent(self, wan: Wan, now: float, reason: str) -> None:
+        """Who knows better why is netifd."""
+        interface, before = self._interface(wan), wan.health.reason
+        if interface is not None and not interface.is_up:
+            wan.health.absent(now, Reason.WAN_NETIFD_DOWN, interface.why_down())
+        else:
+            wan.health.absent(now, reason)
+        if wan.health.reason != before:
+            self._on_change()
+
+    def _interface(self, wan: Wan) -> InterfaceView | None:
+        return self._interfaces.get(wan.settings.interface or wan.name)
 
     def _apply_endpoints(self) -> None:
         views = {name: wan.view for name, wan in self._wans.items() if wan.view is not None}
