@@ -46,7 +46,7 @@ STDLIB_PACKAGES = {
     "xmlrpc": "python3-xml",
 }
 """Where OpenWrt keeps the modules that are not in python3-light."""
-OPTIONAL = ("prometheus_client",)
+OPTIONAL = ("dns", "prometheus_client")
 """Asked for only when the user switches on what needs it, and refused in words where it is missing."""
 LIBRARIES = {"msgpack": "python3-msgpack", "pyrad": "python3-pyrad", "pyroute2": "python3-pyroute2"}
 PROGRAMS = {

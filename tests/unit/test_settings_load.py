@@ -511,3 +511,18 @@ def test_more_classes_than_there_are_numbers() -> None:
     assert len(parse_router("".join(rules[:31])).rules) == 31
     with pytest.raises(SettingsError, match=r"there are 32 different pairs .* at most 31 are possible"):
         parse_router("".join(rules))
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("\tlist precedence 'carrier-pigeon'\n", "option precedence: 'carrier-pigeon' is not allowed; one of static"),
+        ("\tlist precedence 'dns'\n\tlist precedence 'dns'\n", "'dns' is in the list twice"),
+        ("\tlist precedence ''\n", "option precedence: is empty"),
+        ("\tlist precedence 'dhcp'\n\toption dhcp_override '1'\n", "option dhcp_override: is an old way to write"),
+        ("\tlist dns_name 'with space.example'\n", "a domain name such as"),
+    ],
+)
+def test_a_discovery_that_cannot_be(lines: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(words)):
+        parse_router(f"config discovery\n{lines}")

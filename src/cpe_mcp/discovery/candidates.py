@@ -1,9 +1,9 @@
 """Which concentrators are candidates now: a table of what each source said, and one ordered list made of it.
 
-Sources are static configuration, RADIUS, and the DHCP answers of each WAN. The best source that names anybody gives
-the whole list; a lesser one is never a spare for it, because traffic that the user or the operator directed to one
-party must not move to another when that party is down (it goes direct then, design D4). Nothing is asked and no
-packet is read in here; time is an argument, in seconds of time.monotonic().
+Sources are static configuration, RADIUS, the DHCP answers of each WAN, and DNS. The best source that names anybody gives
+the whole list, and so for each service class; a lesser one is never a spare for it, because traffic that the user or the
+operator directed to one party must not move to another when that party is down (it goes direct then, design D4). Nothing
+is asked and no packet is read in here; time is an argument, in seconds of time.monotonic().
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ STATIC = "static"
 RADIUS = "radius"
 DHCP4 = "dhcp4"
 DHCP6 = "dhcp6"
+DNS = "dns"
 
-_PRECEDENCE = ((STATIC,), (RADIUS,), (DHCP4, DHCP6))
-"""Static wins by default; what AAA says of a subscriber beats what DHCP says to everybody (as RFC 9445 has it)."""
-_PRECEDENCE_DHCP_OVERRIDE = ((RADIUS,), (DHCP4, DHCP6), (STATIC,))
+DHCP = "dhcp"
+"""In the list of precedence: both families."""
+PRECEDENCE_DHCP_OVERRIDE = (RADIUS, DHCP, STATIC, DNS)
+"""What ``dhcp_override`` means."""
 
 
 class Candidate(NamedTuple):
     """One concentrator (MCP)."""
 
     name: str
-    """The section's name, ``radius#1``, or ``dhcp4:wan#1``: source, interface, place in its list."""
+    """The section's name, ``radius#1``, or ``dhcp4:wan#1``: source, interface or name in DNS, place in its list."""
     addresses: tuple[str, ...]
     """Its addresses in the order they are to be tried."""
     port: int
@@ -98,6 +100,8 @@ class CandidateTable:
         )
         for candidate in old.difference(self._static):
             self.unblock(candidate.name)
+        for source, name in [key for key in self._rows if key[0] == DNS and key[1] not in settings.dns_name]:
+            self._learn(source, name, None)
 
     def learn_radius(self, mcps: Sequence[tuple[tuple[str, ...], int]], until: float | None) -> None:
         """The concentrators of an Access-Accept, (addresses, port or 0) each; none withdraws those of the last one."""
@@ -124,6 +128,16 @@ class CandidateTable:
         else:
             row = _Row(tuple((mcp, 0) for mcp in mcps), lease.end(now))
         self._learn(source, interface, row)
+
+    def learn_dns(self, name: str, mcps: Sequence[tuple[tuple[str, ...], int]], until: float) -> None:
+        """What DNS said under this name, (addresses, port) each, best first; none: that there are none."""
+        if name in self._settings.dns_name:
+            self._learn(DNS, name, _Row(tuple(mcps), until))
+
+    def dns_failed(self, name: str, why: str) -> None:
+        """No answer under this name: what was there before stays to its end, with the reason for :meth:`status`."""
+        if name in self._settings.dns_name:
+            self._learn(DNS, name, self._rows.get((DNS, name), _Row())._replace(discarded=why))
 
     def interface_changed(self, interface: str, *, up: bool) -> None:
         """While an interface is down, what its DHCP answers said does not count."""
@@ -196,17 +210,26 @@ class CandidateTable:
         }
 
     def _listed(self, now: float) -> list[Candidate]:
-        precedence = _PRECEDENCE_DHCP_OVERRIDE if self._settings.dhcp_override else _PRECEDENCE
-        for sources in precedence:
-            if STATIC in sources:
-                found = list(self._static)
-            elif RADIUS in sources:
-                found = list(self._of_row(RADIUS, "", now))
-            else:
-                found = self._merged(self._of_dhcp(now))
-            if found:
-                return found
-        return []
+        """The best source's, and of the others those that serve a class which no better source serves."""
+        settings = self._settings
+        precedence = PRECEDENCE_DHCP_OVERRIDE if settings.dhcp_override else settings.precedence
+        listed: list[Candidate] = []
+        served: set[str] = set()
+        for source in precedence:
+            found = self._of_source(source, now)
+            fresh = [row for row in found if served.isdisjoint(row.service_class or ("",))]
+            listed += fresh
+            served.update(name for row in found for name in row.service_class or ("",))
+        return listed
+
+    def _of_source(self, source: str, now: float) -> list[Candidate]:
+        if source == STATIC:
+            return list(self._static)
+        if source == RADIUS:
+            return list(self._of_row(RADIUS, "", now))
+        if source == DNS:
+            return self._merged(row for name in self._settings.dns_name for row in self._of_row(DNS, name, now))
+        return self._merged(self._of_dhcp(now))
 
     def _of_dhcp(self, now: float) -> Iterator[Candidate]:
         families = (DHCP6, DHCP4) if self._settings.prefer == "ipv6" else (DHCP4, DHCP6)
@@ -224,16 +247,16 @@ class CandidateTable:
                 self._by_family(addresses),
                 port or self._settings.service_port,
                 source,
-                interface,
+                "" if source == DNS else interface,
                 subscriber="",
                 key="",
             )
 
     def _counts(self, source: str, interface: str, row: _Row, now: float) -> bool:
-        """Whether a row may be used; :data:`_PRECEDENCE` decides whether it is."""
+        """Whether a row may be used; the precedence decides whether it is."""
         if not row.mcps or (row.until is not None and now >= row.until):
             return False
-        if source == RADIUS:
+        if source in (RADIUS, DNS):
             return True
         return self._settings.dhcp and interface in self._interfaces and interface not in self._down
 

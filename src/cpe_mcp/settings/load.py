@@ -18,7 +18,7 @@ from cpe_mcp.paths.scheme import LOWEST_LATENCY, SCHEMES, SINGLE, split_scheme
 from cpe_mcp.settings import concentrator, router
 from cpe_mcp.settings.concentrator import ConcentratorSettings
 from cpe_mcp.settings.option import Option, declared_options
-from cpe_mcp.settings.router import RouterSettings
+from cpe_mcp.settings.router import DEFAULT_PRECEDENCE, RouterSettings
 from cpe_mcp.settings.uci import Entry, Section, SettingsError, hint, parse
 
 
@@ -449,6 +449,15 @@ def _check_router(settings: RouterSettings, complaints: _Complaints) -> None:
             f"'{plain_number(settings.paths.idle_percent)}' is not allowed; "
             f"less than busy_percent, which is {plain_number(settings.paths.busy_percent)}",
         )
+    if settings.discovery.dhcp_override and settings.discovery.precedence != DEFAULT_PRECEDENCE:
+        problem = "is an old way to write list precedence; leave it out when that is set"
+        raise complaints.option("discovery", "", "dhcp_override", problem)
+    repeated = [name for name, count in Counter(settings.discovery.precedence).items() if count > 1]
+    if repeated:
+        raise complaints.option("discovery", "", "precedence", f"'{repeated[0]}' is in the list twice")
+    if not settings.discovery.precedence:
+        problem = f"is empty, so no concentrator would be used; one or more of {', '.join(DEFAULT_PRECEDENCE)}"
+        raise complaints.option("discovery", "", "precedence", problem)
     if settings.discovery.dhcp4_code in TAKEN_DHCP4_CODES:
         raise complaints.option(
             "discovery",

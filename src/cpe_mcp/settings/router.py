@@ -14,6 +14,9 @@ DEFAULT_DHCP4_CODE = 224
 """First code of the site-specific range 224-254 (RFC 3942); none was ever assigned for this (design D12)."""
 DEFAULT_DHCP6_CODE = 65001
 """High unassigned DHCPv6 option code (design D12)."""
+DEFAULT_PRECEDENCE = ("static", "radius", "dhcp", "dns")
+"""What the user wrote wins; what AAA says of a subscriber beats what DHCP says to everybody (as RFC 9445 has it); DNS, which
+anybody on the way can forge, comes last."""
 DEFAULT_ENTERPRISE = 32473
 """The enterprise number reserved for examples (RFC 5612); operators put their own."""
 
@@ -150,14 +153,33 @@ class DiscoverySettings:
     """``config discovery 'discovery'``: where concentrators are learnt from."""
 
     dhcp: bool = option("flag", True, "Take concentrators from DHCP options.")
-    dhcp_override: bool = option("flag", False, "Let DHCP win over static concentrators.")
+    precedence: tuple[str, ...] = option(
+        "choice",
+        DEFAULT_PRECEDENCE,
+        "Where concentrators are learnt from, best first: the first one that names any gives the whole list. A source that is "
+        "left out is not used.",
+        choices=DEFAULT_PRECEDENCE,
+        many=True,
+    )
+    dhcp_override: bool = option(
+        "flag", False, "Old way to write the precedence radius, dhcp, static, dns. Not together with precedence."
+    )
+    dns_name: tuple[str, ...] = option(
+        "domain",
+        (),
+        "Names whose DNS SRV records name concentrators, such as _mptcp-convert._tcp.example.net; empty: DNS is not asked.",
+        many=True,
+    )
+    dns_server: tuple[str, ...] = option(
+        "address", (), "Resolvers that are asked for them; empty: those that the WANs' DHCP named.", many=True
+    )
     dhcp4_code: int = option("integer", DEFAULT_DHCP4_CODE, "DHCPv4 option code; not 249 or 252.", low=224, high=254)
     dhcp6_code: int = option("integer", DEFAULT_DHCP6_CODE, "DHCPv6 option code.", low=1, high=65535)
     interface: tuple[str, ...] = option(
         "text", (), "netifd interfaces whose DHCP answers are trusted; empty: those of every WAN.", many=True
     )
     service_port: int = option(
-        "integer", DEFAULT_SERVICE_PORT, "Port of concentrators found without one (DHCP).", low=1, high=65535
+        "integer", DEFAULT_SERVICE_PORT, "Port of concentrators found without one (DHCP, RADIUS).", low=1, high=65535
     )
     prefer: str = option(
         "choice", "ipv4", "Address family tried first where a concentrator has both.", choices=("ipv4", "ipv6")

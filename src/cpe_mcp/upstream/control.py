@@ -27,6 +27,7 @@ from cpe_mcp.control.frames import (
 )
 from cpe_mcp.control.server import ControlServer, Worker
 from cpe_mcp.discovery.candidates import Candidate, CandidateTable
+from cpe_mcp.discovery.dns_source import STALE_S
 from cpe_mcp.discovery.lease import Lease
 from cpe_mcp.kernel.mptcp_counters import JOIN_SYN_TX, JOIN_SYNACK_RX, mptcp_counters
 from cpe_mcp.paths.snapshot import EMPTY, ConcentratorView, WanView, to_wire
@@ -263,6 +264,25 @@ class Control:
         after = self.candidates.candidates(self.now)
         if before != after:
             log.info("concentrators: %s", ", ".join(candidate.name for candidate in after) or "none")
+        self.changed()
+
+    def learn_dns(self, name: str, mcps: tuple[tuple[tuple[str, ...], int], ...], ttl_s: float) -> None:
+        """DNS answered."""
+        before = self.candidates.candidates(self.now)
+        own = {address for wan in self.paths.wans() for address in (wan.address4, wan.address6) if address}
+        mcps = tuple(row for row in mcps if own.isdisjoint(row[0]))
+        self.candidates.learn_dns(name, mcps, self.now + ttl_s + STALE_S)
+        after = self.candidates.candidates(self.now)
+        if before != after:
+            log.info("concentrators: %s", ", ".join(candidate.name for candidate in after) or "none")
+        self.changed()
+
+    def dns_failed(self, name: str, why: str) -> None:
+        """DNS did not answer."""
+        known = [row for row in self.candidates.status(self.now)["sources"] if row["interface"] == name]
+        if not known or known[0]["discarded"] != why:
+            log.warning("DNS for %s: %s%s", name, why, "; the answer before is kept" if known else "")
+        self.candidates.dns_failed(name, why)
         self.changed()
 
     # The snapshot ---------------------------------------------------------------------------------------------------

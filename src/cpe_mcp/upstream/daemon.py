@@ -21,6 +21,7 @@ from cpe_mcp.control.api import ApiServer
 from cpe_mcp.control.frames import API_SOCKET
 from cpe_mcp.control.logs import log_to_streams
 from cpe_mcp.discovery.dhcp_files import DhcpFiles
+from cpe_mcp.discovery.dns_source import DnsSource, Way
 from cpe_mcp.settings import RouterSettings, SettingsError, load_router, warnings_of
 from cpe_mcp.upstream.announcer import Announcer
 from cpe_mcp.upstream.answers import Answers
@@ -50,6 +51,7 @@ class Daemon:
         self._paths.on_looked = self._control.negotiations.looked
         self._authenticator = self._new_authenticator(settings)
         self._dhcp = DhcpFiles(settings.general.run_dir, self._control.learn_dhcp)
+        self._dns = self._new_dns(settings)
         self._reloading = asyncio.Lock()
         answers = Answers(self._control, path, radius=lambda: self._authenticator, reload=self.reload)
         self._chronicle = Chronicle(
@@ -73,6 +75,7 @@ class Daemon:
         await self._paths.start()
         self._control.start()
         self._dhcp.start()
+        self._dns.start()
         self._authenticator.start()
         self._chronicle.start()
         await self._api.start()
@@ -86,6 +89,7 @@ class Daemon:
         await self._api.close()
         await self._chronicle.stop()
         self._dhcp.close()
+        await self._dns.stop()
         await self._authenticator.stop()
         self._control.stop()
         await self._paths.stop()
@@ -116,6 +120,10 @@ class Daemon:
             self._dhcp.close()
             self._dhcp = DhcpFiles(old.general.run_dir, self._control.learn_dhcp)
             self._dhcp.start()
+        if old.discovery != new.discovery or old.general.enabled != new.general.enabled:
+            await self._dns.stop()
+            self._dns = self._new_dns(new)
+            self._dns.start()
         if authenticator is not None:
             await self._authenticator.stop()
             self._authenticator = authenticator
@@ -133,6 +141,24 @@ class Daemon:
         except RadiusError as error:
             raise SettingsError(f"{self._path}: {error}") from None
 
+    def _new_dns(self, settings: RouterSettings) -> DnsSource:
+        """Asks nobody unless a name is set (secure by default: DNS can be forged)."""
+        wanted = settings.general.enabled and "dns" in settings.discovery.precedence
+        return DnsSource(
+            settings.discovery.dns_name if wanted else (),
+            servers=settings.discovery.dns_server,
+            ways=self._dns_ways,
+            on_answer=self._control.learn_dns,
+            on_failure=self._control.dns_failed,
+        )
+
+    def _dns_ways(self) -> list[Way]:
+        interfaces = {wan.name: wan.interface or wan.name for wan in self._settings.wans}
+        return [
+            Way(interfaces.get(wan.name, wan.name), wan.device, wan.address4, wan.address6)
+            for wan in self._paths.wans()
+        ]
+
     def _own_addresses(self) -> list[str]:
         return [address for wan in self._paths.wans() for address in (wan.address4, wan.address6) if address]
 
@@ -149,6 +175,7 @@ class Daemon:
         has_wans = bool(self._paths.wans())
         if has_wans and not self._had_wans:
             self._authenticator.hurry()
+            self._dns.hurry()
         self._had_wans = has_wans
         self._control.changed()
 

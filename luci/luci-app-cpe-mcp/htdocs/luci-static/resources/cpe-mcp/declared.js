@@ -62,11 +62,14 @@ return baseclass.extend({
 			doc: _('Where concentrators are learnt from.'),
 			options: {
 				'dhcp': { kind: 'flag', default: '1', doc: _('Take concentrators from DHCP options.') },
-				'dhcp_override': { kind: 'flag', default: '0', doc: _('Let DHCP win over static concentrators.') },
+				'precedence': { kind: 'choice', many: true, default: [ 'static', 'radius', 'dhcp', 'dns' ], choices: [ 'static', 'radius', 'dhcp', 'dns' ], doc: _('Where concentrators are learnt from, best first: the first one that names any gives the whole list. A source that is left out is not used.') },
+				'dhcp_override': { kind: 'flag', default: '0', doc: _('Old way to write the precedence radius, dhcp, static, dns. Not together with precedence.') },
+				'dns_name': { kind: 'domain', many: true, default: [], doc: _('Names whose DNS SRV records name concentrators, such as _mptcp-convert._tcp.example.net; empty: DNS is not asked.') },
+				'dns_server': { kind: 'address', many: true, default: [], doc: _('Resolvers that are asked for them; empty: those that the WANs\' DHCP named.') },
 				'dhcp4_code': { kind: 'integer', default: '224', low: 224, high: 254, doc: _('DHCPv4 option code; not 249 or 252.') },
 				'dhcp6_code': { kind: 'integer', default: '65001', low: 1, high: 65535, doc: _('DHCPv6 option code.') },
 				'interface': { kind: 'text', many: true, default: [], doc: _('netifd interfaces whose DHCP answers are trusted; empty: those of every WAN.') },
-				'service_port': { kind: 'integer', default: '5124', low: 1, high: 65535, doc: _('Port of concentrators found without one (DHCP).') },
+				'service_port': { kind: 'integer', default: '5124', low: 1, high: 65535, doc: _('Port of concentrators found without one (DHCP, RADIUS).') },
 				'prefer': { kind: 'choice', default: 'ipv4', choices: [ 'ipv4', 'ipv6' ], doc: _('Address family tried first where a concentrator has both.') },
 				'nonsense_s': { kind: 'number', default: '60', low: 1, high: 86400, unit: 's', doc: _('How long a concentrator that answered nonsense is left alone.') },
 			}

@@ -65,11 +65,14 @@ const SECTIONS = [
 		type: 'discovery',
 		title: _('Discovery'),
 		basic: {
+			precedence: _('Sources, best first'),
 			dhcp: _('Learn from DHCP'),
-			dhcp_override: _('DHCP goes first'),
+			dns_name: _('Names in DNS'),
 			interface: _('Trusted interfaces')
 		},
 		advanced: {
+			dns_server: _('DNS resolvers'),
+			dhcp_override: _('DHCP goes first'),
 			dhcp4_code: _('DHCPv4 option'),
 			dhcp6_code: _('DHCPv6 option'),
 			service_port: _('Port'),
@@ -192,6 +195,12 @@ const CHOICES = {
 		'lowest-latency': _('the WAN with the shortest round trip alone')
 	},
 	'wan.role': { normal: _('normal'), backup: _('only when no other works') },
+	'discovery.precedence': {
+		static: _('the concentrators set here'),
+		radius: 'RADIUS',
+		dhcp: 'DHCP',
+		dns: 'DNS'
+	},
 	'discovery.prefer': { ipv4: _('IPv4 first'), ipv6: _('IPv6 first') },
 	'rule.action': { proxy: _('all WANs'), direct: _('direct, over one WAN'), block: _('block') },
 	'rule.fallback': { global: _('as the settings say'), block: _('do not connect') },
