@@ -57,9 +57,11 @@ PLAUSIBLE = st.sampled_from(
     ["8.8.8.8", "::1", "fe80::1%lo", "0:17", "localhost", "a" * 70 + ".x", "\0", "dsl", "1.2.3"]
 )
 ARGUMENTS = st.dictionaries(
-    st.sampled_from(["dest", "port", "client", "limit", "filter", "id"]), VALUES | PLAUSIBLE, max_size=4
+    st.sampled_from(["dest", "port", "client", "limit", "filter", "id", "wan", "used_gb"]),
+    VALUES | PLAUSIBLE,
+    max_size=4,
 )
-METHODS = ("status", "paths", "history", "flows", "records", "concentrators", "why", "drop")
+METHODS = ("status", "paths", "history", "flows", "records", "concentrators", "why", "drop", "quota")
 
 
 @settings(deadline=None, max_examples=150)

@@ -260,7 +260,7 @@ def test_signatures_are_published(ubusd: Ubusd, rpcd: Rpcd) -> None:
     methods = dict(re.findall(r'^\t"?(\w+)"?:(\{.*\})', listed, re.MULTILINE))
     assert set(methods) == {
         *("status", "paths", "history", "flows", "records", "concentrators"),
-        *("check", "why", "speedtest", "drop", "support", "reload"),
+        *("check", "why", "speedtest", "drop", "quota", "support", "reload"),
     }
     assert json.loads(methods["why"]).items() >= {"dest": "String", "port": "Integer", "client": "String"}.items()
     assert json.loads(methods["flows"]) == {"limit": "Integer", "filter": "String"}

@@ -324,6 +324,7 @@ def wan_row(name: str, device: str, *, usable: bool = True) -> dict[str, Any]:
         "address4": "203.0.113.2",
         "address6": "",
         "mptcp": {"state": "works", "reason": "mptcp-works", "text": "it gets through", "evidence": []},
+        "quota": {"used_gb": 0.0, "limit_gb": 0, "percent": 0.0, "state": "within", "resets_on": ""},
     }
 
 
@@ -559,6 +560,7 @@ def test_metrics_are_prometheus_text() -> None:
     handshakes = {"lte": {"mptcp": 2, "mptcp-stripped": 5}}
     wans = [wan_row("dsl", "eth1"), wan_row("lte", "wwan0"), wan_row("wifi", "wlan0")]
     wans[1]["mptcp"]["state"], wans[2]["mptcp"]["state"] = "removed", "unknown"
+    wans[1]["quota"] |= {"used_gb": 12.345678, "limit_gb": 50.0}
     told = {"totals": ledger.totals(), "fallbacks": ledger.fallbacks(), "handshakes": handshakes, "wans": wans}
     text = exposition(status(**told, concentrators=odd))
     families = {family.name: family for family in parser.text_string_to_metric_families(text)}
@@ -567,6 +569,9 @@ def test_metrics_are_prometheus_text() -> None:
     assert samples["cpe_mcp_uptime_seconds",] == 12.5
     assert samples["cpe_mcp_intercepting", ("family", "ipv6")] == 0
     assert samples["cpe_mcp_wan_receive_bytes_total", ("wan", "lte")] == 2000
+    assert samples["cpe_mcp_wan_quota_bytes", ("wan", "lte")] == 50e9
+    assert samples["cpe_mcp_wan_quota_used_bytes", ("wan", "lte")] == 12_345_678_000
+    assert ("cpe_mcp_wan_quota_bytes", ("wan", "dsl")) not in samples
     assert samples["cpe_mcp_wan_rtt_seconds", ("wan", "dsl")] == pytest.approx(0.0205)
     assert samples["cpe_mcp_flows_total", ("action", "proxy")] == 2
     assert samples["cpe_mcp_fallbacks_total", ("reason", "mptcp-stripped"), ("wan", "lte")] == 1

@@ -42,6 +42,9 @@ def test_a_wan_goes_and_comes() -> None:
 def test_a_usable_wan_in_doubt_is_no_event_but_another_reason_of_a_dead_one_is() -> None:
     doubt = BEFORE._replace(paths={"dsl": UP, "lte": PathView(True, "doubt", "wan-silent")})
     assert events(doubt) == []
+    # a quota's step is news, also of a WAN that goes on carrying
+    out = BEFORE._replace(paths={"dsl": UP, "lte": UP._replace(state="out of quota", quota="over")})
+    assert [(data["wan"], data["state"]) for _, data in events(out)] == [("lte", "out of quota")]
     silent = BEFORE._replace(paths={"dsl": UP, "lte": PathView(False, "down", "wan-silent")})
     unplugged = BEFORE._replace(paths={"dsl": UP, "lte": PathView(False, "down", "wan-link-down")})
     assert [data["reason"] for _, data in events(unplugged, silent)] == ["wan-link-down"]

@@ -154,14 +154,35 @@ def test_paths_say_what_was_seen_where_multipath_is_removed(tmp_path: Path, caps
     removed = {"state": "removed", "reason": "access-strips", "text": "removed", "evidence": [{"text": "3 of 3 plain"}]}
     row = {"device": "eth1", "usable": True, "text": "up", "place": "carrying", "rtt_ms": 20.0, "down_mbit": 1.0}
     row |= {"up_mbit": 0.0, "address4": "", "address6": "", "bytes_down": 1, "bytes_up": 1}
-    wans = [{**row, "name": "dsl", "mptcp": works}, {**row, "name": "lte", "mptcp": removed}]
+    quota = {"used_gb": 12.345, "limit_gb": 50.0, "percent": 24.6}
+    wans = [
+        {**row, "name": "dsl", "mptcp": works, "quota": {**quota, "limit_gb": 0}},
+        {**row, "name": "lte", "mptcp": removed, "quota": quota},
+    ]
     answer = {"wans": wans, "scheme": {"name": "adaptive", "reason": "", "text": "room"}}
     with daemon(tmp_path, {"paths": answer}):
         assert main(["--run-dir", str(tmp_path), "paths"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "works" in lines[1]
+    assert "none" in lines[1]
     assert "removed" in lines[2]
+    assert "12.3 of 50 GB (25 %)" in lines[2]
     assert lines[4:] == ["lte: access-strips: removed", "    3 of 3 plain"]
+
+
+@pytest.mark.requirement("X-5")
+def test_quotas_are_shown_and_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"wan": "lte", "used_gb": 0.0071, "limit_gb": 0.01, "percent": 71.0, "text": "not used up"}
+    row |= {"resets_on": "2026-12-01"}
+    with daemon(tmp_path, {"quota": {"quotas": [row]}}) as asked:
+        assert main(["--run-dir", str(tmp_path), "quota"]) == 0
+        assert main(["--run-dir", str(tmp_path), "quota", "lte", "--used", "0.0071"]) == 0
+        assert main(["--run-dir", str(tmp_path), "quota", "--used", "3"]) == 2
+    assert asked == [("quota", {"wan": "", "used_gb": ""}), ("quota", {"wan": "lte", "used_gb": "0.0071"})]
+    shown = capsys.readouterr()
+    for word in ("lte", "0.007 of 0.01 GB (71 %)", "2026-12-01", "not used up"):
+        assert word in shown.out.splitlines()[1]
+    assert "--used takes the name of a WAN" in shown.err
 
 
 @pytest.mark.parametrize("command", [["records"], ["flows", "--finished"]])

@@ -21,6 +21,8 @@ class PathView(NamedTuple):
     usable: bool
     state: str
     reason: str
+    quota: str = ""
+    """Its state."""
 
 
 class ConcentratorView(NamedTuple):
@@ -43,7 +45,8 @@ class View(NamedTuple):
 def differences(before: View, after: View, texts: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(event, data) for each thing that is another one now. ``texts`` gives a reason's text for people.
 
-    A usable WAN whose state moves on, as when it is in doubt for a moment, is no event: it carries flows all the time.
+    A usable WAN whose state moves on, as when it is in doubt for a moment, is no event: it carries flows all the time. One
+    whose quota has crossed a step is.
     """
 
     def text(reason: str, otherwise: str) -> str:
@@ -51,7 +54,8 @@ def differences(before: View, after: View, texts: Mapping[str, str]) -> Iterator
 
     for name, path in after.paths.items():
         old = before.paths.get(name)
-        if old is None or old.usable != path.usable or (not path.usable and old.reason != path.reason):
+        is_other = old is None or old.usable != path.usable or old.quota != path.quota
+        if is_other or (not path.usable and old is not None and old.reason != path.reason):
             yield (
                 PATH,
                 {"wan": name, "state": path.state, "reason": path.reason, "text": text(path.reason, path.state)},

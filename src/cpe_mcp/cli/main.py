@@ -79,6 +79,7 @@ def paths(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
         "usable": "usable",
         "text": "reason",
         "part": "part",
+        "volume": "quota",
         "rtt": "RTT",
         "loss": "loss",
         "load": "Mbit/s now",
@@ -92,6 +93,7 @@ def paths(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
         {
             **row,
             "part": row["place"] or "none",
+            "volume": _volume(row["quota"]) if row["quota"]["limit_gb"] else "none",
             "multipath": row["mptcp"]["state"],
             "rtt": f"{row['rtt_ms']:.0f} ms",
             "loss": "" if row.get("loss_percent") is None else f"{row['loss_percent']:g} %",
@@ -213,6 +215,16 @@ def drop(ask: Ask, arguments: argparse.Namespace) -> tuple[Any, str, int]:
     return result, f"there is no live connection {arguments.id}", EXIT_NO
 
 
+def quota(ask: Ask, arguments: argparse.Namespace) -> tuple[Any, str, int]:
+    """The volumes that the WANs have used of their quotas; with WAN --used, set one to what your operator counts."""
+    if arguments.used and not arguments.wan:
+        raise UsageError("--used takes the name of a WAN: cpe-mcp quota WAN --used GB")
+    result = ask("quota", wan=arguments.wan, used_gb=arguments.used)
+    columns = {"wan": "WAN", "volume": "used", "text": "state", "resets_on": "begins anew on"}
+    rows = [{**row, "volume": _volume(row)} for row in result["quotas"]]
+    return result, table(rows, columns) if rows else "no WAN has a quota (option quota_gb of its section)", EXIT_OK
+
+
 def support(ask: Ask, arguments: argparse.Namespace) -> tuple[Any, str, int]:
     """A report for whoever helps: everything above, no secrets, addresses shortened unless --full."""
     result = ask("support", full=arguments.full)
@@ -257,6 +269,7 @@ COMMANDS: dict[str, Command] = {
     "check": check,
     "why": why,
     "drop": drop,
+    "quota": quota,
     "support": support,
     "metrics": metrics,
     "speedtest": speedtest.run,
@@ -339,6 +352,9 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--client", default="", metavar="ADDRESS", help="asked for this LAN device")
         elif name == "drop":
             sub.add_argument("id", metavar="ID", help="as flows shows it, such as 0:17")
+        elif name == "quota":
+            sub.add_argument("wan", nargs="?", default="", metavar="WAN", help="only this one")
+            sub.add_argument("--used", default="", metavar="GB", help="what it has used since it began, as a number")
         elif name == "speedtest":
             speedtest.add_arguments(sub)
         elif name == "support":
@@ -396,6 +412,11 @@ def _shares(bytes_by_wan: dict[str, dict[str, int]]) -> str:
 
 def _amount(count: int | None) -> str:
     return "" if count is None else amount(count)
+
+
+def _volume(quota: dict[str, Any]) -> str:
+    """``12.3 of 50 GB (24 %)``"""
+    return f"{quota['used_gb']:.{3 if quota['limit_gb'] < 1 else 1}f} of {quota['limit_gb']:g} GB ({quota['percent']:.0f} %)"
 
 
 def _by_action(counts: dict[str, int]) -> str:

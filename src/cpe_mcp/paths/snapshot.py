@@ -23,6 +23,8 @@ class WanView(NamedTuple):
     """The same towards an IPv6 concentrator."""
     base_rtt_ms: float = 0.0
     """Smallest round trip of late, without the queue; 0 while nothing is known."""
+    tier: int = 0
+    """Of :mod:`cpe_mcp.paths.scheme`: one of a higher tier is for the time when those of a lower one have failed."""
 
 
 class ConcentratorView(NamedTuple):

@@ -83,7 +83,7 @@ def wans_of(snapshot: Snapshot, flow_class: ClassView = ORDINARY) -> Wans:
     if not flow_class.scheme:
         return ordinary
     if not flow_class.scheme.startswith(SINGLE):
-        by_rtt = sorted(snapshot.wans, key=lambda wan: wan.base_rtt_ms or float("inf"))
+        by_rtt = sorted(snapshot.wans, key=lambda wan: (wan.tier, wan.base_rtt_ms or float("inf")))
         return Wans(tuple(by_rtt), True, flow_class.scheme, Reason.SCHEME_BOUND)
     name = flow_class.scheme[len(SINGLE) :]
     bound = tuple(wan for wan in (*snapshot.wans, *snapshot.other_wans) if wan.name == name)

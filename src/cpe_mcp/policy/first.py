@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cpe_mcp.paths.scheme import LOWEST_LATENCY, METERED_LAST, OVERFLOW, PRIMARY_BACKUP
+from cpe_mcp.policy.quota import OVER, SOFT, WITHIN
 from cpe_mcp.policy.reasons import Reason
 
 
@@ -20,6 +21,7 @@ class Standing(NamedTuple):
     """Its role is backup."""
     is_metered: bool
     preference: int
+    quota: str = WITHIN
 
 
 def why_wan(chosen: str, order: Sequence[Standing], scheme: str, *, bound: bool = False) -> str:
@@ -36,6 +38,8 @@ def why_wan(chosen: str, order: Sequence[Standing], scheme: str, *, bound: bool 
     metered = METERED_LAST if scheme in (OVERFLOW, PRIMARY_BACKUP) else 0
     preference = 0 if scheme == LOWEST_LATENCY else 1
     criteria = (
+        (Reason.FIRST_QUOTA, one.quota == OVER, other.quota == OVER),
+        (Reason.FIRST_QUOTA, _is_soft(one), _is_soft(other)),
         (Reason.FIRST_ROLE, one.is_reserve, other.is_reserve),
         (Reason.FIRST_UNMETERED, metered * one.is_metered, metered * other.is_metered),
         (Reason.FIRST_PREFERENCE, preference * one.preference, preference * other.preference),
@@ -44,6 +48,11 @@ def why_wan(chosen: str, order: Sequence[Standing], scheme: str, *, bound: bool 
         if mine != its:
             return reason if mine < its else Reason.FIRST_SCHEME
     return Reason.FIRST_LATENCY
+
+
+def _is_soft(row: Standing) -> bool:
+    """Whether its quota, and not its role, makes it a reserve."""
+    return row.quota == SOFT and not row.is_reserve
 
 
 def why_concentrator(chosen: str, known: Sequence[str], *, by_rule: bool = False) -> str:

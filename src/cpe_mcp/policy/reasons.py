@@ -69,11 +69,13 @@ class Reason:
     WAN_HELD_DOWN = "wan-held-down"
     WAN_FLAPPING = "wan-flapping"
     WAN_HIGH_RTT = "wan-high-rtt"
+    WAN_QUOTA_SOFT = "wan-quota-soft"
     WAN_OUT_OF_QUOTA = "wan-out-of-quota"
     WAN_NETIFD_DOWN = "wan-netifd-down"
     # why a new connection begins on this WAN, and goes to this concentrator
     FIRST_ONLY = "first-only"
     FIRST_ROLE = "first-role"
+    FIRST_QUOTA = "first-quota"
     FIRST_UNMETERED = "first-unmetered"
     FIRST_PREFERENCE = "first-preference"
     FIRST_LATENCY = "first-latency"
@@ -180,10 +182,12 @@ TEXTS: dict[str, str] = {
     Reason.WAN_HELD_DOWN: "it answers again and is watched for a moment before it is used",
     Reason.WAN_FLAPPING: "it works again, but went away several times in a row, and is held down for a while",
     Reason.WAN_HIGH_RTT: "its round trip has been several times longer than usual for a while",
+    Reason.WAN_QUOTA_SOFT: "its monthly volume is nearly used up, and it is kept for the time when the others fail",
     Reason.WAN_OUT_OF_QUOTA: "its monthly volume is used up, and it is kept as the last resort",
     Reason.WAN_NETIFD_DOWN: "OpenWrt's network daemon (netifd) says that the interface is down",
     Reason.FIRST_ONLY: "no other WAN may begin connections now",
     Reason.FIRST_ROLE: "the others are only for backup",
+    Reason.FIRST_QUOTA: "the quota of the others is used up, or nearly",
     Reason.FIRST_UNMETERED: "the others are metered",
     Reason.FIRST_PREFERENCE: "its preference is the best",
     Reason.FIRST_LATENCY: "its round trip is the shortest, or was and is still about that",

@@ -19,6 +19,8 @@ DEFAULT_PRECEDENCE = ("static", "radius", "dhcp", "dns")
 anybody on the way can forge, comes last."""
 DEFAULT_ENTERPRISE = 32473
 """The enterprise number reserved for examples (RFC 5612); operators put their own."""
+GB = 10**9
+"""Bytes of a gigabyte, as contracts count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,12 @@ class GlobalSettings:
         "text", "auto", "TCP congestion control towards the concentrator; auto takes bbr where the kernel has it."
     )
     run_dir: str = option("text", "/var/run/cpe-mcp", "Directory of sockets and runtime state, in RAM.")
+    state_dir: str = option(
+        "text",
+        "/etc/cpe-mcp",
+        "Directory, on flash, of what has to survive a reboot: the used volume of WANs with a quota, written once an hour at "
+        "most.",
+    )
     metrics_s: float = option(
         "number",
         0.0,
@@ -98,7 +106,34 @@ class WanSettings:
         choices=("normal", "backup"),
     )
     metered: bool = option(
-        "flag", False, "Its bytes cost money: it has no subflow until it is needed, not even an idle one."
+        "flag",
+        False,
+        "Its bytes cost money: it has no subflow until it is needed, not even an idle one. A WAN with a quota is always "
+        "metered.",
+    )
+    quota_gb: float = option(
+        "number",
+        0.0,
+        "Volume of one month, both directions and all traffic of the device together, 1 GB = 10^9 bytes; 0: no quota. When it "
+        "is used up, the WAN is the last resort.",
+        low=0,
+        high=1000000,
+        unit="GB",
+    )
+    quota_day: int = option(
+        "integer",
+        1,
+        "Day of the month on which the quota begins anew; in a shorter month, its last day.",
+        low=1,
+        high=31,
+    )
+    quota_soft_percent: int = option(
+        "integer",
+        80,
+        "Share of the quota from which on the WAN is used as if its role were backup; 100: no such step.",
+        low=1,
+        high=100,
+        unit="%",
     )
     rate_down_mbit: float = option(
         "number", 0.0, "Known download rate; 0: learnt from traffic.", low=0, high=100000, unit="Mbit/s"
@@ -106,6 +141,14 @@ class WanSettings:
     rate_up_mbit: float = option(
         "number", 0.0, "Known upload rate; 0: learnt from traffic.", low=0, high=100000, unit="Mbit/s"
     )
+
+    def is_metered(self) -> bool:
+        """Whether its bytes cost money."""
+        return self.metered or self.quota_gb > 0
+
+    def quota_bytes(self) -> int:
+        """0 is none."""
+        return round(self.quota_gb * GB)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,8 @@ class Announcer:
         control, radius = self._control, self._radius().status()
         usable = {wan.name for wan in control.paths.wans()}
         paths = {
-            row["name"]: PathView(row["name"] in usable, row["state"], row["reason"]) for row in control.paths.report()
+            row["name"]: PathView(row["name"] in usable, row["state"], row["reason"], row["quota"]["state"])
+            for row in control.paths.report()
         }
         concentrators = {
             row["name"]: ConcentratorView(row["usable"], "" if row["usable"] else row.get("reason") or "")

@@ -1,5 +1,5 @@
 """What ``cpe-mcpd`` answers to ``cpe-mcp`` and the UI: the methods of its question socket. Nothing changes in here but by
-``reload`` and ``drop``.
+``reload``, ``drop`` and ``quota``.
 
 What is asked seldom is imported when it is asked: a daemon that nobody asks stays small.
 """
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import cpe_mcp
 from cpe_mcp.control.api import ApiError, Method
 from cpe_mcp.policy.concentrator_health import DEAD
+from cpe_mcp.policy.quota import WITHIN
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.settings import SettingsError, warnings_of
 from cpe_mcp.upstream.control import Control
@@ -78,6 +79,7 @@ class Answers:
             "why": self.why,
             "check": self.check,
             "drop": self.drop,
+            "quota": self.quota,
             "support": self.support,
             "speedtest": self.speedtest,
             "reload": self.reload,
@@ -151,6 +153,24 @@ class Answers:
     async def drop(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """End the live flow ``id`` with a reset."""
         return {"dropped": await self._control.drop(*_flow_id(args))}
+
+    async def quota(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """The WANs that have a quota; ``wan``: only this one, and ``used_gb``: what it has used is this much."""
+        wan = args.get("wan") or ""
+        if not isinstance(wan, str):
+            raise ApiError("wan is the name of a WAN")
+        if args.get("used_gb") not in (None, ""):
+            used_gb = _gigabytes(args["used_gb"])
+            try:
+                self._control.paths.set_used(wan, used_gb)
+            except ValueError as error:
+                raise ApiError(str(error)) from None
+        rows = [
+            {"wan": row["name"], **row["quota"]} for row in self._control.paths.report() if row["quota"]["limit_gb"]
+        ]
+        if wan and wan not in [row["wan"] for row in rows]:
+            raise ApiError(f"{wan!r} is no WAN with a quota; there are: {', '.join(r['wan'] for r in rows) or 'none'}")
+        return {"quotas": [row for row in rows if wan in ("", row["wan"])]}
 
     async def concentrators(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Every known concentrator and what each source said."""
@@ -282,8 +302,9 @@ class Answers:
         from cpe_mcp.policy.first import Standing
 
         settings = {wan.name: wan for wan in self._control.settings.wans}
+        quotas = {row["name"]: row["quota"]["state"] for row in self._control.paths.report()}
         return tuple(
-            Standing(view.name, wan.role == "backup", wan.metered, wan.preference)
+            Standing(view.name, wan.role == "backup", wan.is_metered(), wan.preference, quotas.get(view.name, WITHIN))
             for view in self._control.snapshot.wans
             if (wan := settings.get(view.name)) is not None
         )
@@ -359,6 +380,14 @@ def _flow_id(args: Mapping[str, Any]) -> tuple[int, int]:
     if match is None:
         raise ApiError("id is missing or none: flows shows the id of each connection, such as 0:17")
     return int(match[1]), int(match[2])
+
+
+def _gigabytes(value: Any) -> float:
+    """Raises ApiError. ubus has it as a text: a number there is an integer or a double, and refused as the other one."""
+    text = str(value)
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,9})?", text):
+        raise ApiError(f"used_gb is a number of gigabytes such as 12.5, not {text!r}")
+    return float(text)
 
 
 def _filter(args: Mapping[str, Any]) -> str:

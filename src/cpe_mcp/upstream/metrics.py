@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from cpe_mcp.settings.router import GB
+
 PREFIX = "cpe_mcp_"
 GAUGE, COUNTER = "gauge", "counter"
 
@@ -75,6 +77,11 @@ def _wans(wans: Iterable[Mapping[str, Any]]) -> Iterator[Family]:
     rows = list(wans)
     for name, kind, doc, value in columns:
         yield _many(name, kind, doc, "wan", {row["name"]: value(row) for row in rows})
+    limited = {row["name"]: row["quota"] for row in rows if row["quota"]["limit_gb"]}
+    doc = "Volume of a month, of WANs that have a quota."
+    yield _many("wan_quota_bytes", GAUGE, doc, "wan", {name: q["limit_gb"] * GB for name, q in limited.items()})
+    doc = "Used of it in this counting period, both directions."
+    yield _many("wan_quota_used_bytes", GAUGE, doc, "wan", {name: q["used_gb"] * GB for name, q in limited.items()})
 
 
 def _is_allowed(radius: Mapping[str, Any]) -> bool:

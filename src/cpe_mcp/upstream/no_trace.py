@@ -15,6 +15,7 @@ from cpe_mcp.kernel.nft import Nft
 from cpe_mcp.kernel.routes import RouteKernel
 from cpe_mcp.paths.reconcile import plan_routes
 from cpe_mcp.settings import RouterSettings, SettingsError, load_router
+from cpe_mcp.upstream import quota_file
 
 DEFAULT_CONFIG = "/etc/config/cpe-mcp"
 
@@ -32,6 +33,7 @@ def main(path: str = DEFAULT_CONFIG) -> int:
         _tried("names in dnsmasq", lambda: Dnsmasq().remove(settings.dns.confdir, settings.dns.restart)),
     ]
     shutil.rmtree(settings.general.run_dir, ignore_errors=True)
+    done.append(_tried("the file of used volumes", lambda: quota_file.remove(settings.general.state_dir)))
     return 0 if all(done) else 1
 
 

@@ -27,15 +27,17 @@ from cpe_mcp.paths.interfaces import InterfaceView, device_warning
 from cpe_mcp.paths.observed import DeviceView, MptcpEvent, Observed
 from cpe_mcp.paths.rates import QueueMeter, RateMeter
 from cpe_mcp.paths.reconcile import carrying, plan_routes, wanted_endpoints, wanted_routes, wanted_rules
-from cpe_mcp.paths.scheme import NORMAL, NOWHERE, RESERVE, Distribution, Distributor, Line, Thresholds
+from cpe_mcp.paths.scheme import LAST_RESORT, NORMAL, NOWHERE, RESERVE, Distribution, Distributor, Line, Thresholds
 from cpe_mcp.paths.snapshot import WanView
 from cpe_mcp.paths.subflow_tracker import Repair, SubflowTracker
 from cpe_mcp.policy.handshakes import UNANSWERED
+from cpe_mcp.policy.quota import OVER, SOFT, WITHIN
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.settings import RouterSettings
 from cpe_mcp.settings.router import PathsSettings, WanSettings
 from cpe_mcp.upstream.endpoint_keeper import EndpointKeeper
 from cpe_mcp.upstream.interception_keeper import InterceptionKeeper
+from cpe_mcp.upstream.quota_keeper import QuotaKeeper
 from cpe_mcp.upstream.tuning import ROUTER
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ PROBED_MAX = 3
 """Concentrators that one probe is sent to."""
 RTT_STEP_MS = 5.0
 """Steps in which the workers are told round trips."""
+QUOTA_TIERS = {WITHIN: NORMAL, SOFT: RESERVE, OVER: LAST_RESORT}
 SLOW_S = 60.0
 """Everything is compared again this often, whatever events said. One look at all routes costs pyroute2 some 30 ms."""
 
@@ -94,6 +97,7 @@ class Wan:
         """Place of the concentrator that answered last."""
         self.complaint = ""
         """What was last said to be wrong with it."""
+        self.quota = WITHIN
 
     @property
     def name(self) -> str:
@@ -105,15 +109,26 @@ class Wan:
         """Its network device."""
         return self.settings.device
 
+    def tier(self) -> int:
+        """The later one of what its role and its quota say."""
+        return max(RESERVE if self.settings.role == "backup" else NORMAL, QUOTA_TIERS[self.quota])
+
+    def shown(self) -> tuple[str, str, str]:
+        """State, reason and detail for people."""
+        state, reason, detail = shown(self.health, is_out_of_quota=self.quota == OVER)
+        if state == UP and self.quota == SOFT:
+            return state, Reason.WAN_QUOTA_SOFT, ""
+        return state, reason, detail
+
     def line(self) -> Line:
         """As the schemes see it."""
         settings = self.settings
         return Line(
             name=settings.name,
-            tier=RESERVE if settings.role == "backup" else NORMAL,
+            tier=self.tier(),
             preference=settings.preference + STRIPPED_LAST * bool(self.health.quality.stripped),
             rtt_s=self.health.base_rtt_s,
-            is_metered=settings.metered,
+            is_metered=settings.is_metered(),
             meter=self.meter,
             has_queue=self.queue.has_queue(self.health.base_rtt_s),
         )
@@ -135,6 +150,7 @@ class PathManager:
         self._places: Distribution = NOWHERE
         self._ordered_scheme = ""
         self._interception = InterceptionKeeper(settings, complain=self._complain, on_change=on_change)
+        self._quotas = QuotaKeeper(settings)
         self._sampler = Sampler()
         self._next_look = 0.0
         """When the subflows are looked at again, busy or not."""
@@ -177,6 +193,9 @@ class PathManager:
         held.push_async_callback(self._remove_routes)
         self._device_bytes = DeviceBytes()
         held.callback(self._device_bytes.close)
+        self._quotas.start()
+        held.push_async_callback(self._quotas.stop)
+        self._count_bytes(time.monotonic())
         self._prober = Prober(self._probe_answered)
         held.callback(self._prober.close)
         held.push_async_callback(self._end_checks)
@@ -217,6 +236,7 @@ class PathManager:
             self._delete_endpoints(name)
         self._distributor.configure(thresholds(settings.paths))
         self._settings = settings
+        self._quotas.configure(settings)
         self._interception.configure(settings)
         self._make_wans()
         await self._reconcile()
@@ -244,6 +264,7 @@ class PathManager:
                         view.address4 if view.gateway4 is not None else "",
                         view.address6 if view.gateway6 is not None else "",
                         rounded_rtt_ms(health.base_rtt_s),
+                        self._wans[name].tier(),
                     )
                 )
         return tuple(views)
@@ -254,7 +275,7 @@ class PathManager:
         rows = []
         for wan in self._wans.values():
             view, health = wan.view, wan.health
-            state, reason, detail = shown(health)
+            state, reason, detail = wan.shown()
             loss = health.quality.loss()
             rows.append(
                 {
@@ -275,13 +296,20 @@ class PathManager:
                     "backup": wan.name in self._places.backup,
                     "subflows": wan.subflows,
                     "repairs": wan.repairs,
-                    "metered": wan.settings.metered,
+                    "metered": wan.settings.is_metered(),
+                    "quota": self._quotas.report(wan.name),
                     "address4": view.address4 if view else "",
                     "address6": view.address6 if view else "",
                     "networks": list(view.networks) if view else [],
                 }
             )
         return rows
+
+    def set_used(self, name: str, used_gb: float) -> None:
+        """See :meth:`QuotaKeeper.correct`. Raises ValueError."""
+        self._quotas.correct(name, used_gb)
+        self._take_quotas()
+        self._turn()
 
     def bytes_by_wan(self) -> dict[str, tuple[int, int]]:
         """``name -> (up, down)``: all bytes of each WAN's device since the daemon started."""
@@ -452,7 +480,8 @@ class PathManager:
                 self._check_mptcp(wan, now)
         self._release_held(now)
         self._place_wans(now)
-        told = (self.wans(), self.other_wans(), self._places.carrying, self._places.reason)
+        quotas = [wan.quota for wan in self._wans.values()]
+        told = (self.wans(), self.other_wans(), self._places.carrying, self._places.reason, quotas)
         if told != self._told:
             self._told = told
             self._on_change()
@@ -473,7 +502,7 @@ class PathManager:
             return
         for target in self._check_targets:
             source = view.address(6 if ":" in target.address else 4)
-            if source and quality.check_due(now, up_since=wan.health.since, is_metered=wan.settings.metered):
+            if source and quality.check_due(now, up_since=wan.health.since, is_metered=wan.settings.is_metered()):
                 task = asyncio.get_running_loop().create_task(self._look_at_mptcp(wan, source, target))
                 self._checks.add(task)
                 task.add_done_callback(self._checks.discard)
@@ -605,6 +634,12 @@ class PathManager:
                 wan.sent += now_counted[1] - before[1]
             wan.counted_from = now_counted
             wan.meter.observe(now, wan.received, wan.sent)
+        self._quotas.observe(counters)
+        self._take_quotas()
+
+    def _take_quotas(self) -> None:
+        for wan in self._wans.values():
+            wan.quota = self._quotas.state(wan.name)
 
     # Reconciling ------------------------------------------------------------------------------------------------------
 
@@ -709,7 +744,7 @@ class PathManager:
             kept = old.get(wan.name)
             if kept is not None and kept.device == wan.device:
                 kept.settings = wan
-                kept.health.is_metered = wan.metered
+                kept.health.is_metered = wan.is_metered()
                 self._wans[wan.name] = kept
                 continue
             health = WanHealth(
@@ -717,7 +752,7 @@ class PathManager:
                 return_s=paths.return_s,
                 now=now,
                 flaps=(paths.flap_count, paths.flap_window_s, paths.hold_s),
-                is_metered=wan.metered,
+                is_metered=wan.is_metered(),
             )
             meter = RateMeter(known_down_mbit=wan.rate_down_mbit, known_up_mbit=wan.rate_up_mbit)
             self._wans[wan.name] = Wan(wan, health, meter)

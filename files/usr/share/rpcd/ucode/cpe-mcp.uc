@@ -39,6 +39,7 @@ const METHODS = {
 	why: { dest: TEXT, port: NUMBER, client: TEXT, id: TEXT },
 	speedtest: { action: TEXT, wan: TEXT },
 	drop: { id: TEXT },
+	quota: { wan: TEXT, used_gb: TEXT },
 	support: { full: BOOLEAN },
 	reload: {}
 };

@@ -23,6 +23,7 @@ return baseclass.extend({
 				'reply_timeout_s': { kind: 'number', default: '10', low: 0.5, high: 120, unit: 's', doc: _('For the Convert reply.') },
 				'congestion_control': { kind: 'text', default: 'auto', doc: _('TCP congestion control towards the concentrator; auto takes bbr where the kernel has it.') },
 				'run_dir': { kind: 'text', default: '/var/run/cpe-mcp', doc: _('Directory of sockets and runtime state, in RAM.') },
+				'state_dir': { kind: 'text', default: '/etc/cpe-mcp', doc: _('Directory, on flash, of what has to survive a reboot: the used volume of WANs with a quota, written once an hour at most.') },
 				'metrics_s': { kind: 'number', default: '0', low: 0, high: 3600, unit: 's', doc: _('How often cpe-mcp.prom is written to run_dir, for the textfile collector of a Prometheus exporter; 0: never.') },
 			}
 		},
@@ -35,7 +36,10 @@ return baseclass.extend({
 				'interface': { kind: 'text', default: '', doc: _('netifd\'s name of the interface, for example wan; empty: same as the section.') },
 				'preference': { kind: 'integer', default: '10', low: 0, high: 1000, doc: _('Lower is preferred for first subflows; equal ones are ordered by RTT.') },
 				'role': { kind: 'choice', default: 'normal', choices: [ 'normal', 'backup' ], doc: _('normal: used when worthwhile; backup: used only when no normal WAN is healthy.') },
-				'metered': { kind: 'flag', default: '0', doc: _('Its bytes cost money: it has no subflow until it is needed, not even an idle one.') },
+				'metered': { kind: 'flag', default: '0', doc: _('Its bytes cost money: it has no subflow until it is needed, not even an idle one. A WAN with a quota is always metered.') },
+				'quota_gb': { kind: 'number', default: '0', low: 0, high: 1000000, unit: 'GB', doc: _('Volume of one month, both directions and all traffic of the device together, 1 GB = 10^9 bytes; 0: no quota. When it is used up, the WAN is the last resort.') },
+				'quota_day': { kind: 'integer', default: '1', low: 1, high: 31, doc: _('Day of the month on which the quota begins anew; in a shorter month, its last day.') },
+				'quota_soft_percent': { kind: 'integer', default: '80', low: 1, high: 100, unit: '%', doc: _('Share of the quota from which on the WAN is used as if its role were backup; 100: no such step.') },
 				'rate_down_mbit': { kind: 'number', default: '0', low: 0, high: 100000, unit: 'Mbit/s', doc: _('Known download rate; 0: learnt from traffic.') },
 				'rate_up_mbit': { kind: 'number', default: '0', low: 0, high: 100000, unit: 'Mbit/s', doc: _('Known upload rate; 0: learnt from traffic.') },
 			}

@@ -25,7 +25,8 @@ const SECTIONS = [
 			workers: _('Worker processes'),
 			intercept_port: _('Port of the workers'),
 			metrics_s: _('Write metrics every'),
-			run_dir: _('Runtime directory')
+			run_dir: _('Runtime directory'),
+			state_dir: _('Directory of the used quota')
 		}
 	},
 	{
@@ -37,7 +38,10 @@ const SECTIONS = [
 			device: _('Device'),
 			role: _('Role'),
 			preference: _('Preference'),
-			metered: _('Metered')
+			metered: _('Metered'),
+			quota_gb: _('Monthly quota'),
+			quota_day: _('Quota begins anew on day'),
+			quota_soft_percent: _('Only as backup from')
 		},
 		advanced: {
 			rate_down_mbit: _('Download rate'),

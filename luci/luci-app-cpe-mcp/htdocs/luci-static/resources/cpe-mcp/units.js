@@ -28,6 +28,11 @@ return baseclass.extend({
 		return '%s Mbit/s'.format(mbit < 9.95 ? mbit.toFixed(1) : mbit.toFixed(0));
 	},
 
+	/* the used part of a quota: '12.3 of 50 GB (24 %)' */
+	used: function(quota) {
+		return _('%s of %s (%s)').format(this.bytes(quota.used_gb * 1e9), this.bytes(quota.limit_gb * 1e9), this.percent(quota.percent / 100));
+	},
+
 	/* a round trip; 0 is none measured */
 	ms: function(value) {
 		return value == null || value <= 0 ? '–' : '%s ms'.format(value < 9.95 ? value.toFixed(1) : value.toFixed(0));

@@ -69,7 +69,7 @@ function fallbackLines(fallbacks) {
 
 function wanTile(names, wan) {
 	const state = STATES[wan.state] || [ wan.usable ? 'good' : 'bad', wan.state ];
-	const why = wan.state === 'up' ? '' : [ parts.reason(wan), wan.detail ].filter(Boolean).join(': ');
+	const why = wan.state === 'up' && wan.reason === 'wan-up' ? '' : [ parts.reason(wan), wan.detail ].filter(Boolean).join(': ');
 	const use = !wan.usable ? _('not used') : PLACES[wan.place] || wan.place;
 
 	return el('div', { 'class': 'cpe-tile', 'data-wan': wan.name, 'style': '--cpe-tile:' + parts.color(names, wan.name) },
@@ -82,10 +82,25 @@ function wanTile(names, wan) {
 		parts.fact(_('Round trip'), units.ms(wan.rtt_ms)),
 		wan.loss_percent != null ? parts.fact(_('Lost'), _('%s %% of the probes').format(wan.loss_percent)) : null,
 		parts.fact(_('Carried'), parts.pair(units.bytes(wan.bytes_down), units.bytes(wan.bytes_up))),
-		wan.quota_bytes ? parts.fact(_('Quota'), _('%s of %s').format(units.bytes(wan.quota_used_bytes || 0), units.bytes(wan.quota_bytes))) : null,
+		quotaBar(wan.quota),
 		parts.fact(_('Use'), use),
 		wan.mptcp ? parts.fact('Multipath TCP', parts.badge.apply(parts, MPTCP[wan.mptcp.state] || [ 'idle', wan.mptcp.state ])) : null,
 		mptcpEvidence(wan.mptcp));
+}
+
+/* what is used of a month's volume, and when it begins anew */
+function quotaBar(quota) {
+	if (!quota || !quota.limit_gb)
+		return null;
+
+	const used = units.used(quota);
+
+	return [
+		parts.fact(_('Quota'), used),
+		el('div', { 'class': 'cpe-share cpe-quota', 'role': 'img', 'aria-label': used, 'data-quota': quota.state },
+			el('i', { 'style': 'width:' + Math.min(100, quota.percent) + '%' })),
+		parts.fact(_('Begins anew on'), quota.resets_on || '–')
+	];
 }
 
 function packageTile(status) {
