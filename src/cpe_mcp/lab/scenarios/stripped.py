@@ -14,6 +14,7 @@ from cpe_mcp.lab.scenarios.limits import BEST_LINE_MIN, Check, check, holds
 from cpe_mcp.lab.scenarios.load import NewConnections
 from cpe_mcp.lab.scenarios.main_job import download
 from cpe_mcp.lab.scenarios.stages import Stages
+from cpe_mcp.paths.health import DEGRADED
 
 DOWNLOAD_S = 6.0
 CONTENT_S = 12.0
@@ -62,7 +63,7 @@ def _checks(report: Mapping[str, Any], *, wan: str) -> Sequence[Check]:
             BEST_LINE_MIN,
         ),
         check("new connections failed", None if failed is None else len(failed), "<=", 0),
-        holds("people are told of the line", bool(found.get("fallbacks", {}).get(wan)) if found else None),
+        holds("people are told of the line", found["state"] == DEGRADED if found else None),
     ]
 
 
