@@ -19,12 +19,16 @@ import pytest
 
 from cpe_mcp.aaa.answer import RadiusAnswer
 from cpe_mcp.aaa.radius import RadiusClient
+from cpe_mcp.kernel.numbers import IPPROTO_MPTCP
 from cpe_mcp.lab import state
 from cpe_mcp.lab.configs import NFT_TABLE, SMALL_FILE, SMALL_FILE_BYTES
 from cpe_mcp.lab.link import LinkSpec
 from cpe_mcp.lab.namespaces import LabError, processes_in
 from cpe_mcp.lab.network import Lab, check_machine
-from cpe_mcp.lab.plan import ADDRESSES, netns_names
+from cpe_mcp.lab.plan import ADDRESSES, SAME_RANGE, netns_names, next_address
+from cpe_mcp.lab.scenarios.lines import only_line
+from cpe_mcp.lab.scenarios.transfer import connect
+from cpe_mcp.relay.sockets import fell_back
 from cpe_mcp.settings.router import DEFAULT_ENTERPRISE
 
 pytestmark = pytest.mark.netns
@@ -354,3 +358,49 @@ def test_radius_knows_subscriber_and_lines(lab: Lab) -> None:
         (ADDRESSES.server.v4, "reject"),
     ):
         assert verdict("concentrator1", radius.authorize_address(address, password=of_address)) == expected
+
+
+def test_a_line_gets_another_address_in_one_moment_and_by_its_server() -> None:
+    with Lab(f"{NAME}-a") as lab:
+        lab.wan("lte").replace_address4(next_address("lte"))
+        assert addresses4(lab, "lte") == [f"{next_address('lte')}/24"]
+        assert "10.12.0.1" in lab.run("cpe", ["ip", "route", "show", "default", "dev", "lte"]).stdout
+        address = lab.offer_next_address("dsl")
+        lab.wan("dsl").renew()
+        lab.wan("dsl").await_address4(address)
+        assert addresses4(lab, "dsl") == [f"{address}/24"]
+
+
+def test_both_lines_may_have_the_same_prefix_and_gateway() -> None:
+    with Lab(f"{NAME}-r", addresses=SAME_RANGE) as lab:
+        for line in ("dsl", "lte"):
+            assert lab.gateway4(line) == "10.11.0.1"
+            assert addresses4(lab, line)[0].startswith("10.11.0.")
+            with only_line(lab, line):
+                assert min(ping_ms(lab, ADDRESSES.server.v4)) == pytest.approx(RTT_MS[line], abs=RTT_SLACK_MS)
+
+
+def test_an_access_network_can_strip_mptcp() -> None:
+    with Lab(f"{NAME}-m") as lab:
+        lab.run("server", ["ip", "mptcp", "limits", "set", "subflows", "2"])
+        with lab.enter("server"):
+            listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
+        with listener:
+            listener.bind((ADDRESSES.server.v4, 5400))
+            listener.listen()
+            for strips in (False, True):
+                if strips:
+                    lab.strip_mptcp("dsl")
+                with connect(lab, "cpe", ADDRESSES.server.v4, 5400, is_mptcp=True) as connection:
+                    connection.sendall(b"x")
+                    accepted, _ = listener.accept()
+                    with accepted:
+                        assert accepted.recv(1) == b"x"
+                        assert fell_back(connection) is strips
+
+
+def addresses4(lab: Lab, line: str) -> list[str]:
+    """With their prefix lengths."""
+    return [
+        row.split()[3] for row in lab.run("cpe", ["ip", "-4", "-o", "address", "show", "dev", line]).stdout.splitlines()
+    ]

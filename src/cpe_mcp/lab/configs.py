@@ -189,6 +189,9 @@ deconfig)
 	ip -4 address flush dev "$interface"
 	;;
 bound|renew)
+	for old in $(ip -4 -o address show dev "$interface" | sed -n 's/.* inet \\([^ ]*\\) .*/\\1/p'); do
+		[ "$old" = "$ip/$mask" ] || ip -4 address del "$old" dev "$interface"
+	done
 	ip -4 address replace "$ip/$mask" broadcast "$broadcast" dev "$interface"
 	for gateway in $router; do
 		ip -4 route replace default via "$gateway" dev "$interface" metric {WAN_METRICS[link]} proto static
