@@ -56,6 +56,8 @@ def wan(name: str, device: str, **others: Any) -> dict[str, Any]:
         "place": "carrying", "metered": False, "subflows": 8,
         "mptcp": {"state": "works", "reason": "mptcp-works", "text": "Multipath TCP gets through", "evidence": []},
         "address4": "", "address6": "", "usable": True, "text": "up", "bytes_up": 0, "bytes_down": 0,
+        "quota": {"used_gb": 0.0, "limit_gb": 0, "percent": 0.0, "soft_percent": 80, "state": "within", "text": "not used up",
+                  "resets_on": ""},
     }  # fmt: skip
     return row | others
 

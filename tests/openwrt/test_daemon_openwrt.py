@@ -27,8 +27,10 @@ pytestmark = pytest.mark.netns
 
 CONFIG = """config global 'global'
 	option run_dir '{run}'
+	option state_dir '{run}/flash'
 config wan 'one'
 	option device 'wan0'
+	option quota_gb '2'
 """
 """Without a concentrator nobody is asked whether the line works, and it has the benefit of the doubt."""
 START_S = 15.0
@@ -50,6 +52,7 @@ METHODS: list[tuple[str, dict[str, Any], str]] = [
     ("why", {"dest": "192.0.2.1", "port": 443}, "action"),
     ("speedtest", {"action": "status"}, "state"),
     ("drop", {"id": "0:1"}, "dropped"),
+    ("quota", {"wan": "one"}, "quotas"),
     ("support", {}, "report"),
     ("reload", {}, "changed"),
 ]
@@ -143,3 +146,42 @@ def test_a_line_that_goes_and_comes_is_an_event(router: Router, tmp_path: Path) 
     finally:
         listener.stop()
         print(log.read_text())
+
+
+@pytest.mark.requirement("X-5")
+def test_a_quota_that_is_used_up_is_an_event_and_each_step_of_it(router: Router, tmp_path: Path) -> None:
+    listener = router.ubusd.listener("cpe-mcp.*", log=tmp_path / "events")
+    listener.start()
+    rpcd = Rpcd(router.ubusd, tmp_path)
+    rpcd.start()
+
+    def heard() -> list[tuple[str, str]]:
+        rows = [json.loads(line) for line in listener.log_text().splitlines() if line.endswith("}")]
+        return [(row[PATH]["state"], row[PATH]["reason"]) for row in rows if PATH in row]
+
+    def shown() -> dict[str, Any]:
+        (row,) = router.ubusd.call("cpe-mcp", "paths")["wans"]
+        return dict(row)
+
+    try:
+        wait_for(lambda: shown()["usable"], "the WAN", START_S)
+        time.sleep(0.5)  # for the listener to have registered
+        before = len(heard())
+
+        def news(count: int) -> list[tuple[str, str]]:
+            wait_for(lambda: len(heard()) >= before + count, f"event {count}", START_S)
+            return heard()[before:]
+
+        events = [(UP, "wan-quota-soft"), ("out of quota", "wan-out-of-quota"), (UP, "wan-up")]
+        for count, used in enumerate(("1.7", "2.5", "0"), 1):
+            (row,) = router.ubusd.call("cpe-mcp", "quota", {"wan": "one", "used_gb": used})["quotas"]
+            assert row["used_gb"] == pytest.approx(float(used), abs=0.001)
+            assert news(count) == events[:count]
+            assert (shown()["state"], shown()["reason"]) == events[count - 1]
+            assert shown()["quota"].items() >= {"limit_gb": 2, "soft_percent": 80, "state": row["state"]}.items()
+        status, printed = router.ubusd.refusal("cpe-mcp", "quota", {"wan": "one", "used_gb": "much"})
+        assert status == Status.INVALID_ARGUMENT
+        assert "used_gb is a number of gigabytes" in json.loads(printed)["text"]
+    finally:
+        rpcd.stop()
+        listener.stop()

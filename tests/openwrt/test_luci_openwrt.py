@@ -101,6 +101,30 @@ def test_overview_says_which_line_removes_multipath(world: LuciWorld) -> None:
     world.shoot("overview-stripped")
 
 
+@pytest.mark.requirement("X-5")
+def test_overview_shows_quotas_and_corrects_them(world: LuciWorld) -> None:
+    status = world.daemon.answers["status"]
+    over = {"used_gb": 50.25, "limit_gb": 50.0, "percent": 100.5, "soft_percent": 80, "state": "over"}
+    over |= {"text": "used up: last resort", "resets_on": "2026-12-15"}
+    status["wans"][1] |= {"state": "out of quota", "reason": "wan-out-of-quota", "place": "absent", "quota": over}
+    world.daemon.answers["quota"] = {"quotas": []}
+    browser = world.open("overview")
+    browser.wait_text("50 GB of 50 GB (101 %)", "[data-wan=lte]")
+    shown = browser.text("[data-wan=lte]")
+    assert "its monthly volume is used up" in shown
+    assert "2026-12-15" in shown
+    assert browser.count("[data-wan=lte] [data-quota=over]") == 1
+    assert browser.count("[data-wan=dsl] [data-quota]") == 0, "it has none"
+    browser.click("[data-wan=lte] [data-act=quota]")
+    browser.wait_text("Used volume of lte", ".modal")
+    browser.type("#cpe-used", "12,5")
+    world.shoot("overview-quota")
+    browser.click(".modal [data-act=confirm]")
+    browser.wait(lambda: world.daemon.asked("quota") == [{"wan": "lte", "used_gb": "12.5"}], "the question")
+    browser.wait(lambda: browser.count(".modal [data-act=confirm]") == 0, "the end of the dialog")
+    _no_complaints(browser)
+
+
 def test_overview_says_why_something_does_not_work(world: LuciWorld) -> None:
     status = world.daemon.answers["status"]
     status["wans"][1] |= {

@@ -30,5 +30,6 @@ return baseclass.extend({
 	whyFlow: method('why', [ 'id' ]),
 	speedtest: method('speedtest', [ 'action', 'wan' ]),
 	drop: method('drop', [ 'id' ]),
+	quota: method('quota', [ 'wan', 'used_gb' ]),
 	support: method('support')
 });

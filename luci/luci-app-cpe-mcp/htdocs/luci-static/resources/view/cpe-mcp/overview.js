@@ -82,14 +82,35 @@ function wanTile(names, wan) {
 		parts.fact(_('Round trip'), units.ms(wan.rtt_ms)),
 		wan.loss_percent != null ? parts.fact(_('Lost'), _('%s %% of the probes').format(wan.loss_percent)) : null,
 		parts.fact(_('Carried'), parts.pair(units.bytes(wan.bytes_down), units.bytes(wan.bytes_up))),
-		quotaBar(wan.quota),
+		quotaBar(wan),
 		parts.fact(_('Use'), use),
 		wan.mptcp ? parts.fact('Multipath TCP', parts.badge.apply(parts, MPTCP[wan.mptcp.state] || [ 'idle', wan.mptcp.state ])) : null,
 		mptcpEvidence(wan.mptcp));
 }
 
+/* the operator's count is the one that is paid for */
+function correctQuota(wan) {
+	const input = el('input', { 'class': 'cbi-input-text', 'id': 'cpe-used', 'type': 'text', 'inputmode': 'decimal',
+		'value': wan.quota.used_gb.toFixed(2) });
+
+	ui.showModal(_('Used volume of %s').format(wan.name), [
+		el('p', {}, _('What your operator says is used since the volume began anew:')),
+		el('p', {}, el('label', { 'for': 'cpe-used' }, input, ' GB')),
+		el('div', { 'class': 'right' },
+			el('button', { 'class': 'btn cbi-button', 'click': ui.hideModal }, _('Cancel')), ' ',
+			el('button', { 'class': 'btn cbi-button cbi-button-positive', 'data-act': 'confirm', 'click': ui.createHandlerFn(null, function() {
+				return api.quota(wan.name, input.value.trim().replace(',', '.')).then(ui.hideModal, function(found) {
+					ui.hideModal();
+					ui.addNotification(null, parts.trouble(found), 'warning');
+				});
+			}) }, _('Save')))
+	]);
+}
+
 /* what is used of a month's volume, and when it begins anew */
-function quotaBar(quota) {
+function quotaBar(wan) {
+	const quota = wan.quota;
+
 	if (!quota || !quota.limit_gb)
 		return null;
 
@@ -99,7 +120,9 @@ function quotaBar(quota) {
 		parts.fact(_('Quota'), used),
 		el('div', { 'class': 'cpe-share cpe-quota', 'role': 'img', 'aria-label': used, 'data-quota': quota.state },
 			el('i', { 'style': 'width:' + Math.min(100, quota.percent) + '%' })),
-		parts.fact(_('Begins anew on'), quota.resets_on || '–')
+		parts.fact(_('Begins anew on'), quota.resets_on || '–'),
+		L.hasViewPermission() === false ? null : el('p', {}, el('button', { 'class': 'btn cbi-button', 'data-act': 'quota',
+			'click': function() { correctQuota(wan) } }, _('Correct…')))
 	];
 }
 
