@@ -24,11 +24,13 @@ def config(tmp_path: Path) -> Path:
     """Settings like those the daemon ran with."""
     file = tmp_path / "cpe-mcp"
     file.write_text(
-        f"config global 'global'\n\toption run_dir '{tmp_path}/run'\n"
+        f"config global 'global'\n\toption run_dir '{tmp_path}/run'\n\toption state_dir '{tmp_path}/flash'\n"
         f"config dns 'dns'\n\toption confdir '{tmp_path}/dnsmasq.d'\n\toption restart ''\n"
         "config wan 'one'\n\toption device 'w1'\nconfig wan 'two'\n\toption device 'w2'\n"
     )
     (tmp_path / "run/dhcp").mkdir(parents=True)
+    (tmp_path / "flash").mkdir()
+    (tmp_path / "flash/quota.json").write_text("{}")
     (tmp_path / "dnsmasq.d").mkdir()
     return file
 
@@ -57,6 +59,7 @@ def test_nothing_of_a_killed_daemon_is_left(world: World, config: Path) -> None:
         assert main(str(config)) == 0
         assert kernel() == before
     assert not (config.parent / "run").exists()
+    assert not (config.parent / "flash").exists()
     assert (config.parent / "dnsmasq.d").exists(), "dnsmasq's own"
 
 

@@ -282,6 +282,11 @@ BOTH = [path_row("dsl"), path_row("lte")]
             BOTH,
             [("wan-full", "dsl"), ("wan-full", "lte")],
         ),
+        (
+            {"subflows": [subflow_row("dsl")]},
+            [path_row("dsl"), path_row("lte", reason="wan-out-of-quota", place="absent")],
+            [("server-slow", ""), ("wan-out-of-quota", "lte")],
+        ),
         ({"subflows": [subflow_row("dsl")]}, BOTH, [("server-slow", ""), ("not-joined", "lte")]),
         (
             {"subflows": [subflow_row("dsl"), subflow_row("lte", reordered_share=0.02)]},

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from cpe_mcp.paths.scheme import LAST_RESORT
 from cpe_mcp.paths.snapshot import EMPTY, ClassView, ConcentratorView, Snapshot, WanView
 from cpe_mcp.policy.decide import concentrators_of, decide, first_wan
 from cpe_mcp.policy.reasons import TEXTS, Reason
@@ -169,6 +170,16 @@ class TestClasses:
         assert (decision.wan.name, decision.bound) == ("lte", True)
         unknown = decide(4, "192.0.2.80", 443, snapshot(NEAR), ClassView(2, scheme="lowest-latency"))
         assert unknown.wan == DSL
+
+    @pytest.mark.requirement("X-5")
+    def test_lowest_latency_takes_no_reserve_while_others_are_there(self) -> None:
+        used_up = LTE._replace(base_rtt_ms=25.0, tier=LAST_RESORT)
+        choice = ClassView(2, scheme="lowest-latency")
+        decision = decide(4, "192.0.2.80", 443, snapshot(NEAR, wans=(DSL._replace(base_rtt_ms=40.0), used_up)), choice)
+        assert decision.wan is not None
+        assert decision.wan.name == "dsl"
+        alone = decide(4, "192.0.2.80", 443, snapshot(NEAR, wans=(used_up,)), choice)
+        assert alone.wan == used_up
 
     def test_strict_is_never_direct(self) -> None:
         decision = decide(4, "192.0.2.80", 443, snapshot(), ClassView(1, strict=True))

@@ -119,6 +119,18 @@ def test_an_empty_list_element_sets_the_list_to_nothing() -> None:
 
 ROUTER_REFUSALS = [
     (
+        "config wan 'lte'\n option device 'wwan0'\n option quota_gb '50 GB'\n",
+        "FILE:3: section wan 'lte', option quota_gb: '50 GB' is not allowed; a number from 0 to 1000000, in GB",
+    ),
+    (
+        "config wan 'lte'\n option device 'wwan0'\n option quota_day '0'\n",
+        "FILE:3: section wan 'lte', option quota_day: '0' is not allowed; an integer from 1 to 31",
+    ),
+    (
+        "config wan 'lte'\n option device 'wwan0'\n option quota_soft_percent '101'\n",
+        "FILE:3: section wan 'lte', option quota_soft_percent: '101' is not allowed; an integer from 1 to 100, in %",
+    ),
+    (
         "config wan 'dsl'\n option device 'eth1'\n option preference '-3'\n",
         "FILE:3: section wan 'dsl', option preference: '-3' is not allowed; an integer from 0 to 1000",
     ),

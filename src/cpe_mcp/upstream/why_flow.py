@@ -8,6 +8,8 @@ from typing import Any
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.policy.verdict import LOSSY_SHARE
 
+QUOTA = (Reason.WAN_QUOTA_SOFT, Reason.WAN_OUT_OF_QUOTA)
+
 
 def explain_flow(flow: Mapping[str, Any], wans: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Rows ``{"reason", "text", "wan"}``, at least one; ``wan`` is "" where none is meant.
@@ -30,7 +32,9 @@ def _observations(flow: Mapping[str, Any], wans: Sequence[Mapping[str, Any]]) ->
     for wan in wans:
         if not wan["usable"]:
             continue
-        if wan["backup"]:
+        if wan["reason"] in QUOTA and wan["place"] != "carrying":
+            yield wan["reason"], wan["name"]
+        elif wan["backup"]:
             yield Reason.WAN_IN_RESERVE, wan["name"]
         elif joined and wan["name"] not in joined:
             yield Reason.NOT_JOINED, wan["name"]
