@@ -35,6 +35,7 @@ STRANGE_PASSWORD = "100% \"quoted\" 'pass' \\ ${word} %{User-Name}"
 USERS = (
     RadiusUser("alice", "wonderland", session_timeout_s=900, concentrators=CONCENTRATORS, user="line-0815"),
     RadiusUser("dora", "explorer", down_mbit=300, up_mbit=40, scheme="single:lte"),
+    RadiusUser("erin", "ohmslaw", scheme="single:two"),
     RadiusUser("carol", STRANGE_PASSWORD),
     RadiusUser("bob", "builder", accept=False, message="no contract for this line"),
 )

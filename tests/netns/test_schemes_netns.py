@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import threading
@@ -13,10 +14,12 @@ from typing import Any
 
 import pytest
 from relay_world import SERVER4, World, run
+from test_radius_netns import ENTERPRISE, PORT, SECRET, freeradius
 from test_upstream_netns import Router
 
 from cpe_mcp.control.ask import ask as control_ask
 from cpe_mcp.control.frames import API_SOCKET
+from cpe_mcp.lab.freeradius import PROGRAM
 
 pytestmark = [pytest.mark.netns, pytest.mark.requirement("5.6.2-a"), pytest.mark.requirement("X-4")]
 
@@ -25,6 +28,7 @@ MBIT = 40
 DEVICES = ("w1", "w2")
 SETTLE_S = 1.0
 WATCH_S = 1.0
+PLACES_TIMEOUT_S = 8.0
 BLOCK = bytes(range(256)) * 256
 
 
@@ -67,8 +71,8 @@ def places(router: Router) -> dict[str, str]:
     return {row["name"]: row["place"] for row in paths(router)["wans"]}
 
 
-def await_places(router: Router, timeout: float = 8.0, **wanted: str) -> None:
-    end = time.monotonic() + timeout
+def await_places(router: Router, **wanted: str) -> None:
+    end = time.monotonic() + PLACES_TIMEOUT_S
     while (now := places(router)) != wanted:
         assert time.monotonic() < end, f"{now} instead of {wanted}\n{router.log.read_text()}"
         time.sleep(0.05)
@@ -194,8 +198,46 @@ def test_the_pool_joins_no_metered_wan(router: Router) -> None:
     assert "10.2.0.1" not in listed
 
 
-@pytest.mark.requirement("5.6.2-a")
-def test_a_rule_of_the_scheme_in_the_file_names_what_is_wrong(router: Router) -> None:
+RADIUS_SECTION = f"""
+config radius 'radius'
+    option enabled '1'
+    list server '127.0.0.1'
+    option secret "{SECRET}"
+    option enterprise '{ENTERPRISE}'
+    option username '@USER@'
+    option password '@PASSWORD@'
+"""
+
+
+@pytest.mark.skipif(shutil.which(PROGRAM) is None, reason="needs the program freeradius")
+@pytest.mark.parametrize(
+    ("user", "password", "wanted"),
+    [
+        ("erin", "ohmslaw", {"one": "absent", "two": "carrying"}),
+        ("dora", "explorer", {"one": "carrying", "two": "backup"}),
+    ],
+    ids=["a-wan", "no-such-wan"],
+)
+def test_radius_orders_the_scheme_of_a_subscriber(
+    tmp_path: Path, user: str, password: str, wanted: dict[str, str]
+) -> None:
+    world = World(tmp_path, "schr", bare=True)
+    try:
+        world.start_concentrator()
+        run("ip", "-n", world.router, "link", "set", "lo", "up")
+        with freeradius(world.router, tmp_path / "radius", PORT):
+            section = RADIUS_SECTION.replace("@USER@", user).replace("@PASSWORD@", password)
+            router = Router(world, tmp_path, extra=section)
+            router.wait("Interception:  on")
+            await_places(router, **wanted)
+            scheme = paths(router)["scheme"]["name"]
+            ordered = "single:lte, and there is no such WAN here" in router.log.read_text()
+            assert (scheme, ordered) == (("adaptive", True) if user == "dora" else ("single:two", False))
+    finally:
+        world.close()
+
+
+def test_a_scheme_of_the_scheme_in_the_file_names_what_is_wrong(router: Router) -> None:
     with pytest.raises(Exception, match=r"option scheme: 'single:three' is not allowed; enabled WANs are: one, two"):
         configure(router, "single:three")
     assert places(router)["one"] == "carrying", "the settings before stay in force"

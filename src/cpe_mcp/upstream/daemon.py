@@ -165,6 +165,7 @@ class Daemon:
     def _authorization_changed(self) -> None:
         authenticator = self._authenticator
         self._control.authorization = authenticator.reason()
+        self._paths.set_scheme(authenticator.scheme)
         accept = authenticator.accept
         self._control.cap_mbit = (accept.down_mbit, accept.up_mbit) if accept is not None else (0, 0)
         if authenticator.accept is not None:

@@ -27,7 +27,17 @@ from cpe_mcp.paths.interfaces import InterfaceView, device_warning
 from cpe_mcp.paths.observed import DeviceView, MptcpEvent, Observed
 from cpe_mcp.paths.rates import QueueMeter, RateMeter
 from cpe_mcp.paths.reconcile import carrying, plan_routes, wanted_endpoints, wanted_routes, wanted_rules
-from cpe_mcp.paths.scheme import LAST_RESORT, NORMAL, NOWHERE, RESERVE, Distribution, Distributor, Line, Thresholds
+from cpe_mcp.paths.scheme import (
+    LAST_RESORT,
+    NORMAL,
+    NOWHERE,
+    RESERVE,
+    Distribution,
+    Distributor,
+    Line,
+    Thresholds,
+    split_scheme,
+)
 from cpe_mcp.paths.snapshot import WanView
 from cpe_mcp.paths.subflow_tracker import Repair, SubflowTracker
 from cpe_mcp.policy.handshakes import UNANSWERED
@@ -344,13 +354,21 @@ class PathManager:
 
     def set_scheme(self, scheme: str) -> None:
         """What RADIUS orders for this subscriber, in place of the settings' scheme; "" for nothing."""
-        if scheme != self._ordered_scheme:
-            self._ordered_scheme = scheme
-            self._turn()
+        if scheme == self._ordered_scheme:
+            return
+        self._ordered_scheme = scheme
+        if scheme and not self._is_possible(scheme):
+            log.warning("RADIUS orders scheme %s, and there is no such WAN here: that of the settings counts", scheme)
+        self._turn()
+
+    def _is_possible(self, scheme: str) -> bool:
+        _, wan = split_scheme(scheme)
+        return not wan or wan in self._wans
 
     def scheme(self) -> tuple[str, str]:
         """``(scheme, reason)`` in force: reason is why the WANs have their places."""
-        return self._ordered_scheme or self._settings.paths.scheme, self._places.reason
+        ordered = self._ordered_scheme
+        return ordered if ordered and self._is_possible(ordered) else self._settings.paths.scheme, self._places.reason
 
     def cannot_take(self) -> str:
         """See :class:`InterceptionKeeper`, this and the following."""
