@@ -3,8 +3,11 @@ worker, and two concentrators in a namespace each behind the far side."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import importlib.util
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -26,6 +29,10 @@ from relay_world import (
 )
 
 pytestmark = [pytest.mark.netns, pytest.mark.requirement("X-6"), pytest.mark.requirement("5.1-a")]
+
+needs_dns = pytest.mark.skipif(
+    shutil.which("dnsmasq") is None or importlib.util.find_spec("dns") is None, reason="needs dnsmasq and dnspython"
+)
 
 ADDRESSES = {"near": "10.9.3.1", "far": "10.9.4.1"}
 CONFIG = """
@@ -286,3 +293,116 @@ config rule
     home.wait(lambda s: not next(wan for wan in s["wans"] if wan["name"] == "two")["usable"], 4.0)
     record = home.used()
     assert (record["wan"], record["scheme_reason"], record["mptcp"]) == ("one", "scheme-wan-unusable", True)
+
+
+NAME = "_mptcp-convert._tcp.example.net"
+RESOLVER = "10.9.5.53"
+
+
+@contextlib.contextmanager
+def dnsmasq(world: World, *records: str) -> Iterator[None]:
+    """A resolver on the far side that serves these records."""
+    argv = [
+        "dnsmasq",
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--no-resolv",
+        "--no-hosts",
+        "--bind-interfaces",
+    ]
+    argv += ["--except-interface=lo", f"--listen-address={RESOLVER}", "--user=root", "--pid-file=", "--local-ttl=1"]
+    argv += [f"--{record}" for record in records]
+    process = subprocess.Popen(["ip", "netns", "exec", world.far, *argv])
+    try:
+        time.sleep(0.3)
+        assert process.poll() is None
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+RECORDS = (
+    f"srv-host={NAME},near.example.net,{SERVICE_PORT},10,5",
+    f"srv-host={NAME},far.example.net,{SERVICE_PORT},20,5",
+    f"address=/near.example.net/{ADDRESSES['near']}",
+    f"address=/far.example.net/{ADDRESSES['far']}",
+    "address=/near.example.net/2001:db8:77::1",
+)
+
+
+@needs_dns
+def test_concentrators_from_dns_alone(home: Home) -> None:
+    """Nothing but a name is set."""
+    world = home.world
+    run("ip", "-n", world.far, "address", "add", f"{RESOLVER}/32", "dev", "lo")
+    discovery = f"config discovery\n    list dns_name '{NAME}'\n    list dns_server '{RESOLVER}'\n"
+    with dnsmasq(world, *RECORDS):
+        home.start(static=False, extra=discovery, pool=0)
+        first, second = f"dns:{NAME}#1", f"dns:{NAME}#2"
+        status = home.wait(lambda s: _usable(s) == [first, second])
+    row, other = status["concentrators"]
+    assert (row["addresses"], row["port"], row["source"]) == (
+        [ADDRESSES["near"], "2001:db8:77::1"],
+        SERVICE_PORT,
+        "dns",
+    )
+    assert other["addresses"] == [ADDRESSES["far"]]
+    (source,) = status["sources"]
+    assert (source["source"], source["interface"], source["used"]) == ("dns", NAME, True)
+
+
+@needs_dns
+def test_dns_is_asked_over_whichever_wan_answers_and_a_failure_says_so(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cpe_mcp.discovery import dns_source
+
+    for name in ("TTL_MIN_S", "RETRY_S", "TRY_S"):
+        monkeypatch.setattr(dns_source, name, 0.3)
+    world = home.world
+    run("ip", "-n", world.far, "address", "add", f"{RESOLVER}/32", "dev", "lo")
+    for number in (1, 2):  # what the path manager does otherwise
+        run("ip", "-n", world.router, "route", "add", "default", "via", f"10.{number}.0.2", "table", f"20{number}")
+        run("ip", "-n", world.router, "rule", "add", "oif", f"w{number}", "lookup", f"20{number}")
+    ways = [dns_source.Way("one", "w1", "10.1.0.1", ""), dns_source.Way("two", "w2", "10.2.0.1", "")]
+    answers: list[Any] = []
+    failures: list[str] = []
+
+    async def until(condition: Any) -> None:
+        async with asyncio.timeout(8):
+            while not condition():
+                await asyncio.sleep(0.05)
+
+    async def scenario() -> None:
+        source = dns_source.DnsSource(
+            [NAME],
+            servers=[RESOLVER],
+            ways=lambda: ways,
+            on_answer=lambda name, mcps, ttl_s: answers.append((mcps, ttl_s)),
+            on_failure=lambda name, why: failures.append(why),
+        )
+        source.start()
+        try:
+            with dnsmasq(world, *RECORDS):
+                await until(lambda: answers)
+                # The first WAN goes dark: the second one is asked.
+                dark = "table ip dark { chain c { type filter hook output priority 0; oifname w1 drop; }; }"
+                run("ip", "netns", "exec", world.router, "nft", dark)
+                answers.clear()
+                await until(lambda: answers)
+                assert not failures
+                run("ip", "netns", "exec", world.router, "nft", "delete table ip dark")
+            answers.clear()
+            failures.clear()  # nobody listens any more
+            await until(lambda: failures)
+            assert RESOLVER in failures[0]
+            with dnsmasq(world, *RECORDS[1:]):
+                answers.clear()
+                await until(lambda: answers)
+            assert answers[-1][0] == (((ADDRESSES["far"],), SERVICE_PORT),)
+        finally:
+            await source.stop()
+
+    with inside(world.router):
+        asyncio.run(scenario())

@@ -138,6 +138,22 @@ def records(ask: Ask, arguments: argparse.Namespace) -> tuple[Any, str, int]:
     return result, table(rows, columns) if rows else "none", EXIT_OK
 
 
+def _concentrator_health(row: dict[str, Any]) -> list[str]:
+    """What is known of one beyond the table; nothing of one that is well and has not been asked."""
+    lines = []
+    if row["service_class"]:
+        lines.append(f"  {row['name']}: only for rules that want {', '.join(row['service_class'])}, or it by name")
+    health = row["health"]
+    if health["state"] != "up":
+        lines.append(f"  {row['name']}: {health['state']} for {health['since_s']:.0f} s: {health['detail']}")
+    for wan in health["wans"]:
+        said = f"answers in {wan['rtt_ms']} ms" if wan["answers"] else wan["detail"]
+        lines.append(f"  {row['name']} over {wan['name']}: {said} ({wan['ago_s']} s ago)")
+    if health["deaths"] > 1:
+        lines.append(f"  {row['name']}: died {health['deaths']} times in the last 10 minutes")
+    return lines
+
+
 def concentrators(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
     """The concentrators that are known, best first, and where each came from."""
     result = ask("concentrators")
@@ -153,7 +169,13 @@ def concentrators(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
         "wait_s": "wait (s)",
     }
     lines = [table(rows, columns) if rows else "no concentrator is known"]
-    lines += [f"warning: {row['discarded']}" for row in result["sources"] if row["discarded"]]
+    for row in rows:
+        lines += _concentrator_health(row)
+    lines += [
+        f"warning: {row['source']} {row['interface']}: {row['discarded']}"
+        for row in result["sources"]
+        if row["discarded"]
+    ]
     return result, "\n".join(lines), EXIT_OK if any(row["usable"] for row in rows) else EXIT_NO
 
 

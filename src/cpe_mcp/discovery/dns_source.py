@@ -141,15 +141,20 @@ class DnsSource:
             self._draw(sorted(row.to_text() for row in records)),
         )
         addresses: dict[str, list[str]] = {}
+        problem = f"the targets of {name} have no address"
         for target in dict.fromkeys(row.target for row in chosen[:TARGETS_MAX]):
             for kind in ("A", "AAAA"):
-                rows, address_ttl_s = await self._lookup(target, kind)
+                try:
+                    rows, address_ttl_s = await self._lookup(target, kind)
+                except DnsFailure as failure:
+                    problem, ttl_s = str(failure), TTL_MIN_S  # one family of one target: go on with the rest, ask soon
+                    continue
                 if rows:
                     addresses.setdefault(target, []).extend(row.address for row in rows)
                     ttl_s = min(ttl_s, address_ttl_s)
         mcps = mcps_of(chosen, addresses)
         if chosen and not mcps:
-            raise DnsFailure(f"the targets of {name} have no address")
+            raise DnsFailure(problem)
         return Answer(mcps, min(TTL_MAX_S, max(TTL_MIN_S, ttl_s)))
 
     def _draw(self, records: Sequence[str]) -> Callable[[int], int]:

@@ -58,8 +58,8 @@ class Announcer:
             for row in control.paths.report()
         }
         concentrators = {
-            row["name"]: ConcentratorView(row["usable"], "" if row["usable"] else row.get("reason") or "")
-            for row in control.candidates.status(control.now)["concentrators"]
+            row["name"]: ConcentratorView(row["usable"], row["reason"])
+            for row in control.concentrators()["concentrators"]
         }
         auth = OFF if not radius["enabled"] else ACCEPTED if radius["accepted"] else WAITING
         return View(paths, concentrators, auth, "" if radius["accepted"] else radius["reason"])

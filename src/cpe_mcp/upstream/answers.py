@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import cpe_mcp
 from cpe_mcp.control.api import ApiError, Method
-from cpe_mcp.policy.concentrator_health import DEAD
 from cpe_mcp.policy.quota import WITHIN
-from cpe_mcp.policy.reasons import TEXTS, Reason
+from cpe_mcp.policy.reasons import TEXTS
 from cpe_mcp.settings import SettingsError, warnings_of
 from cpe_mcp.upstream.control import Control
 from cpe_mcp.upstream.history import INTERVAL_S, History
@@ -174,18 +173,7 @@ class Answers:
 
     async def concentrators(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Every known concentrator and what each source said."""
-        now = self._control.now
-        status = self._control.candidates.status(now)
-        for row in status["concentrators"]:
-            row.setdefault("reason", "")
-            row.setdefault("wait_s", None)
-            health = self._control.health.report(row["name"], now)
-            if row["usable"] and health["state"] == DEAD:
-                row |= {"usable": False, "reason": Reason.CONCENTRATOR_UNREACHABLE, "wait_s": health["asks_again_s"]}
-            row["health"] = health
-            row["text"] = "usable" if row["usable"] else TEXTS.get(row["reason"], row["reason"])
-            row["reaches_ipv6"] = self._control.ipv6_proof.reaches(row["name"], now)
-        return status
+        return self._control.concentrators()
 
     async def why(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """What a new connection to ``dest`` (address or name), ``port``, from ``client`` gets.

@@ -215,6 +215,20 @@ class Control:
         names = [row["name"] for row in self.paths.report()]
         return self.negotiations.report(self.now, names, joins, self.ledger.fallbacks())
 
+    def concentrators(self) -> dict[str, Any]:
+        """Every known one and what each source said, ready for JSON; see :meth:`CandidateTable.status`."""
+        now = self.now
+        status = self.candidates.status(now)
+        for row in status["concentrators"]:
+            row.setdefault("reason", "")
+            row.setdefault("wait_s", None)
+            health = row["health"] = self.health.report(row["name"], now)
+            if row["usable"] and health["state"] == DEAD:
+                row |= {"usable": False, "reason": Reason.CONCENTRATOR_UNREACHABLE, "wait_s": health["asks_again_s"]}
+            row["text"] = "usable" if row["usable"] else TEXTS.get(row["reason"], row["reason"])
+            row["reaches_ipv6"] = self.ipv6_proof.reaches(row["name"], now)
+        return status
+
     async def live_flows(self, limit: int, text: str = "") -> tuple[list[dict[str, Any]], int]:
         """The newest live flows of all workers with ``text`` in them, and how many workers did not answer in time.
 

@@ -167,8 +167,18 @@ function concentratorTile(status) {
 		parts.fact(_('Address'), units.endpoint((first.addresses || [ '?' ])[0], first.port)),
 		parts.fact(_('Learnt from'), [ first.source, first.interface ].filter(Boolean).join(', ')),
 		parts.fact(_('Warm connections'), status.pool ? '%d / %d'.format(status.pool.ready, status.pool.size) : '–'),
+		((first.health || {}).wans || []).map(function(wan) {
+			return parts.fact(_('Over %s').format(wan.name),
+				wan.answers ? _('answers in %s ms').format(wan.rtt_ms) : _('no answer: %s').format(wan.detail));
+		}),
 		rows.length > 1 ? parts.fact(_('Others'), rows.filter(function(row) { return row !== first })
-			.map(function(row) { return row.name }).join(', ')) : null);
+			.map(function(row) {
+				return '%s (%s)'.format(row.name, row.usable ? (row.service_class || []).length
+					? _('only for %s').format(row.service_class.join(', ')) : _('usable') : parts.reason(row));
+			}).join(', ')) : null,
+		(status.sources || []).filter(function(row) { return row.discarded }).map(function(row) {
+			return el('p', { 'class': 'cpe-why' }, '%s %s: %s'.format(row.source, row.interface, row.discarded));
+		}));
 }
 
 function authenticationTile(status) {
