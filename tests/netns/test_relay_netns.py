@@ -601,3 +601,61 @@ def test_a_stopped_worker_resets_what_it_carried_and_leaves_the_rest_to_forwardi
             assert read_all(direct) == b"fails open"
     finally:
         world.close()
+
+
+@pytest.mark.requirement("X-6")
+@pytest.mark.parametrize("error", ["1e01403c", "1e014105", "1e012000"])
+def test_a_concentrator_that_refuses_leaves_the_flow_to_the_next_one(world: World, error: str) -> None:
+    """Whatever the client has said: an Error TLV proves that nothing of it went on (RFC 8803 section 4.2.8)."""
+
+    def refuse(connection: socket.socket) -> None:
+        connection.recv(1000)
+        connection.sendall(bytes.fromhex("01022263" + error))
+        with contextlib.suppress(OSError):
+            read_all(connection)
+
+    good = world.snapshot.concentrators[0]
+    busy = good._replace(name=f"busy-{error}", port=world.serve(refuse, CONCENTRATOR))
+    world.change(concentrators=(busy, good))
+    try:
+        port = world.serve(echo)
+        with held(world, "upstream_worker"):
+            client = world.connect(SERVER4, port)
+            client.sendall(b"POST once")
+            client.shutdown(socket.SHUT_WR)
+        with client:
+            assert read_all(client) == b"POST once"
+        record = world.up_control.wait_record(lambda record: record["server_port"] == port)
+        assert (record["action"], record["concentrator"]) == ("proxy", "far")
+        assert world.up_control.wait("trouble", lambda row: row["concentrator"] == busy.name)
+    finally:
+        world.change(concentrators=(good,))
+
+
+@pytest.mark.requirement("X-6")
+def test_a_handshake_that_is_late_does_not_hold_the_flow_up_and_what_was_said_arrives_once(world: World) -> None:
+    """The first concentrator swallows everything; each of its two ways is tried, then the second one serves."""
+    good = world.snapshot.concentrators[0]
+    silent = good._replace(name="silent", addresses=("10.9.0.77",))  # routed to the far side, where nobody has it
+    run("ip", "-n", world.far, "route", "add", "blackhole", "10.9.0.77")
+    world.change(concentrators=(silent, good))
+    heard: list[bytes] = []
+
+    def listen(connection: socket.socket) -> None:
+        heard.append(read_all(connection))
+        connection.sendall(b"done")
+
+    try:
+        port = world.serve(listen)
+        for limit_s in (3.0, 0.6):
+            started = time.monotonic()
+            with world.connect(SERVER4, port) as client:
+                client.sendall(b"once")
+                client.shutdown(socket.SHUT_WR)
+                assert read_all(client) == b"done"
+            assert time.monotonic() - started < limit_s, "the second flow had to find out by itself"
+        assert heard == [b"once", b"once"]
+        world.up_control.wait("trouble", lambda row: row["concentrator"] == "silent" and row["wan"] == "two")
+    finally:
+        run("ip", "-n", world.far, "route", "delete", "blackhole", "10.9.0.77")
+        world.change(concentrators=(good,))

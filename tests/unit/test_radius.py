@@ -331,6 +331,21 @@ class TestAnswers:
         assert "Session-Timeout: 3 octets, not 4" in caplog.text
         assert "family 7" in caplog.text
 
+    @pytest.mark.requirement("5.6.3-b")
+    def test_service_classes_of_an_accept(self, caplog: pytest.LogCaptureFixture) -> None:
+        def handler(data: bytes, addr: Any, server: FakeServer) -> None:
+            reply = parse(data).CreateReply()
+            reply["CPE-MCP-Service-Class"] = ["gaming 192.0.2.7", "video 2001:DB8::1", "gaming", "x 192.0.2.300"]
+            server.send(reply.ReplyPacket(), addr)
+
+        async def scenario() -> None:
+            async with serving(handler) as server:
+                answer = await ask(client(server.port))
+            assert answer.service_classes == (("gaming", "192.0.2.7"), ("video", "2001:db8::1"))
+
+        asyncio.run(scenario())
+        assert caplog.text.count("is not a word and the address of a concentrator") == 2
+
     def test_caps_and_scheme_of_an_accept(self, caplog: pytest.LogCaptureFixture) -> None:
         def handler(data: bytes, addr: Any, server: FakeServer) -> None:
             reply = parse(data).CreateReply()

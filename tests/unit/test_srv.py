@@ -111,3 +111,10 @@ def test_a_dedicated_static_one_does_not_hide_what_others_name_for_everybody() -
     t.learn_radius([((A,), 0)], None)
     t.learn_dns(NAME, [((C,), 5124)], 50.0)
     assert names(t) == ["near", "radius#1"]
+
+
+@pytest.mark.requirement("5.6.3-b")
+def test_radius_dedicates_one_by_its_address() -> None:
+    t = table()
+    t.learn_radius([((A, C), 0), ((B,), 0)], None, [("gaming", B), ("video", B), ("lost", "192.0.2.250")])
+    assert [row.service_class for row in t.candidates(0.0)] == [(), ("gaming", "video")]

@@ -32,3 +32,5 @@ class RadiusAnswer(NamedTuple):
     """The same from the subscriber."""
     scheme: str = ""
     """Distribution scheme that the router is to use, one that :func:`cpe_mcp.paths.scheme.split_scheme` knows; "": its own."""
+    service_classes: tuple[tuple[str, str], ...] = ()
+    """(class, address): the concentrator of this address serves only what a rule sends to that class."""

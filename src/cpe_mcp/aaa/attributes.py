@@ -7,6 +7,7 @@ decode, and which address belongs to which concentrator would be lost. Packets a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -23,6 +24,7 @@ CONCENTRATOR = 3
 DOWN_MBIT = 4
 UP_MBIT = 5
 SCHEME = 6
+SERVICE_CLASS = 7
 """Vendor types, as in the dictionary file."""
 
 _MAX_OCTETS = 247
@@ -117,6 +119,32 @@ def pull_scheme(value: bytes) -> str:
         shown = "".join(c if c.isprintable() else " " for c in text)[:_SHOWN_CHARS]
         raise AttributeValueError(f"CPE-MCP-Scheme: {str(error).replace(repr(text), repr(shown))}") from None
     return text
+
+
+def pull_service_class(value: bytes) -> tuple[str, str]:
+    """Service class and address of a CPE-MCP-Service-Class attribute, ``gaming 192.0.2.7``. Raises AttributeValueError."""
+    text = value.decode(errors="replace")
+    word, _, address = text.partition(" ")
+    try:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,63}", word, re.ASCII):
+            raise ValueError(word)
+        return word, str(ip_address(address.strip()))
+    except ValueError:
+        shown = "".join(c if c.isprintable() else " " for c in text)[:_SHOWN_CHARS]
+        raise AttributeValueError(
+            f"CPE-MCP-Service-Class: {shown!r} is not a word and the address of a concentrator"
+        ) from None
+
+
+def pull_service_classes(values: Sequence[bytes]) -> tuple[list[tuple[str, str]], list[str]]:
+    """All of one Accept, and why each attribute that is malformed was left out."""
+    found, errors = [], []
+    for value in values:
+        try:
+            found.append(pull_service_class(value))
+        except AttributeValueError as error:
+            errors.append(str(error))
+    return found, errors
 
 
 def pull_terms(down: Sequence[bytes], up: Sequence[bytes], scheme: Sequence[bytes]) -> tuple[Terms, list[str]]:

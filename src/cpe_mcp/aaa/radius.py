@@ -29,8 +29,10 @@ from cpe_mcp.aaa.attributes import (
     CONCENTRATOR_IPV6,
     DOWN_MBIT,
     SCHEME,
+    SERVICE_CLASS,
     UP_MBIT,
     pull_concentrators,
+    pull_service_classes,
     pull_terms,
 )
 from cpe_mcp.aaa.dictionary import dictionary_text
@@ -228,10 +230,12 @@ class RadiusClient:
             reply.get((self._enterprise, SCHEME), []),
         )
         errors += wrong
+        classes, wrong = pull_service_classes(reply.get((self._enterprise, SERVICE_CLASS), []))
+        errors += wrong
         for error in errors:
             log.warning("RADIUS server %s: left out of its Accept: %s", server.name, error)
         user = _text(b"".join(reply.get(_USER_NAME, [])[:1]))
-        return RadiusAnswer(ACCEPT, message, tuple(concentrators), timeout_s, server.name, user, *terms)
+        return RadiusAnswer(ACCEPT, message, tuple(concentrators), timeout_s, server.name, user, *terms, tuple(classes))
 
 
 class _Server:

@@ -66,6 +66,8 @@ class _Row(NamedTuple):
     """None: until it is withdrawn."""
     discarded: str = ""
     """Why its last word was discarded and the one before is still here; "" when it was not."""
+    service_classes: tuple[tuple[str, str], ...] = ()
+    """(class, address)"""
 
 
 class CandidateTable:
@@ -103,9 +105,15 @@ class CandidateTable:
         for source, name in [key for key in self._rows if key[0] == DNS and key[1] not in settings.dns_name]:
             self._learn(source, name, None)
 
-    def learn_radius(self, mcps: Sequence[tuple[tuple[str, ...], int]], until: float | None) -> None:
-        """The concentrators of an Access-Accept, (addresses, port or 0) each; none withdraws those of the last one."""
-        self._learn(RADIUS, "", _Row(tuple(mcps), until))
+    def learn_radius(
+        self,
+        mcps: Sequence[tuple[tuple[str, ...], int]],
+        until: float | None,
+        service_classes: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """The concentrators of an Access-Accept, (addresses, port or 0) each; none withdraws those of the last one.
+        ``service_classes``: (class, an address of one of them) each."""
+        self._learn(RADIUS, "", _Row(tuple(mcps), until, service_classes=tuple(service_classes)))
 
     def learn_dhcp(
         self, interface: str, family: int, lease: Lease | None, now: float, *, own: Collection[str] = ()
@@ -250,6 +258,9 @@ class CandidateTable:
                 "" if source == DNS else interface,
                 subscriber="",
                 key="",
+                service_class=tuple(
+                    dict.fromkeys(word for word, address in row.service_classes if address in addresses)
+                ),
             )
 
     def _counts(self, source: str, interface: str, row: _Row, now: float) -> bool:

@@ -169,7 +169,9 @@ class Daemon:
         accept = authenticator.accept
         self._control.cap_mbit = (accept.down_mbit, accept.up_mbit) if accept is not None else (0, 0)
         if authenticator.accept is not None:
-            self._control.candidates.learn_radius(authenticator.accept.concentrators, authenticator.until)
+            self._control.candidates.learn_radius(
+                authenticator.accept.concentrators, authenticator.until, authenticator.accept.service_classes
+            )
         self._control.changed()
 
     def _paths_changed(self) -> None:
