@@ -210,10 +210,14 @@ class Control:
 
     def mptcp(self) -> dict[str, Any]:
         """By WAN: whether Multipath TCP gets through it, and the evidence."""
-        now_sent, now_answered = kernel_joins()
-        joins = Joins(now_sent - self._joins_before.sent, now_answered - self._joins_before.answered)
         names = [row["name"] for row in self.paths.report()]
-        return self.negotiations.report(self.now, names, joins, self.ledger.fallbacks())
+        fallbacks = self.ledger.fallbacks()
+        found = self.negotiations.report(self.now, names, Joins(0, 0), fallbacks)
+        if any(row["state"] == REMOVED for row in found.values()):  # only then the kernel's counters are worth reading
+            sent, answered = kernel_joins()
+            joins = Joins(sent - self._joins_before.sent, answered - self._joins_before.answered)
+            found = self.negotiations.report(self.now, names, joins, fallbacks)
+        return found
 
     def concentrators(self) -> dict[str, Any]:
         """Every known one and what each source said, ready for JSON; see :meth:`CandidateTable.status`."""
