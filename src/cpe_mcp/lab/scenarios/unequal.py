@@ -19,8 +19,9 @@ from cpe_mcp.lab.scenarios.main_job import download
 from cpe_mcp.lab.scenarios.stages import Stages
 from cpe_mcp.lab.scenarios.transfer import Content, fetch_ms
 
-DOWNLOAD_S = 10.0
-"""Slow start and the slower line's later start are a small part of it."""
+DOWNLOAD_S, EFFICIENCY_S = 10.0, 15.0
+"""Slow start and the slower line's later start are a small part of it. The second where an efficiency is asked for, as in the
+demo."""
 SHORT_SIZES = {"100 kB": 100_000, "500 kB": 500_000, "2 MB": 2_000_000}
 SHORT_TRIES = 5
 """Of each size, of which the median counts."""
@@ -40,6 +41,11 @@ class Variant(NamedTuple):
     efficiency_min: float | None = None
     """None: only to be compared with the best single line."""
     is_short_measured: bool = False
+
+    @property
+    def download_s(self) -> float:
+        """How long the download takes, about."""
+        return DOWNLOAD_S if self.efficiency_min is None else EFFICIENCY_S
 
 
 FAST = LinkSpec(100, 40, 20)
@@ -65,7 +71,7 @@ def short_ms(lab: Lab) -> dict[str, float]:
 
 def _course(lab: Lab, stages: Stages, report: Report, *, variant: Variant) -> None:
     whole = sum(lab.link(name).spec.down_mbit for name in LINK_NAMES)
-    content = stages.do("make the content", partial(Content, lab, size_of(whole, DOWNLOAD_S)))
+    content = stages.do("make the content", partial(Content, lab, size_of(whole, variant.download_s)))
     if content is None:
         return
     measure_down(lab, stages, report)
@@ -77,9 +83,9 @@ def _course(lab: Lab, stages: Stages, report: Report, *, variant: Variant) -> No
         short["ours"] = stages.do("short transfers with the package", partial(short_ms, lab))
         stages.do("the lines fall quiet", partial(time.sleep, QUIET_S))
     report["download"] = stages.do(
-        "one download over both lines", partial(download, lab, report, content, "down", DOWNLOAD_S)
+        "one download over both lines", partial(download, lab, report, content, "down", variant.download_s)
     )
-    report.setdefault("method", {})["transfer"] = f"about {DOWNLOAD_S:g} s, all of it counted"
+    report.setdefault("method", {})["transfer"] = f"about {variant.download_s:g} s, all of it counted"
 
 
 def _checks(report: Mapping[str, Any], *, variant: Variant) -> Sequence[Check]:
