@@ -199,6 +199,23 @@ def test_a_look_at_mptcp_tells_what_an_access_network_does_to_it(world: World) -
     assert look_over(world, 1) == "", "a closed port says nothing about Multipath TCP"
 
 
+@pytest.mark.requirement("X-9")
+@pytest.mark.requirement("Y-4")
+def test_a_wan_that_strips_mptcp_is_degraded_and_begins_no_connections(router: Router) -> None:
+    world = router.world
+    run("ip", "netns", "exec", world.far, "nft", "-f", "-", stdin=STRIP)
+    router.wait("Interception:  on")
+    end = time.monotonic() + 10
+    while (row := router_paths(router)[0])["state"] != "degraded":
+        assert time.monotonic() < end, row
+        time.sleep(0.1)
+    assert (row["name"], row["reason"], row["usable"]) == ("one", "access-strips", True)
+    assert "SYN+ACK without MPTCP" in row["detail"]
+    download = Download(world)
+    wait_moving(world, "10.2.0.1", 5)
+    assert download.received
+
+
 def test_what_a_look_and_a_warm_connection_cost(world: World) -> None:
     time.sleep(1)
 

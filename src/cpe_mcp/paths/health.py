@@ -128,11 +128,14 @@ class FlapDamper:
     """
 
     def __init__(self, count: int, window_s: float, hold_s: float) -> None:
-        self._count = count
-        self._window_s = window_s
-        self._first_hold_s = self._hold_s = hold_s
+        self._hold_s = hold_s
         self._deaths: list[float] = []
         self._until = float("-inf")
+        self.configure(count, window_s, hold_s)
+
+    def configure(self, count: int, window_s: float, hold_s: float) -> None:
+        """Other settings; what is held down stays so."""
+        self._count, self._window_s, self._first_hold_s = count, window_s, hold_s
 
     def died(self, now: float) -> None:
         """A line in use was lost."""
@@ -169,10 +172,8 @@ class WanHealth:
         is_metered: bool = False,
     ) -> None:
         """``flaps``: arguments of :class:`FlapDamper`."""
-        self._silent_s = silent_s
-        self._return_s = return_s
         self._damper = FlapDamper(*flaps)
-        self.is_metered = is_metered
+        self.configure(silent_s=silent_s, return_s=return_s, flaps=flaps, is_metered=is_metered)
         self.is_needed = False
         """The router has traffic; a metered line's return is waited for."""
         self.quality = Quality()
@@ -204,6 +205,13 @@ class WanHealth:
         self._last_probe = float("-inf")
         self._dead_wait_s = DEAD_PROBE_S
         self._answered_from = now
+
+    def configure(self, *, silent_s: float, return_s: float, flaps: tuple[int, float, float], is_metered: bool) -> None:
+        """Other settings; what was seen stays."""
+        self._silent_s = silent_s
+        self._return_s = return_s
+        self._damper.configure(*flaps)
+        self.is_metered = is_metered
 
     def is_usable(self) -> bool:
         """Whether it may carry subflows."""

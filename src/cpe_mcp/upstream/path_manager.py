@@ -755,6 +755,8 @@ class PathManager:
     def _make_wans(self) -> None:
         now = time.monotonic()
         paths = self._settings.paths
+        silent_s, return_s = paths.silent_ms / 1000, paths.return_s
+        flaps = (paths.flap_count, paths.flap_window_s, paths.hold_s)
         old, self._wans = self._wans, {}
         for wan in self._settings.wans:
             if not wan.enabled:
@@ -762,16 +764,10 @@ class PathManager:
             kept = old.get(wan.name)
             if kept is not None and kept.device == wan.device:
                 kept.settings = wan
-                kept.health.is_metered = wan.is_metered()
+                kept.health.configure(silent_s=silent_s, return_s=return_s, flaps=flaps, is_metered=wan.is_metered())
                 self._wans[wan.name] = kept
                 continue
-            health = WanHealth(
-                silent_s=paths.silent_ms / 1000,
-                return_s=paths.return_s,
-                now=now,
-                flaps=(paths.flap_count, paths.flap_window_s, paths.hold_s),
-                is_metered=wan.is_metered(),
-            )
+            health = WanHealth(silent_s=silent_s, return_s=return_s, now=now, flaps=flaps, is_metered=wan.is_metered())
             meter = RateMeter(known_down_mbit=wan.rate_down_mbit, known_up_mbit=wan.rate_up_mbit)
             self._wans[wan.name] = Wan(wan, health, meter)
 
