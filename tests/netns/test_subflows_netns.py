@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -25,6 +27,8 @@ from cpe_mcp.policy.reasons import Reason
 
 pytestmark = pytest.mark.netns
 
+PROBES = 500
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 RESET = f"""
 table inet breaker {{
   chain input {{
@@ -199,6 +203,12 @@ def test_a_look_at_mptcp_tells_what_an_access_network_does_to_it(world: World) -
     assert look_over(world, 1) == "", "a closed port says nothing about Multipath TCP"
 
 
+def cpu_s(pid: int) -> float:
+    """Processor time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @pytest.mark.requirement("X-9")
 @pytest.mark.requirement("Y-4")
 def test_a_wan_that_strips_mptcp_is_degraded_and_begins_no_connections(router: Router) -> None:
@@ -230,6 +240,17 @@ def test_what_a_look_and_a_warm_connection_cost(world: World) -> None:
     print(f"a look: {own} octets and packets over its WAN, {other} over the other one")
     assert own[0] <= 2000
     assert other[0] <= 1000
+    concentrator = world.processes[0].pid
+    before = cpu_s(concentrator)
+    for _ in range(PROBES):
+        with inside(world.router), contextlib.suppress(OSError):
+            probe = socket.create_connection((CONCENTRATOR, SERVICE_PORT), timeout=5)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            probe.close()
+    time.sleep(0.5)
+    print(f"a probe: {(cpu_s(concentrator) - before) / PROBES * 1e6:.0f} us of the concentrator")
+    assert world.far_control.records() == [], "nothing is told of probes"
+    world.far_control.wait_counter("probes", PROBES)
     world.start_upstream()
     opened = cost(lambda: world.change(pool_size=4))
     world.up_control.wait_counter("pool_ready", 4)

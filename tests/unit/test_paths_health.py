@@ -349,6 +349,32 @@ def test_bufferbloat_of_every_kind_is_no_death() -> None:
         assert states <= {UP, SUSPECT}, queue_s
 
 
+def test_a_queue_that_others_have_filled_is_no_death() -> None:
+    """An upload over UDP: our own connections are idle, and their first bytes and the probes wait in its queue."""
+    for queue_s in (0.3, 0.5, 0.9, 1.3):
+        line = Line(rtt_s=0.03)
+        line.run(20, NOTHING)
+        line.health.is_receiving = True
+        line.rtt_s = 0.03 + queue_s
+        states = set()
+        for _ in range(60):
+            line.run(2, NOTHING)
+            line.run(queue_s, NOTHING._replace(waiting_s=queue_s))
+            line.run(STEP, ARRIVING._replace(segments_in=2, received=500, rtt_s=0.03))
+            states.add(line.health.state)
+        assert states <= {UP, SUSPECT}, queue_s
+    line.alive = False
+    assert line.run(10, NOTHING, until=DEAD) <= 5, "what arrives for others does not hide it for ever"
+
+
+def test_the_smallest_round_trip_is_not_forgotten_while_no_probe_is_sent() -> None:
+    line = Line(rtt_s=0.02)
+    line.run(10, NOTHING)
+    line.run(1200, ARRIVING._replace(rtt_s=0.3))
+    line.health.answered(line.now, 0.3)
+    assert line.health.base_rtt_s <= 0.02 * 1.11
+
+
 def flap(line: Line, *, away_s: float = 2.0, back_s: float = 3.0) -> str:
     line.run(0.5, ARRIVING)
     line.alive = False

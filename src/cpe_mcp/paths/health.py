@@ -88,8 +88,12 @@ RECENT_S, RECENT_PROBE_S = 10.0, 0.5
 them silence means nothing."""
 ASLEEP_WAIT_S = 0.8
 """Who has not been heard for RECENT_S has this long to answer: a mobile radio wakes up in 0.1 to 0.6 s."""
+RECEIVING_MBIT, RECEIVING_WAIT_S = 0.02, 1.5
+"""A device that receives so much lives, whatever our own connections hear: something else fills its queues, and a probe may
+wait in them for so long. Twice, since three more follow. A modem's own chatter is less."""
 BASE_RTT_GROWTH, BASE_RTT_S = 1.1, 30.0
-"""The smallest round trip is forgotten by this much in this time, so that a line that got slower is seen as such."""
+"""The smallest round trip is forgotten by this much in this time, and with one answer at most, so that a line that got slower
+is seen as such, and not one that has a long queue after a long time without an answer."""
 HOLD_GROWTH, HOLD_MAX_S = 2.0, 300.0
 """Each further death holds a flapping line down for twice as long, up to this."""
 DEFAULT_RTT_S = 0.1
@@ -174,6 +178,8 @@ class WanHealth:
         """``flaps``: arguments of :class:`FlapDamper`."""
         self._damper = FlapDamper(*flaps)
         self.configure(silent_s=silent_s, return_s=return_s, flaps=flaps, is_metered=is_metered)
+        self.is_receiving = False
+        """Its device receives something now, whoever for."""
         self.is_needed = False
         """The router has traffic; a metered line's return is waited for."""
         self.quality = Quality()
@@ -192,6 +198,7 @@ class WanHealth:
         self._asked_at: float | None = None
         """When the probe of an idle line was sent that has not been answered."""
         self._wait_min_s = PROBE_WAIT_MIN_S
+        self._is_patient = True
         self._arrivals: list[tuple[float, int, int]] = []
         self._died_at = now
         self._is_settled = False
@@ -262,9 +269,10 @@ class WanHealth:
             return
         is_waiting = sample.timeouts > 0 or sample.waiting_s > max(self._silent_s, RTT_FACTOR * self.rtt_s)
         if self._was_busy() and not self._is_settled:
-            self._suspect(now, f"silent for {silent_s * 1000:.0f} ms")
+            self._suspect(now, f"silent for {silent_s * 1000:.0f} ms", is_patient=False)
         elif is_waiting and now >= self._patient_until:
-            self._suspect(now, f"no acknowledgement for {max(sample.waiting_s, silent_s) * 1000:.0f} ms")
+            detail = f"no acknowledgement for {max(sample.waiting_s, silent_s) * 1000:.0f} ms"
+            self._suspect(now, detail, is_patient=not self._was_busy())
 
     def doubt(self, now: float, detail: str) -> None:
         """A worker could not connect over it."""
@@ -281,7 +289,7 @@ class WanHealth:
         the same concentrator will not answer any more."""
         if rtt_s:
             self.rtt_s = rtt_s
-            grown = BASE_RTT_GROWTH ** ((now - self._answered_at) / BASE_RTT_S)
+            grown = BASE_RTT_GROWTH ** min(1.0, (now - self._answered_at) / BASE_RTT_S)
             self.base_rtt_s = min(rtt_s, self.base_rtt_s * grown)
         was_idle = self._asked_at is not None
         self._asked_at = None
@@ -321,6 +329,8 @@ class WanHealth:
         limit_s = CHECK_WAIT_S if self.state == CHECKING else self.probe_wait_s()
         if self.state in (RETURNING, HELD):
             limit_s += self._pace_s(now)
+        if self.state == SUSPECT and self._is_patient and self.is_receiving:
+            limit_s = max(limit_s, RECEIVING_WAIT_S)
         if self.probes_out and now - self._doubt_from >= limit_s:
             detail = f"{self.probes_out} probes unanswered in {(now - self._doubt_from) * 1000:.0f} ms"
             before = f"{self.detail}, " if self.state == SUSPECT else ""
@@ -388,7 +398,9 @@ class WanHealth:
         received = sum(received for _, received, _ in self._arrivals)
         return received >= BUSY_BYTES or sum(segments for _, _, segments in self._arrivals) >= BUSY_SEGMENTS
 
-    def _suspect(self, now: float, detail: str) -> None:
+    def _suspect(self, now: float, detail: str, *, is_patient: bool = True) -> None:
+        """``is_patient``: what the device receives speaks for it; not so for one whose own busy flows just fell silent."""
+        self._is_patient = is_patient
         self._step("doubt", now, Reason.WAN_UP, detail)
         self._doubt(now)
 
@@ -415,9 +427,12 @@ class WanHealth:
 
     def _idle_wait_s(self, now: float) -> float:
         """How long the first probe after some silence may take."""
-        if now - self._busy_at <= RECENT_S:
-            return max(PROBE_WAIT_MIN_S, RTT_FACTOR * self.rtt_s + PROBE_SLACK_S)
-        wait_s = ASLEEP_WAIT_S if self._is_asleep(now) else IDLE_WAIT_S
+        if self.is_receiving:
+            wait_s = RECEIVING_WAIT_S
+        elif now - self._busy_at <= RECENT_S:
+            wait_s = PROBE_WAIT_MIN_S
+        else:
+            wait_s = ASLEEP_WAIT_S if self._is_asleep(now) else IDLE_WAIT_S
         return max(wait_s, RTT_FACTOR * self.rtt_s + PROBE_SLACK_S)
 
     def _pace_s(self, now: float) -> float:

@@ -563,6 +563,14 @@ class ConcentratorWorker(Worker):
         for listener in self._listeners.values():
             listener.close()
 
+    def ended(self, record: FlowRecord) -> None:
+        """See :class:`Worker`. Routers look whether their lines work by opening a connection and resetting it, each line
+        every 2 s while it is idle: those are counted, and no more is made of them."""
+        if not record.action and record.end == Reason.CLIENT_RESET:
+            self.count("probes")
+        else:
+            super().ended(record)
+
     def _configure(self, settings: dict[str, Any]) -> None:
         self.message_timeout_s = float(settings["message_timeout_s"])
         self.connect_timeout_s = float(settings["connect_timeout_s"])

@@ -22,7 +22,18 @@ from cpe_mcp.kernel.probe import LIFE_S, Answer, Prober
 from cpe_mcp.kernel.routes import RouteKernel
 from cpe_mcp.kernel.subflows import SubflowDump
 from cpe_mcp.kernel.sysctl import tune
-from cpe_mcp.paths.health import DEAD, DEAD_PROBE_S, HELD, PROBE_SPACING_S, RETURNING, UP, Sampler, WanHealth, shown
+from cpe_mcp.paths.health import (
+    DEAD,
+    DEAD_PROBE_S,
+    HELD,
+    PROBE_SPACING_S,
+    RECEIVING_MBIT,
+    RETURNING,
+    UP,
+    Sampler,
+    WanHealth,
+    shown,
+)
 from cpe_mcp.paths.interfaces import InterfaceView, device_warning
 from cpe_mcp.paths.observed import DeviceView, MptcpEvent, Observed
 from cpe_mcp.paths.rates import QueueMeter, RateMeter
@@ -652,6 +663,7 @@ class PathManager:
                 wan.sent += now_counted[1] - before[1]
             wan.counted_from = now_counted
             wan.meter.observe(now, wan.received, wan.sent)
+            wan.health.is_receiving = wan.meter.rate.down >= RECEIVING_MBIT
         self._quotas.observe(counters)
         self._take_quotas()
 
