@@ -54,6 +54,6 @@ test('shares make 100 whatever is rounded', () => {
 test('a per cent is a whole number', () => assert.equal(units.percent(0.634), '63 %'));
 
 test('the used part of a quota', () => {
-	assert.equal(units.used({ used_gb: 12.34, limit_gb: 50, percent: 24.6 }), '12 GB of 50 GB (25 %)');
+	assert.equal(units.used({ used_gb: 12.34, limit_gb: 50, percent: 24.6 }), '12.3 GB of 50 GB (24 %)');
 	assert.equal(units.used({ used_gb: 0.0005, limit_gb: 0.5, percent: 0.1 }), '500 kB of 500 MB (0 %)');
 });

@@ -77,6 +77,12 @@ def wait_endpoint(world: World, wanted: str, seconds: float = 10.0) -> None:
         time.sleep(0.02)
 
 
+def device_bytes(world: World) -> int:
+    argv = ["ip", "-j", "-s", "-n", world.router, "link", "show", "w1"]
+    (row,) = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+    return int(row["stats64"]["rx"]["bytes"]) + int(row["stats64"]["tx"]["bytes"])
+
+
 class Server:
     """Sends as many bytes as it is asked for, again and again on one connection."""
 
@@ -126,6 +132,12 @@ def test_a_quota_is_crossed_by_traffic_and_survives(router: Router) -> None:
         # The soft step: the peer is told by MP_PRIO, which is what the flag of the endpoint does, and the flow goes on.
         fetch(running, 14 * MB)
         wait_endpoint(world, "backup")
+        time.sleep(0.5)  # the switch takes up to 0.35 s
+        counted = device_bytes(world)
+        fetch(running, 5 * MB)
+        moved = device_bytes(world) - counted
+        assert endpoint(world) == "backup", "it stays joined for a moment"
+        assert moved < MB, "the sender has obeyed"
         row = wait(router, lambda row: row["quota"]["state"] == "soft")
         assert row["reason"] == "wan-quota-soft"
         assert row["usable"]

@@ -104,12 +104,12 @@ def test_overview_says_which_line_removes_multipath(world: LuciWorld) -> None:
 @pytest.mark.requirement("X-5")
 def test_overview_shows_quotas_and_corrects_them(world: LuciWorld) -> None:
     status = world.daemon.answers["status"]
-    over = {"used_gb": 50.25, "limit_gb": 50.0, "percent": 100.5, "soft_percent": 80, "state": "over"}
+    over = {"used_gb": 50.26, "limit_gb": 50.0, "percent": 100.5, "soft_percent": 80, "state": "over"}
     over |= {"text": "used up: last resort", "resets_on": "2026-12-15"}
     status["wans"][1] |= {"state": "out of quota", "reason": "wan-out-of-quota", "place": "absent", "quota": over}
     world.daemon.answers["quota"] = {"quotas": []}
     browser = world.open("overview")
-    browser.wait_text("50 GB of 50 GB (101 %)", "[data-wan=lte]")
+    browser.wait_text("50.3 GB of 50 GB (100 %)", "[data-wan=lte]")
     shown = browser.text("[data-wan=lte]")
     assert "its monthly volume is used up" in shown
     assert "2026-12-15" in shown

@@ -166,7 +166,7 @@ def test_paths_say_what_was_seen_where_multipath_is_removed(tmp_path: Path, caps
     assert "works" in lines[1]
     assert "none" in lines[1]
     assert "removed" in lines[2]
-    assert "12.3 of 50 GB (25 %)" in lines[2]
+    assert "12.3 of 50 GB (24 %)" in lines[2]
     assert lines[4:] == ["lte: access-strips: removed", "    3 of 3 plain"]
 
 

@@ -438,7 +438,7 @@ def _amount(count: int | None) -> str:
 
 def _volume(quota: dict[str, Any]) -> str:
     """``12.3 of 50 GB (24 %)``"""
-    return f"{quota['used_gb']:.{3 if quota['limit_gb'] < 1 else 1}f} of {quota['limit_gb']:g} GB ({quota['percent']:.0f} %)"
+    return f"{quota['used_gb']:.{3 if quota['limit_gb'] < 1 else 1}f} of {quota['limit_gb']:g} GB ({int(quota['percent'])} %)"
 
 
 def _by_action(counts: dict[str, int]) -> str:

@@ -83,6 +83,7 @@ class QuotaKeeper:
         self._saved: dict[str, Entry] = {}
         """What the files said of WANs that were not seen since."""
         self._next_ram = self._next_flash = monotonic()
+        self._rammed: Mapping[str, Entry] = {}
         self._flash = ""
         self._flashed: Mapping[str, Entry] = {}
         """What stands there."""
@@ -229,7 +230,8 @@ class QuotaKeeper:
         if now < self._next_ram:
             return
         self._next_ram = now + RAM_S
-        self._write(self._ram)
+        if self._now_saved().wans != self._rammed:
+            self._write(self._ram)
         if self._is_flash_due() and self._flashing is None:
             # fsync may take a second, and the health of the lines is watched in this thread.
             self._next_flash = now + FLASH_S
@@ -250,8 +252,11 @@ class QuotaKeeper:
             self._complain(self._flash, error)
 
     def _write(self, path: str) -> None:
+        saved = self._now_saved()
+        if path == self._ram:
+            self._rammed = saved.wans
         try:
-            quota_file.write(path, self._now_saved())
+            quota_file.write(path, saved)
         except OSError as error:
             self._complain(path, error)
 

@@ -28,9 +28,13 @@ return baseclass.extend({
 		return '%s Mbit/s'.format(mbit < 9.95 ? mbit.toFixed(1) : mbit.toFixed(0));
 	},
 
-	/* the used part of a quota: '12.3 of 50 GB (24 %)' */
+	/* the used part of a quota: '12.3 GB of 50 GB (24 %)' */
 	used: function(quota) {
-		return _('%s of %s (%s)').format(this.bytes(quota.used_gb * 1e9), this.bytes(quota.limit_gb * 1e9), this.percent(quota.percent / 100));
+		const shown = quota.limit_gb < 1
+			? [ this.bytes(quota.used_gb * 1e9), this.bytes(quota.limit_gb * 1e9) ]
+			: [ quota.used_gb.toFixed(1) + ' GB', quota.limit_gb + ' GB' ];
+
+		return _('%s of %s (%s)').format(shown[0], shown[1], Math.floor(quota.percent) + ' %');
 	},
 
 	/* a round trip; 0 is none measured */
