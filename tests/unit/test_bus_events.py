@@ -45,6 +45,9 @@ def test_a_usable_wan_in_doubt_is_no_event_but_another_reason_of_a_dead_one_is()
     # a quota's step is news, also of a WAN that goes on carrying
     out = BEFORE._replace(paths={"dsl": UP, "lte": UP._replace(state="out of quota", quota="over")})
     assert [(data["wan"], data["state"]) for _, data in events(out)] == [("lte", "out of quota")]
+    lossy = BEFORE._replace(paths={"dsl": UP, "lte": PathView(True, "degraded", "wan-lossy")})
+    assert [(data["wan"], data["state"]) for _, data in events(lossy)] == [("lte", "degraded")]
+    assert [(data["wan"], data["state"]) for _, data in events(BEFORE, lossy)] == [("lte", "up")]
     silent = BEFORE._replace(paths={"dsl": UP, "lte": PathView(False, "down", "wan-silent")})
     unplugged = BEFORE._replace(paths={"dsl": UP, "lte": PathView(False, "down", "wan-link-down")})
     assert [data["reason"] for _, data in events(unplugged, silent)] == ["wan-link-down"]

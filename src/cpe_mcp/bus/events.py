@@ -9,6 +9,8 @@ PATH = "cpe-mcp.path"
 CONCENTRATOR = "cpe-mcp.concentrator"
 AUTH = "cpe-mcp.auth"
 
+DEGRADED = "degraded"
+"""State of a WAN that works, but not as it should (:data:`cpe_mcp.paths.health.DEGRADED`)."""
 GONE = "gone"
 """State of a WAN that is not in the settings any more."""
 ACCEPTED, WAITING, OFF = "accepted", "waiting", "off"
@@ -45,8 +47,8 @@ class View(NamedTuple):
 def differences(before: View, after: View, texts: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(event, data) for each thing that is another one now. ``texts`` gives a reason's text for people.
 
-    A usable WAN whose state moves on, as when it is in doubt for a moment, is no event: it carries flows all the time. One
-    whose quota has crossed a step is.
+    A usable WAN whose state moves on is no event: it carries flows all the time. One that becomes degraded, or is well again,
+    is, and so is one whose quota has crossed a step.
     """
 
     def text(reason: str, otherwise: str) -> str:
@@ -54,7 +56,12 @@ def differences(before: View, after: View, texts: Mapping[str, str]) -> Iterator
 
     for name, path in after.paths.items():
         old = before.paths.get(name)
-        is_other = old is None or old.usable != path.usable or old.quota != path.quota
+        is_other = (
+            old is None
+            or old.usable != path.usable
+            or old.quota != path.quota
+            or (old.state == DEGRADED) != (path.state == DEGRADED)
+        )
         if is_other or (not path.usable and old is not None and old.reason != path.reason):
             yield (
                 PATH,

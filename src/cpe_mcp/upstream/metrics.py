@@ -69,6 +69,8 @@ def families(status: Mapping[str, Any]) -> Iterator[Family]:
 def _wans(wans: Iterable[Mapping[str, Any]]) -> Iterator[Family]:
     columns: tuple[tuple[str, str, str, Callable[[Mapping[str, Any]], float]], ...] = (
         ("wan_usable", GAUGE, "1 while subflows use this WAN.", lambda row: row["usable"]),
+        ("wan_degraded", GAUGE, "1 while it works, but not as it should.", lambda row: row["state"] == "degraded"),
+        ("wan_repairs_total", COUNTER, "Times that lost subflows were made anew.", lambda row: row["repairs"]),
         ("wan_backup", GAUGE, "1 while its subflows are backup.", lambda row: row["backup"]),
         ("wan_rtt_seconds", GAUGE, "Round trip to the concentrator.", lambda row: row["rtt_ms"] / 1000),
         ("wan_receive_bytes_total", COUNTER, "All bytes its device received.", lambda row: row["bytes_down"] or 0),
@@ -77,6 +79,8 @@ def _wans(wans: Iterable[Mapping[str, Any]]) -> Iterator[Family]:
     rows = list(wans)
     for name, kind, doc, value in columns:
         yield _many(name, kind, doc, "wan", {row["name"]: value(row) for row in rows})
+    lost = {row["name"]: row["loss_percent"] / 100 for row in rows if row["loss_percent"] is not None}
+    yield _many("wan_probe_loss_ratio", GAUGE, "Share of the probes of late that were not answered.", "wan", lost)
     limited = {row["name"]: row["quota"] for row in rows if row["quota"]["limit_gb"]}
     doc = "Volume of a month, of WANs that have a quota."
     yield _many("wan_quota_bytes", GAUGE, doc, "wan", {name: q["limit_gb"] * GB for name, q in limited.items()})
