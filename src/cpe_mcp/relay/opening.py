@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 LATE_S = 0.25
 """A handshake or an acknowledgement that takes longer is late: above the retransmission timeout of lines up to 50 ms."""
 LATE_RTTS = 3.0
-"""And on slower lines: that many of their round trips."""
+"""And on slower lines: that many of their round trips without a queue."""
+QUEUED_RTTS = 2.0
+"""And on lines with a queue: that many of the round trips that were seen of late."""
 WAYS_MAX = 6
 """Handshakes of one flow: three concentrators over two WANs."""
 TLS_HANDSHAKE, TLS_MAJOR, TLS_HEADER_BYTES = 22, 3, 5
@@ -31,9 +33,9 @@ SAFE_METHODS = (b"GET ", b"HEAD ")
 """RFC 9110 section 9.2.2: what is idempotent may be said again by whoever lost the connection."""
 
 
-def late_s(route: Route) -> float:
+def late_s(route: Route, recent_rtt_s: float) -> float:
     """After how long an answer over this route is late."""
-    return max(LATE_S, LATE_RTTS * route.wan.base_rtt_ms / 1000)
+    return max(LATE_S, LATE_RTTS * route.wan.base_rtt_ms / 1000, QUEUED_RTTS * recent_rtt_s)
 
 
 def is_repeatable(data: bytes) -> bool:
@@ -62,13 +64,14 @@ class Asker(Protocol):
 class Attempt:
     """One handshake."""
 
-    __slots__ = ("_opening", "_worker", "deadline", "end", "is_doubtful", "route")
+    __slots__ = ("_opening", "_started", "_worker", "deadline", "end", "is_doubtful", "route")
 
     def __init__(self, worker: UpstreamWorker, opening: Opening, route: Route, dscp: int) -> None:
         """Raises OSError."""
         self._worker = worker
         self._opening: Opening | None = opening
         self.route = route
+        self._started = worker.loop.now
         self.deadline = worker.loop.now + worker.snapshot.connect_timeout_s
         self.is_doubtful = False
         self.end = End(route.open(dscp), self)
@@ -79,6 +82,7 @@ class Attempt:
         if not (end.writable or end.hangup):
             return
         opening, self._opening = self._opening, None
+        self._worker.handshake_took(self.route.wan.name, self._worker.loop.now - self._started)
         error = socket_error(end.sock)
         if error:
             self.failed(os.strerror(error))
@@ -151,7 +155,7 @@ class Opening:
                 self._worker.trouble(name, wan, Reason.CONCENTRATOR_UNREACHABLE, 0.0, self._detail)
                 continue
             self._attempts.append(attempt)
-            self._next = self._worker.loop.now + late_s(route)
+            self._next = self._worker.loop.now + self._worker.late_s(route)
             return
         if not self._attempts:
             self._asker.nobody_answers(self._detail)

@@ -108,12 +108,14 @@ class Member:
 
 
 class Pool:
-    """Members of one worker. ``trouble`` is told why a member could not be had, ``handshake`` how each handshake ended."""
+    """Members of one worker. ``trouble`` is told why a member could not be had, ``handshake`` how each handshake ended,
+    ``took`` how long it took over a WAN."""
 
-    def __init__(self, loop: Loop, trouble: Trouble, handshake: Handshake) -> None:
+    def __init__(self, loop: Loop, trouble: Trouble, handshake: Handshake, took: Callable[[str, float], None]) -> None:
         self._loop = loop
         self._trouble = trouble
         self._handshake = handshake
+        self._took = took
         self._ready: collections.deque[Member] = collections.deque()
         self._opening: set[Member] = set()
         self._route: Route | None = None
@@ -218,6 +220,7 @@ class Pool:
             self._loop.close(member.end)
             self._failed(member.route, os.strerror(error))
             return
+        self._took(member.route.wan.name, self._loop.now - member.opened)
         member.fallback = self._handshake(member.route.wan.name, member.end.sock)
         member.ready = True
         self._ready.append(member)

@@ -57,8 +57,12 @@ EARLY_BYTES = 8192
 the 16 KiB that a fresh socket takes at once; a TLS ClientHello has at most 2 KiB."""
 DIRECT_TIMEOUT_S = 30.0
 """For a direct handshake: four SYNs of Linux (1 + 2 + 4 + 8 s) and a margin, as a browser would wait itself."""
-DOUBT_S = 2.0
+DOUBT_S = 4.0
 """How long a concentrator that left a flow without an answer is asked last; by then the control daemon has asked it."""
+SYN_AGAIN_S = 1.0
+"""A handshake that took longer may have had its SYN sent twice (RFC 6298 section 2.1) and says nothing of the round trip."""
+FADE_S = 10.0
+"""In which a long handshake loses half of its weight: queues come and go with the transfers that fill them."""
 TROUBLE_S = 1.0
 """The same trouble is reported at most this often."""
 PROOF_BYTES = 64 * 1024
@@ -157,6 +161,7 @@ class UpstreamFlow(Flow):
         "_dscp",
         "_early",
         "_fallback",
+        "_is_late",
         "_marks",
         "_opening",
         "_refusers",
@@ -194,6 +199,8 @@ class UpstreamFlow(Flow):
         """While CONNECTING."""
         self._reply_by = 0.0
         """While WAITING: when to give up."""
+        self._is_late = False
+        """While WAITING: what was said was not acknowledged when it was time."""
         self._refusers: set[str] = set()
         """Concentrators that have refused to serve it."""
         self._was_mptcp = False
@@ -306,8 +313,9 @@ class UpstreamFlow(Flow):
         assert self.far is not None
         assert self._route is not None
         now = self._upstream.loop.now
+        self._is_late = False
         self._reply_by = now + self._upstream.snapshot.reply_timeout_s
-        self.deadline = min(self._reply_by, now + late_s(self._route))
+        self.deadline = min(self._reply_by, now + self._upstream.late_s(self._route))
         self._rest = self._convert.connect(pack16(self.server_family, self.server[0]), self.server[1]) + self._early
         self._send_rest()
 
@@ -371,13 +379,16 @@ class UpstreamFlow(Flow):
         self.deadline = self._reply_by
         if not unacknowledged(self.far.sock):
             return
+        now = self._upstream.loop.now
         self._upstream.doubt(self._route, "what was said to it is not acknowledged", stale=self.pooled)
+        if not self._is_late:
+            self._is_late = True
+            self.deadline = min(self._reply_by, now + self._upstream.late_s(self._route))
+            return
         if self._move_on():
             return
         # What the client has said may have arrived and may not be said twice: wait for as long as for a handshake.
-        self.deadline = self._reply_by = min(
-            self._reply_by, self._upstream.loop.now + self._upstream.snapshot.connect_timeout_s
-        )
+        self.deadline = self._reply_by = min(self._reply_by, now + self._upstream.snapshot.connect_timeout_s)
 
     def _move_on(self) -> bool:
         """Leave a concentrator that does not acknowledge for the next way, once; False where that may not be."""
@@ -681,7 +692,7 @@ class UpstreamWorker(Worker):
     def __init__(self, run_dir: str, index: int, port: int) -> None:
         super().__init__(run_dir, index, port=port)
         self.snapshot: Snapshot = EMPTY
-        self.pool = Pool(self.loop, self.trouble, self.handshake)
+        self.pool = Pool(self.loop, self.trouble, self.handshake, self.handshake_took)
         self.wan_of: dict[str, str] = {}
         """Name of the WAN that has or had this address."""
         self.busy = 0.0
@@ -689,6 +700,8 @@ class UpstreamWorker(Worker):
         self.comparison: Comparison | None = None
         self.witnesses: set[Attempt] = set()
         """Handshakes that no flow waits for any more."""
+        self._rtts: dict[str, tuple[float, float]] = {}
+        """WAN -> a long handshake, and when it was."""
         self._doubted: dict[str, float] = {}
         """Concentrator that did not answer -> until when others are asked first."""
         self._next_comparison = 0.0
@@ -768,6 +781,20 @@ class UpstreamWorker(Worker):
                         self.comparison = Comparison(self, route)
                     except OSError:
                         continue
+
+    def handshake_took(self, wan: str, seconds: float) -> None:
+        """A handshake over this WAN was answered: what its queue adds is in this."""
+        if seconds < SYN_AGAIN_S:
+            self._rtts[wan] = max(seconds, self.recent_rtt_s(wan)), self.loop.now
+
+    def recent_rtt_s(self, wan: str) -> float:
+        """The longest handshake of late; it fades."""
+        seconds, at = self._rtts.get(wan, (0.0, 0.0))
+        return float(seconds * 0.5 ** ((self.loop.now - at) / FADE_S))
+
+    def late_s(self, route: Route) -> float:
+        """After how long an answer over this route is late."""
+        return late_s(route, self.recent_rtt_s(route.wan.name))
 
     def answered(self, route: Route) -> None:
         """A concentrator has answered; worth a word only after trouble with it."""

@@ -16,9 +16,9 @@ from cpe_mcp.paths.snapshot import WanView
 from cpe_mcp.policy.concentrator_health import Answer
 from cpe_mcp.relay.sockets import Socket, connect_concentrator, reset_on_close, socket_error
 
-ANSWER_S = 1.2
-"""For the whole exchange of two round trips: lines of 300 ms, or of 50 ms with 300 ms of queue."""
-AGAIN_S = 0.3
+ANSWER_S = 3.0
+"""For the whole exchange of two round trips, over lines with a second of queue too; flows do not wait for the verdict."""
+AGAIN_S = 0.5
 """A second question follows after so long, since the first packet may just have been lost."""
 REPLY_BYTES = 1024
 

@@ -371,7 +371,7 @@ class Control:
 
     async def _ask_one(self, candidate: Candidate) -> None:
         name, before = candidate.name, self.health.state(candidate.name)
-        answers = await self._ask_concentrator(candidate, self._wans_to_ask(is_urgent=before == SUSPECT))
+        answers = await self._ask_concentrator(candidate, self._wans_to_ask(before))
         self.health.asked(name, answers, self.now)
         after = self.health.state(name)
         if before != after and after == DEAD:
@@ -381,13 +381,14 @@ class Control:
             log.info("concentrator %s answers again", name)
         self.changed()
 
-    def _wans_to_ask(self, *, is_urgent: bool) -> tuple[WanView, ...]:
-        """All that carry when somebody waits for the answer; else those whose bytes cost nothing, if there are such."""
-        if is_urgent:
+    def _wans_to_ask(self, state: str) -> tuple[WanView, ...]:
+        """All that carry when somebody waits for the answer; else those whose bytes cost nothing. Of a dead one where there
+        are no such: the best."""
+        if state == SUSPECT:
             return self.paths.wans()
         metered = {wan.name for wan in self.settings.wans if wan.is_metered()}
         free = [wan for wan in (*self.paths.wans(), *self.paths.other_wans()) if wan.name not in metered]
-        return tuple(free) or self.paths.wans()[:1]
+        return tuple(free) or (self.paths.wans()[:1] if state == DEAD else ())
 
     def _protect(self, candidates: Sequence[Candidate]) -> None:
         """LAN hosts are kept away from every concentrator, also from one that is left alone now (5.3-f)."""
