@@ -34,7 +34,9 @@ def status() -> dict[str, Any]:
         "concentrators": [
             {"name": "home", "addresses": ["203.0.113.5"], "port": 5124, "source": "static", "interface": "",
              "subscriber": "alice", "foreign": False, "usable": True, "reason": "", "wait_s": None, "text": "usable",
-             "reaches_ipv6": False},
+             "reaches_ipv6": False, "service_class": [],
+             "health": {"state": "up", "since_s": 7000.0, "detail": "", "deaths": 0, "asks_again_s": None, "wans": [
+                 {"name": "dsl", "answers": True, "rtt_ms": 18.4, "detail": "", "ago_s": 12}]}},
         ],
         "sources": [],
         "radius": {"enabled": False, "accepted": False, "reason": "", "text": "not asked", "detail": "", "server": ""},

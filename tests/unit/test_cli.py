@@ -130,6 +130,36 @@ def test_json_is_the_daemons_own_answer(tmp_path: Path, capsys: pytest.CaptureFi
     assert json.loads(capsys.readouterr().out) == rows
 
 
+@pytest.mark.requirement("X-6")
+def test_concentrators_with_what_each_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    health = {
+        "state": "dead",
+        "since_s": 12.0,
+        "detail": "no answer to the handshake",
+        "deaths": 2,
+        "asks_again_s": 3.0,
+    }
+    health["wans"] = [
+        {"name": "dsl", "answers": False, "rtt_ms": 0.0, "detail": "no answer to the handshake", "ago_s": 4},
+        {"name": "lte", "answers": True, "rtt_ms": 41.5, "detail": "", "ago_s": 70},
+    ]
+    row = {"name": "near", "addresses": ["192.0.2.7"], "port": 5124, "source": "static", "usable": False}
+    row |= {"reaches_ipv6": True, "text": "dead", "wait_s": 3.0, "service_class": ["gaming"], "health": health}
+    source = {"source": "dns", "interface": "_x._tcp.example.net", "discarded": "192.0.2.53 over wan does not answer"}
+    with daemon(tmp_path, {"concentrators": {"concentrators": [row], "sources": [source]}}):
+        assert main(["--run-dir", str(tmp_path), "concentrators"]) == 1, "none is usable"
+    shown = capsys.readouterr().out
+    for words in (
+        "near: only for rules that want gaming, or it by name",
+        "near: dead for 12 s: no answer to the handshake",
+        "near over dsl: no answer to the handshake (4 s ago)",
+        "near over lte: answers in 41.5 ms (70 s ago)",
+        "died 2 times",
+        "warning: dns _x._tcp.example.net: 192.0.2.53 over wan does not answer",
+    ):
+        assert words in shown
+
+
 def test_flows_are_a_table_with_the_subflows_below_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fallen = {**FLOW, "id": "0:16", "fallback": "mptcp-stripped", "verdict": "mptcp-stripped", "subflows": []}
     flows = [{**FLOW, "subflows": [SUBFLOW]}, fallen]
