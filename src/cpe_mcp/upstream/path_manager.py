@@ -116,6 +116,8 @@ class Wan:
         """Times that lost subflows were made anew."""
         self.probe_target = 0
         """Place of the concentrator that answered last."""
+        self.is_accused = False
+        """A worker had no answer over it: it or the concentrator is dead, and the first probe shall tell which."""
         self.complaint = ""
         """What was last said to be wrong with it."""
         self.quota = WITHIN
@@ -416,6 +418,7 @@ class PathManager:
     def trouble(self, wan: str, reason: str) -> None:
         """A worker could not reach the concentrator over this WAN."""
         if wan in self._wans:
+            self._wans[wan].is_accused = True
             self._wans[wan].health.doubt(time.monotonic(), TEXTS.get(reason, reason))
             self._turn()
 
@@ -603,7 +606,8 @@ class PathManager:
         if wan.health.state == UP:
             chosen = [wan.probe_target % len(targets)]
         else:
-            chosen = list(range(len(targets) if wan.health.probes_out > 1 else 1))[:PROBED_MAX]
+            is_pressing = wan.is_accused or wan.health.probes_out > 1
+            chosen = list(range(len(targets)))[: PROBED_MAX if is_pressing else 1]
         is_dead = wan.health.state == DEAD
         for number in chosen:
             address, port = targets[number]
@@ -623,6 +627,7 @@ class PathManager:
             return
         before, was_usable = wan.health.state, wan.health.is_usable()
         self._prober.drop(answer.wan)
+        wan.is_accused = False
         wan.health.answered(time.monotonic(), answer.rtt_s, answer.lost)
         if wan.view is not None:
             family = [a for a, _ in self._concentrators if wan.view.address(6 if ":" in a else 4)]
