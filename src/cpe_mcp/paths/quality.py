@@ -35,6 +35,7 @@ class Quality:
 
     def __init__(self) -> None:
         self._probes: deque[tuple[float, int, int]] = deque(maxlen=LOSS_WINDOW)
+        self._loss: float | None = None
         self._is_lossy = False
         self._slow_from: float | None = None
         self._slow = ""
@@ -52,6 +53,7 @@ class Quality:
     def forget(self) -> None:
         """The WAN was lost: what comes back may be another line."""
         self._probes.clear()
+        self._loss = None
         self._is_lossy = False
         self._slow_from, self._slow = None, ""
 
@@ -60,10 +62,10 @@ class Quality:
         self._probes.append((now, answered, lost))
         while self._probes[0][0] < now - LOSS_WINDOW_S:
             self._probes.popleft()
-        share = self.loss()
+        answered, lost = sum(row[1] for row in self._probes), sum(row[2] for row in self._probes)
+        share = self._loss = lost / (answered + lost) if answered + lost >= LOSS_PROBES_MIN else None
         if share is None:
             return
-        lost = sum(row[2] for row in self._probes)
         if share >= LOSS_BAD and lost >= LOST_MIN:
             self._is_lossy = True
         elif share < LOSS_GOOD:
@@ -81,8 +83,7 @@ class Quality:
 
     def loss(self) -> float | None:
         """Share of the probes of late that were not answered; None while there were too few."""
-        answered, lost = sum(row[1] for row in self._probes), sum(row[2] for row in self._probes)
-        return lost / (answered + lost) if answered + lost >= LOSS_PROBES_MIN else None
+        return self._loss
 
     def complaint(self) -> tuple[str, str]:
         """``(reason, detail)`` of what is wrong with it, the worst first; ``("", "")`` when all is well."""

@@ -210,7 +210,7 @@ class Control:
 
     def mptcp(self) -> dict[str, Any]:
         """By WAN: whether Multipath TCP gets through it, and the evidence."""
-        names = [row["name"] for row in self.paths.report()]
+        names = [wan.name for wan in self.settings.wans if wan.enabled]
         fallbacks = self.ledger.fallbacks()
         found = self.negotiations.report(self.now, names, Joins(0, 0), fallbacks)
         if any(row["state"] == REMOVED for row in found.values()):  # only then the kernel's counters are worth reading
