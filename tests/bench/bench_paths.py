@@ -44,8 +44,10 @@ MPTCPD = "/usr/libexec/mptcpd"
 MPTCPD_OPTIONS = ("--log=stderr", "--addr-flags=subflow", "--notify-flags=existing,skip_link_local,skip_loopback")
 """Its default plugin addr_adv, told to use the addresses for subflows, as a client's have to be."""
 DEAD_WAIT_S, DEAD_TIMEOUT_S = 3.0, 10.0
-SETTLE_S = 4.0
+SETTLE_S = 3.0
 """After a line's return."""
+RETURN_S = 5.0
+"""Longer is not waited for a line that is back; its figure is this then."""
 
 
 class Way(NamedTuple):
@@ -224,14 +226,26 @@ def measure(variant_name: str, what: Mapping[str, bool]) -> dict[str, dict[str, 
                 time.sleep(QUIET_S)
                 row["first byte while the default line is dead, ms"] = dead_default_ms(lab, way)
                 time.sleep(SETTLE_S)
-            for name, trouble in troubles(lab, way).items() if what.get("troubles") else ():
+            for name, trouble in troubles(lab, way).items():
+                if not what.get(name):
+                    continue
                 timing = Timing(after_s=3.0)
-                done = trouble_line(lab, content, report, "dsl", trouble, timing, quiet_talks=0, download=way.download)
+                done = trouble_line(
+                    lab,
+                    content,
+                    report,
+                    "dsl",
+                    trouble,
+                    timing,
+                    quiet_talks=0,
+                    download=way.download,
+                    return_timeout_s=RETURN_S,
+                )
                 row[f"line {name}: gap, ms"] = done["gap_ms"]
                 row[f"line {name}: recovered after, ms"] = done["recovery_ms"] or 1000 * timing.cut_s
                 if trouble.name != "replaced":
                     row[f"line {name}: carries again after, ms"] = (
-                        1000 * 10.0 if done["back_ms"] is None else done["back_ms"]
+                        1000 * RETURN_S if done["back_ms"] is None else done["back_ms"]
                     )
                 time.sleep(SETTLE_S)
             way.stop()
@@ -242,7 +256,8 @@ def measure(variant_name: str, what: Mapping[str, bool]) -> dict[str, dict[str, 
 
 RUNS: dict[str, tuple[str, dict[str, bool]]] = {
     "start": ("rtt-20-50", {"download": True, "short": True, "dead": True}),
-    "trouble": ("rtt-20-50", {"troubles": True}),
+    "cut": ("rtt-20-50", {"dies silently": True, "goes down": True}),
+    "address": ("rtt-20-50", {"gets another address": True}),
     "slow": ("rtt-20-200", {"download": True, "short": True}),
     "uneven": ("rate-200-10", {"download": True}),
     "lossy": ("loss-slow", {"download": True}),

@@ -87,6 +87,7 @@ def trouble_line(
     *,
     quiet_talks: int = QUIET_TALKS,
     download: Callable[[Lab, int], Download] = Download,
+    return_timeout_s: float = RETURN_TIMEOUT_S,
 ) -> dict[str, Any]:
     """One row: ``wan`` gets into trouble in mid-download and out of it, until it carries again. Raises LabError, OSError.
 
@@ -110,10 +111,12 @@ def trouble_line(
             restored_at = time.monotonic()
             trouble.end()
             whole_s = time.monotonic() - restored_at
-        return_s = _await_return(lab, wan, rates[wan], lambda: running.is_running, restored_at)
+        return_s = _await_return(lab, wan, rates[wan], lambda: running.is_running, restored_at, return_timeout_s)
         received = running.wait(ROW_TIMEOUT_S)
         if return_s is None:  # the download was over before the line was back
-            return_s = _return_with_new_download(lab, wan, rates[wan], download(lab, content.size), restored_at)
+            return_s = _return_with_new_download(
+                lab, wan, rates[wan], download(lab, content.size), restored_at, return_timeout_s
+            )
         lost = sum(not answers(talk, TALK_TIMEOUT_S) for talk in talks) + bool(received.error)
     until = max(restored_at, cut_at + DEFAULT_TIMING.cut_s)  # a trouble that ends at once leaves its gap behind it
     ended = min(until, received.arrivals[-1][0]) if received.arrivals else until
@@ -142,7 +145,7 @@ def _await_return(
     rate: float,
     may_go_on: Callable[[], bool],
     restored_at: float,
-    timeout_s: float = RETURN_TIMEOUT_S,
+    timeout_s: float,
 ) -> float | None:
     """When, counted from the restoration, the line carries again; None when it did not while it could."""
     last = line_bytes(lab, "down")[wan], time.monotonic()
@@ -155,10 +158,12 @@ def _await_return(
     return None
 
 
-def _return_with_new_download(lab: Lab, wan: str, rate: float, download: Download, restored_at: float) -> float | None:
+def _return_with_new_download(
+    lab: Lab, wan: str, rate: float, download: Download, restored_at: float, timeout_s: float
+) -> float | None:
     """The same, with a download of its own that keeps the lines busy."""
     try:
-        return _await_return(lab, wan, rate, lambda: download.is_running, restored_at)
+        return _await_return(lab, wan, rate, lambda: download.is_running, restored_at, timeout_s)
     finally:
         download.stop()
 
