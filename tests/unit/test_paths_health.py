@@ -311,6 +311,30 @@ def test_an_idle_metered_line_is_probed_seldom_and_a_slow_answer_of_a_sleeping_r
     assert line.run(METERED_PROBE_S * 2, NOTHING, until=DEAD) <= METERED_PROBE_S + 3
 
 
+def test_a_line_that_is_about_to_be_used_is_asked_first() -> None:
+    line = Line(is_metered=True, rtt_s=0.04)
+    line.run(METERED_PROBE_S * 1.5, NOTHING)
+    line.alive = False
+    line.health.ask(line.now)
+    assert line.run(10, NOTHING, until=DEAD) <= 2.0, "its radio may sleep"
+
+
+def test_a_line_that_comes_back_may_be_another_network() -> None:
+    line = Line(is_metered=False)
+    quality = line.health.quality
+    line.run(5, NOTHING)
+    assert quality.check_due(line.now, up_since=line.health.since, is_metered=False)
+    quality.checked(line.now, is_answered=True)
+    line.run(60, NOTHING)
+    assert not quality.check_due(line.now, up_since=line.health.since, is_metered=False)
+    line.health.absent(line.now, Reason.WAN_LINK_DOWN)
+    line.health.present(line.now, can_probe=True)
+    line.run(0.5, NOTHING)
+    assert not quality.check_due(line.now, up_since=line.health.since, is_metered=False)
+    line.run(2, NOTHING)
+    assert quality.check_due(line.now, up_since=line.health.since, is_metered=False)
+
+
 def test_the_first_traffic_after_idling_is_a_probe_too() -> None:
     line = Line(is_metered=True, rtt_s=0.04)
     line.run(METERED_PROBE_S * 1.5, NOTHING)

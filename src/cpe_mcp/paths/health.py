@@ -199,6 +199,7 @@ class WanHealth:
         """When the probe of an idle line was sent that has not been answered."""
         self._wait_min_s = PROBE_WAIT_MIN_S
         self._is_patient = True
+        self._is_asked_for = False
         self._arrivals: list[tuple[float, int, int]] = []
         self._died_at = now
         self._is_settled = False
@@ -246,6 +247,7 @@ class WanHealth:
                 self._damper.died(now)
             self._step("absent", now, reason, detail)
             self.quality.forget()
+            self.quality.look_again(now)  # it may come back as a line of another network
         self.reason, self.detail = reason, detail
 
     def observe(self, now: float, sample: Sample) -> None:
@@ -278,6 +280,12 @@ class WanHealth:
         """A worker could not connect over it."""
         if self.state == UP:
             self._suspect(now, detail)
+
+    def ask(self, now: float) -> None:
+        """It is about to be used: see whether it still works, however seldom it is looked at otherwise."""
+        if self.state == UP and self._asked_at is None:
+            self._is_asked_for = True
+            self._next_probe = now
 
     def release(self, now: float) -> None:
         """It is the only one that works: better used than held down."""
@@ -354,10 +362,11 @@ class WanHealth:
             if self._asked_at is not None:
                 return False
             silent_from = max(self._heard, self._answered_at)
-            if now - silent_from < self._pace_s(now):
+            if now - silent_from < self._pace_s(now) and not self._is_asked_for:
                 self._next_probe = silent_from + self._pace_s(now)
                 return False
             self._asked_at = now
+            self._is_asked_for = False
             self.probes_out = 0
         self.probes_out += 1
         self._last_probe = now

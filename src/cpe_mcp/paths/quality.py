@@ -21,7 +21,7 @@ SLOW_FACTOR, SLOW_SLACK_S, SLOW_S = 3.0, 0.1, 60.0
 busy line it would only say that its queue is long."""
 CHECK_FIRST_S = 1.0
 """After a WAN came up: let it settle."""
-CHECK_AGAIN_S = 30.0
+CHECK_AGAIN_S, CHECK_AGAIN_METERED_S = 30.0, 600.0
 """Between two looks, whatever calls for one."""
 CHECK_NO_ANSWER_S, CHECK_GROWTH = 60.0, 2.0
 """After one without an answer, then longer and longer, up to that of a line that is well."""
@@ -104,7 +104,8 @@ class Quality:
         if self._wanted_at is None:
             due = max(up_since + CHECK_FIRST_S, self._checked_at + self._interval_s(is_metered))
         else:
-            due = max(self._wanted_at, self._checked_at + CHECK_AGAIN_S)
+            again_s = CHECK_AGAIN_METERED_S if is_metered else CHECK_AGAIN_S
+            due = max(self._wanted_at, up_since + CHECK_FIRST_S, self._checked_at + again_s)
         if now < due:
             return False
         self._is_checking, self._wanted_at = True, None

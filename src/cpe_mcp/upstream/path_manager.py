@@ -564,6 +564,8 @@ class PathManager:
             *(", ".join(sorted(names)) or "none" for names in self._places[1:4]),
             TEXTS[self._places.reason],
         )
+        for name in (before.absent - self._places.absent) & self._wans.keys():
+            self._wans[name].health.ask(now)
         self._apply_endpoints()
 
     def _place(self, name: str) -> str:
