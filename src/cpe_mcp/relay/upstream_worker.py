@@ -292,7 +292,7 @@ class UpstreamFlow(Flow):
     def nobody_answers(self, detail: str) -> None:
         """No concentrator has."""
         self._opening = None
-        self._not_served(Reason.CONCENTRATOR_UNREACHABLE, said_no=False)
+        self._not_served(Reason.CONCENTRATOR_UNREACHABLE, may_repeat=False)
 
     def _more_early(self) -> bytes:
         """What the client has said by now, as long as there is room to keep it."""
@@ -367,8 +367,10 @@ class UpstreamFlow(Flow):
             if self._upstream.loop.now < self._reply_by:
                 self._is_heard()
                 return
+            assert self.far is not None
+            is_harmless = bool(unacknowledged(self.far.sock)) and is_repeatable(self._early)
             self._trouble(Reason.CONCENTRATOR_TIMEOUT, 0.0, "no Convert reply")
-            self._not_served(Reason.CONCENTRATOR_TIMEOUT, said_no=False)
+            self._not_served(Reason.CONCENTRATOR_TIMEOUT, may_repeat=is_harmless)
         elif self.state == DIRECT:
             self.close(Reason.SERVER_UNREACHABLE, reset=True)
 
@@ -413,7 +415,7 @@ class UpstreamFlow(Flow):
                 if routes:
                     self._open(routes)
                 else:
-                    self._not_served(Reason.CONCENTRATOR_UNREACHABLE, said_no=False)
+                    self._not_served(Reason.CONCENTRATOR_UNREACHABLE, may_repeat=False)
         elif self.state == WAITING and self._route is not None and self._route.concentrator.name not in names:
             assert self.far is not None
             if unacknowledged(self.far.sock) and self.routes():
@@ -444,7 +446,7 @@ class UpstreamFlow(Flow):
             answer = self._convert.receive_data(data)
         except ConvertError as error:
             self._trouble(Reason.CONCENTRATOR_NONSENSE, 0.0, str(error))
-            self._not_served(Reason.CONCENTRATOR_NONSENSE, said_no=False)
+            self._not_served(Reason.CONCENTRATOR_NONSENSE, may_repeat=False)
             return
         if isinstance(answer, Established):
             assert self._route is not None
@@ -475,7 +477,7 @@ class UpstreamFlow(Flow):
             self._upstream.control.send(
                 DIRECT_FRAME, {"address": self.server[0], "port": self.server[1], "reason": refused_here}
             )
-            self._not_served(refused_here, said_no=True)
+            self._not_served(refused_here, may_repeat=True)
             return
         self._trouble(reason, wait_s, detail)
         self._refusers.add(self._route.concentrator.name)
@@ -483,7 +485,7 @@ class UpstreamFlow(Flow):
         if others:
             self._open(self._upstream.preferred(others))  # an Error proves that nothing was said to the server
         else:
-            self._not_served(reason, said_no=True)
+            self._not_served(reason, may_repeat=True)
 
     # When the concentrator does not serve it ------------------------------------------------------------------------
 
@@ -496,12 +498,13 @@ class UpstreamFlow(Flow):
             self._open(self._upstream.preferred(self.routes() or [self._route]))
             return
         self._trouble(Reason.CONCENTRATOR_UNREACHABLE, 0.0, "connection closed before the Convert reply")
-        self._not_served(Reason.CONCENTRATOR_UNREACHABLE, said_no=False)
+        self._not_served(Reason.CONCENTRATOR_UNREACHABLE, may_repeat=False)
 
-    def _not_served(self, reason: str, *, said_no: bool) -> None:
-        """Direct if the settings allow and no client byte can arrive twice; ``said_no``: an Error TLV proves it cannot."""
+    def _not_served(self, reason: str, *, may_repeat: bool) -> None:
+        """Direct if the settings allow and no client byte can arrive twice; ``may_repeat``: an Error TLV proves that it cannot,
+        or it would do no harm."""
         may_go = self._upstream.snapshot.fallback == "direct" and not self._class.strict
-        if may_go and (said_no or not self._sent_early):
+        if may_go and (may_repeat or not self._sent_early):
             self._go_direct(reason)
         else:
             self.close(reason, reset=True)
