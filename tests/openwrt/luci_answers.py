@@ -194,5 +194,6 @@ def everything() -> dict[str, Any]:
     return {
         "status": status(), "paths": {"wans": status()["wans"]}, "history": history(), "flows": flows, "records": records,
         "concentrators": {}, "check": check(), "why": why, "speedtest": speed("done"), "drop": {"dropped": True},
+        "quota": {"quotas": []},
         "support": {"report": "cpe-mcp 0.3.0\nkey ********\n"}, "reload": {},
     }  # fmt: skip

@@ -107,7 +107,6 @@ def test_overview_shows_quotas_and_corrects_them(world: LuciWorld) -> None:
     over = {"used_gb": 50.26, "limit_gb": 50.0, "percent": 100.5, "soft_percent": 80, "state": "over"}
     over |= {"text": "used up: last resort", "resets_on": "2026-12-15"}
     status["wans"][1] |= {"state": "out of quota", "reason": "wan-out-of-quota", "place": "absent", "quota": over}
-    world.daemon.answers["quota"] = {"quotas": []}
     browser = world.open("overview")
     browser.wait_text("50.3 GB of 50 GB (100 %)", "[data-wan=lte]")
     shown = browser.text("[data-wan=lte]")
