@@ -30,7 +30,7 @@ BOOT_S = 60.0
 PASSWORD = "multipath"
 SHADOW = "root:$1$cpemcp$cFsvq/jv9lAj/Vzt/UTPk/:20000:0:99999:7:::\n"
 """The same password, hashed."""
-METHODS = ("status", "paths", "history", "flows", "records", "concentrators", "check", "why", "speedtest", "drop",
+METHODS = ("status", "paths", "history", "flows", "records", "concentrators", "check", "why", "speedtest", "drop", "quota",
            "support", "reload")  # fmt: skip
 LANGUAGE = "de"
 

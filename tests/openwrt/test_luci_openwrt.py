@@ -120,7 +120,7 @@ def test_overview_shows_quotas_and_corrects_them(world: LuciWorld) -> None:
     world.shoot("overview-quota")
     browser.click(".modal [data-act=confirm]")
     browser.wait(lambda: world.daemon.asked("quota") == [{"wan": "lte", "used_gb": "12.5"}], "the question")
-    browser.wait(lambda: browser.count(".modal [data-act=confirm]") == 0, "the end of the dialog")
+    browser.wait(lambda: browser.count("body.modal-overlay-active") == 0, "the end of the dialog")
     _no_complaints(browser)
 
 
