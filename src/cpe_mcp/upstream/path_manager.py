@@ -22,44 +22,29 @@ from cpe_mcp.kernel.probe import LIFE_S, Answer, Prober
 from cpe_mcp.kernel.routes import RouteKernel
 from cpe_mcp.kernel.subflows import SubflowDump
 from cpe_mcp.kernel.sysctl import tune
-from cpe_mcp.paths.health import (
-    DEAD,
-    DEAD_PROBE_S,
-    HELD,
-    PROBE_SPACING_S,
-    RECEIVING_MBIT,
-    RETURNING,
-    UP,
-    Sampler,
-    WanHealth,
-    shown,
-)
+from cpe_mcp.paths.health import DEAD, DEAD_PROBE_S, HELD, PROBE_SPACING_S, RETURNING, UP, Sampler, WanHealth
 from cpe_mcp.paths.interfaces import InterfaceView, device_warning
-from cpe_mcp.paths.observed import DeviceView, MptcpEvent, Observed
-from cpe_mcp.paths.rates import QueueMeter, RateMeter
+from cpe_mcp.paths.observed import MptcpEvent, Observed
+from cpe_mcp.paths.rates import RateMeter
 from cpe_mcp.paths.reconcile import carrying, plan_routes, wanted_endpoints, wanted_routes, wanted_rules
 from cpe_mcp.paths.scheme import (
-    LAST_RESORT,
-    NORMAL,
     NOWHERE,
-    RESERVE,
     Distribution,
     Distributor,
-    Line,
     Thresholds,
     split_scheme,
 )
 from cpe_mcp.paths.snapshot import WanView
 from cpe_mcp.paths.subflow_tracker import Repair, SubflowTracker
 from cpe_mcp.policy.handshakes import UNANSWERED
-from cpe_mcp.policy.quota import OVER, SOFT, WITHIN
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.settings import RouterSettings
-from cpe_mcp.settings.router import PathsSettings, WanSettings
+from cpe_mcp.settings.router import PathsSettings
 from cpe_mcp.upstream.endpoint_keeper import EndpointKeeper
 from cpe_mcp.upstream.interception_keeper import InterceptionKeeper
 from cpe_mcp.upstream.quota_keeper import QuotaKeeper
 from cpe_mcp.upstream.tuning import ROUTER
+from cpe_mcp.upstream.wan import Wan
 
 log = logging.getLogger(__name__)
 
@@ -79,15 +64,8 @@ SETTLE_S = 0.05
 """Events come in bunches: one round of reconciling for all of them. What is urgent was done in the handler."""
 PROBED_MAX = 3
 """Concentrators that one probe is sent to."""
-RTT_STEP_MS = 5.0
-"""Steps in which the workers are told round trips."""
-QUOTA_TIERS = {WITHIN: NORMAL, SOFT: RESERVE, OVER: LAST_RESORT}
 SLOW_S = 60.0
 """Everything is compared again this often, whatever events said. One look at all routes costs pyroute2 some 30 ms."""
-
-
-STRIPPED_LAST = 100_000
-"""Added to the preference of a WAN that strips Multipath TCP: a connection that begins there has only this WAN."""
 
 
 class CheckTarget(NamedTuple):
@@ -96,70 +74,6 @@ class CheckTarget(NamedTuple):
     address: str
     port: int
     cookie: bytes
-
-
-class Wan:
-    """One managed WAN."""
-
-    def __init__(self, settings: WanSettings, health: WanHealth, meter: RateMeter) -> None:
-        self.settings = settings
-        self.health = health
-        self.meter = meter
-        self.queue = QueueMeter()
-        self.view: DeviceView | None = None
-        self.received = 0
-        self.sent = 0
-        self.subflows = 0
-        """Established ones at the last look; a connection that fell back to TCP counts as one."""
-        self.counted_from: tuple[int, int] | None = None
-        self.repairs = 0
-        """Times that lost subflows were made anew."""
-        self.probe_target = 0
-        """Place of the concentrator that answered last."""
-        self.is_accused = False
-        """A worker had no answer over it: it or the concentrator is dead, and the first probe shall tell which."""
-        self.complaint = ""
-        """What was last said to be wrong with it."""
-        self.quota = WITHIN
-
-    @property
-    def name(self) -> str:
-        """UCI section name."""
-        return self.settings.name
-
-    @property
-    def device(self) -> str:
-        """Its network device."""
-        return self.settings.device
-
-    def tier(self) -> int:
-        """The later one of what its role and its quota say."""
-        return max(RESERVE if self.settings.role == "backup" else NORMAL, QUOTA_TIERS[self.quota])
-
-    def shown(self) -> tuple[str, str, str]:
-        """State, reason and detail for people."""
-        state, reason, detail = shown(self.health, is_out_of_quota=self.quota == OVER)
-        if state == UP and self.quota == SOFT:
-            return state, Reason.WAN_QUOTA_SOFT, ""
-        return state, reason, detail
-
-    def line(self) -> Line:
-        """As the schemes see it."""
-        settings = self.settings
-        return Line(
-            name=settings.name,
-            tier=self.tier(),
-            preference=settings.preference + STRIPPED_LAST * bool(self.health.quality.stripped),
-            rtt_s=self.health.base_rtt_s,
-            is_metered=settings.is_metered(),
-            meter=self.meter,
-            has_queue=self.queue.has_queue(self.health.base_rtt_s),
-        )
-
-
-def rounded_rtt_ms(rtt_s: float) -> float:
-    """For the snapshot, which must not be another one with every probe; 0 while nothing is known."""
-    return max(1.0, round(rtt_s * 1000 / RTT_STEP_MS)) * RTT_STEP_MS if rtt_s < float("inf") else 0.0
 
 
 class PathManager:
@@ -276,57 +190,21 @@ class PathManager:
         )
 
     def _views(self, names: Iterable[str]) -> tuple[WanView, ...]:
-        views = []
-        for name in names:
-            view, health = self._wans[name].view, self._wans[name].health
-            if view is not None:
-                views.append(
-                    WanView(
-                        name,
-                        view.name,
-                        view.address4 if view.gateway4 is not None else "",
-                        view.address6 if view.gateway6 is not None else "",
-                        rounded_rtt_ms(health.base_rtt_s),
-                        self._wans[name].tier(),
-                    )
-                )
-        return tuple(views)
+        views = (self._wans[name].worker_view() for name in names)
+        return tuple(view for view in views if view is not None)
 
     def report(self) -> list[dict[str, Any]]:
         """One row per WAN, for people."""
         now = time.monotonic()
-        rows = []
-        for wan in self._wans.values():
-            view, health = wan.view, wan.health
-            state, reason, detail = wan.shown()
-            loss = health.quality.loss()
-            rows.append(
-                {
-                    "name": wan.name,
-                    "device": wan.device,
-                    "state": state,
-                    "reason": reason,
-                    "detail": detail,
-                    "held_s": round(health.held_s(now), 1),
-                    "loss_percent": None if loss is None else round(100 * loss, 1),
-                    "since_s": round(now - health.since, 1),
-                    "rtt_ms": round(health.rtt_s * 1000, 1),
-                    "down_mbit": round(wan.meter.rate.down, 2),
-                    "up_mbit": round(wan.meter.rate.up, 2),
-                    "capacity_down_mbit": round(wan.meter.capacity().down, 1),
-                    "capacity_up_mbit": round(wan.meter.capacity().up, 1),
-                    "place": self._place(wan.name),
-                    "backup": wan.name in self._places.backup,
-                    "subflows": wan.subflows,
-                    "repairs": wan.repairs,
-                    "metered": wan.settings.is_metered(),
-                    "quota": self._quotas.report(wan.name),
-                    "address4": view.address4 if view else "",
-                    "address6": view.address6 if view else "",
-                    "networks": list(view.networks) if view else [],
-                }
-            )
-        return rows
+        return [
+            {
+                **wan.row(now),
+                "place": self._place(wan.name),
+                "backup": wan.name in self._places.backup,
+                "quota": self._quotas.report(wan.name),
+            }
+            for wan in self._wans.values()
+        ]
 
     def set_used(self, name: str, used_gb: float) -> None:
         """See :meth:`QuotaKeeper.correct`. Raises ValueError."""
@@ -661,16 +539,8 @@ class PathManager:
         """Byte counters of the devices, from the namespace this process is in."""
         counters = self._device_bytes.read(wan.device for wan in self._wans.values())
         for wan in self._wans.values():
-            now_counted = counters.get(wan.device)
-            if now_counted is None:
-                continue
-            before = wan.counted_from
-            if before is not None and now_counted[0] >= before[0] and now_counted[1] >= before[1]:
-                wan.received += now_counted[0] - before[0]
-                wan.sent += now_counted[1] - before[1]
-            wan.counted_from = now_counted
-            wan.meter.observe(now, wan.received, wan.sent)
-            wan.health.is_receiving = wan.meter.rate.down >= RECEIVING_MBIT
+            if wan.device in counters:
+                wan.count(now, *counters[wan.device])
         self._quotas.observe(counters)
         self._take_quotas()
 
