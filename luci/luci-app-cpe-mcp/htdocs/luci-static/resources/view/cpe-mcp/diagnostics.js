@@ -120,7 +120,7 @@ return view.extend({
 			return el('div', { 'class': 'cpe-stage', 'data-stage': row.stage, 'data-ok': row.ok ? '1' : '0' },
 				row.info ? parts.badge('idle', _('note')) : row.ok ? parts.badge('good', _('good')) : parts.badge('bad', _('bad')),
 				el('div', {},
-					el('strong', {}, STAGES[row.stage] || row.stage), ' ', el('span', { 'class': 'cpe-quiet' }, words.text(row.detail_words, row.detail)),
+					el('strong', {}, (STAGES[row.stage] || row.stage) + ':'), ' ', el('span', { 'class': 'cpe-quiet' }, words.text(row.detail_words, row.detail)),
 					!row.next ? null : el('div', {}, _('Next: %s').format(words.text(row.next_words, row.next)))));
 		}));
 	},
