@@ -53,7 +53,7 @@ FLOWS_TIMEOUT_S = 1.0
 DIRECT_MAX = 4096
 """Destinations remembered as left to plain forwarding, for ``why``; as many as a port scan may leave behind."""
 SETTLED_S = 5.0
-"""A WAN that has been up for less may lack subflows for that reason alone."""
+"""A WAN that has had its endpoint for less may lack subflows for that reason alone."""
 SILENCE = (Reason.CONCENTRATOR_UNREACHABLE, Reason.CONCENTRATOR_TIMEOUT)
 """Troubles that may be the WAN's."""
 
@@ -128,6 +128,8 @@ class Control:
         self.negotiations = Negotiations()
         self._joins_before = kernel_joins()
         self._mptcp_told: dict[str, str] = {}
+        self._placed: dict[str, float] = {}
+        """Since when a WAN has had its endpoint."""
         self.left_direct: dict[tuple[str, int], LeftDirect] = {}
         self.server = ControlServer(
             os.path.join(settings.general.run_dir, CONTROL_SOCKET),
@@ -194,8 +196,10 @@ class Control:
 
     def look_at_joins(self) -> None:
         """Whether every WAN has subflows; once a second."""
-        rows = [row for row in self.paths.report() if row["place"] in ("carrying", "backup")]
-        settled = {row["name"]: row["subflows"] for row in rows if row["since_s"] >= SETTLED_S}
+        rows = {row["name"]: row["subflows"] for row in self.paths.report() if row["place"] in ("carrying", "backup")}
+        # Not since its state changed: a WAN that is in doubt for a moment keeps its endpoint.
+        self._placed = {name: self._placed.get(name, self.now) for name in rows}
+        settled = {name: count for name, count in rows.items() if self.now - self._placed[name] >= SETTLED_S}
         self.negotiations.look(self.now, settled)
         told = self.mptcp()
         for name, found in told.items():
