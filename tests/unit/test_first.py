@@ -31,6 +31,7 @@ LTE = Standing("lte", is_reserve=False, is_metered=True, preference=10)
             "first-quota",
         ),
         ("dsl", [DSL, LTE._replace(quota="soft", is_reserve=True)], "adaptive", "first-role"),
+        ("lte", [LTE, DSL._replace(strips=True)], "overflow", "first-strips"),
         ("lte", [LTE, DSL], "primary-backup", "first-scheme"),
         ("lte", [LTE._replace(preference=20), DSL], "adaptive", "first-scheme"),
         ("lte", [LTE, DSL], "lowest-latency", "first-latency"),

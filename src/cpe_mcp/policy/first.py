@@ -22,6 +22,8 @@ class Standing(NamedTuple):
     is_metered: bool
     preference: int
     quota: str = WITHIN
+    strips: bool = False
+    """It removes Multipath TCP."""
 
 
 def why_wan(chosen: str, order: Sequence[Standing], scheme: str, *, bound: bool = False) -> str:
@@ -41,6 +43,7 @@ def why_wan(chosen: str, order: Sequence[Standing], scheme: str, *, bound: bool 
         (Reason.FIRST_QUOTA, one.quota == OVER, other.quota == OVER),
         (Reason.FIRST_QUOTA, _is_soft(one), _is_soft(other)),
         (Reason.FIRST_ROLE, one.is_reserve, other.is_reserve),
+        (Reason.FIRST_STRIPS, one.strips, other.strips),
         (Reason.FIRST_UNMETERED, metered * one.is_metered, metered * other.is_metered),
         (Reason.FIRST_PREFERENCE, preference * one.preference, preference * other.preference),
     )

@@ -77,6 +77,7 @@ class Reason:
     FIRST_ROLE = "first-role"
     FIRST_QUOTA = "first-quota"
     FIRST_UNMETERED = "first-unmetered"
+    FIRST_STRIPS = "first-strips"
     FIRST_PREFERENCE = "first-preference"
     FIRST_LATENCY = "first-latency"
     FIRST_SCHEME = "first-scheme"
@@ -189,6 +190,7 @@ TEXTS: dict[str, str] = {
     Reason.FIRST_ROLE: "the others are only for backup",
     Reason.FIRST_QUOTA: "the quota of the others is used up, or nearly",
     Reason.FIRST_UNMETERED: "the others are metered",
+    Reason.FIRST_STRIPS: "the others remove Multipath TCP",
     Reason.FIRST_PREFERENCE: "its preference is the best",
     Reason.FIRST_LATENCY: "its round trip is the shortest, or was and is still about that",
     Reason.FIRST_SCHEME: "the scheme puts it first",

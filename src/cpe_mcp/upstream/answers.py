@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import cpe_mcp
 from cpe_mcp.control.api import ApiError, Method
 from cpe_mcp.policy.quota import WITHIN
-from cpe_mcp.policy.reasons import TEXTS
+from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.settings import SettingsError, warnings_of
 from cpe_mcp.upstream.control import Control
 from cpe_mcp.upstream.history import INTERVAL_S, History
@@ -291,8 +291,16 @@ class Answers:
 
         settings = {wan.name: wan for wan in self._control.settings.wans}
         quotas = {row["name"]: row["quota"]["state"] for row in self._control.paths.report()}
+        mptcp = self._control.mptcp()
         return tuple(
-            Standing(view.name, wan.role == "backup", wan.is_metered(), wan.preference, quotas.get(view.name, WITHIN))
+            Standing(
+                view.name,
+                wan.role == "backup",
+                wan.is_metered(),
+                wan.preference,
+                quotas.get(view.name, WITHIN),
+                view.name in mptcp and mptcp[view.name]["reason"] == Reason.ACCESS_STRIPS,
+            )
             for view in self._control.snapshot.wans
             if (wan := settings.get(view.name)) is not None
         )

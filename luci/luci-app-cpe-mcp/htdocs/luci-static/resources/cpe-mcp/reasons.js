@@ -67,6 +67,7 @@ return baseclass.extend({
 		'first-role': _('the others are only for backup'),
 		'first-quota': _('the quota of the others is used up, or nearly'),
 		'first-unmetered': _('the others are metered'),
+		'first-strips': _('the others remove Multipath TCP'),
 		'first-preference': _('its preference is the best'),
 		'first-latency': _('its round trip is the shortest, or was and is still about that'),
 		'first-scheme': _('the scheme puts it first'),
