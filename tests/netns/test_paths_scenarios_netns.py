@@ -17,7 +17,7 @@ from cpe_mcp.lab.main import main
 from cpe_mcp.lab.namespaces import LabError
 from cpe_mcp.lab.network import check_machine
 
-pytestmark = [pytest.mark.netns, pytest.mark.requirement("Y-5", "Y-12")]
+pytestmark = [pytest.mark.netns, pytest.mark.requirement("Y-5"), pytest.mark.requirement("Y-12")]
 
 NAME = f"s{os.getpid()}"
 RESULTS = Path(__file__).parents[2] / "build/scenarios"

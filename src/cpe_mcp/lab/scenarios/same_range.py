@@ -24,7 +24,7 @@ CUT = ("dsl", "silent")
 
 
 def _course(lab: Lab, stages: Stages, report: Report) -> None:
-    content = prepared(lab, stages, report, CONTENT_S)
+    content = prepared(lab, stages, report, CONTENT_S, is_measured=False)
     if content is None:
         return
     report["download"] = stages.do(
