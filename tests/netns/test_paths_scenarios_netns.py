@@ -42,8 +42,8 @@ KNOWN: dict[str, dict[str, str]] = {
         "lte down: recovered after": f"570 ms: {RAMP}",
     },
     "same-range": {
-        "dsl silent: gap": f"306 to 550 ms, {BBR_SLOWER}",
-        "dsl silent: recovered after": f"706 ms: {RAMP}",
+        "dsl silent: gap": f"306 to 397 ms, {BBR_SLOWER}",
+        "dsl silent: recovered after": f"706 to 711 ms: {RAMP}",
     },
     "address-change": {
         "dsl renewed: gap": f"364 ms, {BBR_SLOWER}",
