@@ -106,7 +106,8 @@ class Attempt:
 
     def give_up(self) -> None:
         """Not answered in time at all."""
-        if not self.route.bound:
+        if not self.route.bound and not self._worker.is_doubted(self.route):
+            # It answers over another WAN, so this says something about Multipath TCP on this one.
             self._worker.handshake(self.route.wan.name, None)
         self.failed("no answer to the handshake")
 

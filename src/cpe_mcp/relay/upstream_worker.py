@@ -785,6 +785,10 @@ class UpstreamWorker(Worker):
                     except OSError:
                         continue
 
+    def is_doubted(self, route: Route) -> bool:
+        """Whether its concentrator has answered nobody since it was doubted."""
+        return self._doubted.get(route.concentrator.name, 0.0) > self.loop.now
+
     def handshake_took(self, wan: str, seconds: float) -> None:
         """A handshake over this WAN was answered: what its queue adds is in this."""
         if seconds < SYN_AGAIN_S:
