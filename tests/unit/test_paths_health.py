@@ -29,6 +29,7 @@ from cpe_mcp.paths.health import (
     shown,
 )
 from cpe_mcp.paths.observed import Subflow
+from cpe_mcp.paths.quality import begins_last
 from cpe_mcp.policy.reasons import TEXTS, Reason
 
 pytestmark = pytest.mark.unit
@@ -498,6 +499,12 @@ def test_what_people_are_shown() -> None:
     assert shown(line.health) == (DEGRADED, Reason.ACCESS_STRIPS, line.health.quality.stripped)
     line.health.absent(line.now, Reason.WAN_LINK_DOWN)
     assert shown(line.health, is_out_of_quota=True) == (OFFLINE, Reason.WAN_LINK_DOWN, "")
+
+
+def test_a_stripping_wan_begins_no_connections_when_two_others_carry_together() -> None:
+    assert begins_last({"dsl": True, "lte": False}) == set()
+    assert begins_last({"dsl": True, "lte": False, "cable": False}) == {"dsl"}
+    assert begins_last({"dsl": True, "lte": True, "cable": False}) == set()
 
 
 def test_when_multipath_tcp_is_looked_at() -> None:

@@ -1,11 +1,12 @@
 """How good a WAN is that works: loss, round trip, and whether Multipath TCP gets through. Pure.
 
-Nothing in here takes a WAN out of use. Who strips Multipath TCP takes no first subflows while there is another.
+Nothing in here takes a WAN out of use. Who strips Multipath TCP takes no first subflows while two others carry together.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 
 from cpe_mcp.policy.reasons import Reason
 
@@ -19,6 +20,8 @@ LOSS_BAD, LOSS_GOOD, LOST_MIN = 0.10, 0.05, 3
 SLOW_FACTOR, SLOW_SLACK_S, SLOW_S = 3.0, 0.1, 60.0
 """An idle line's round trip that is this much longer than its smallest of late, and at least by this, for so long. Of a
 busy line it would only say that its queue is long."""
+SOUND_MIN = 2
+"""WANs that carry a connection together."""
 CHECK_FIRST_S = 1.0
 """After a WAN came up: let it settle."""
 CHECK_AGAIN_S, CHECK_AGAIN_METERED_S = 30.0, 600.0
@@ -28,6 +31,16 @@ CHECK_NO_ANSWER_S, CHECK_GROWTH = 60.0, 2.0
 CHECK_YES_S, CHECK_YES_METERED_S = 6 * 3600.0, 24 * 3600.0
 CHECK_STRIPPED_S, CHECK_STRIPPED_METERED_S = 600.0, 3600.0
 """Between two looks: 0.8 kB each over this WAN, and 0.5 kB over every other one that has an endpoint, by the join."""
+
+
+def begins_last(strips: Mapping[str, bool]) -> frozenset[str]:
+    """WANs on which no connection shall begin: those that strip Multipath TCP, if two others let it through.
+
+    ``strips``: the usable WANs. With one other, a connection has one WAN wherever it begins; the preferred one is then the best.
+    """
+    if sum(not is_stripping for is_stripping in strips.values()) < SOUND_MIN:
+        return frozenset()
+    return frozenset(name for name, is_stripping in strips.items() if is_stripping)
 
 
 class Quality:

@@ -23,7 +23,7 @@ class Standing(NamedTuple):
     preference: int
     quota: str = WITHIN
     strips: bool = False
-    """It removes Multipath TCP."""
+    """It removes Multipath TCP, and others carry together without it."""
 
 
 def why_wan(chosen: str, order: Sequence[Standing], scheme: str, *, bound: bool = False) -> str:

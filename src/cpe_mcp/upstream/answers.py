@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import cpe_mcp
 from cpe_mcp.control.api import ApiError, Method
+from cpe_mcp.paths.quality import begins_last
 from cpe_mcp.policy.quota import WITHIN
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.settings import SettingsError, warnings_of
@@ -292,6 +293,9 @@ class Answers:
         settings = {wan.name: wan for wan in self._control.settings.wans}
         quotas = {row["name"]: row["quota"]["state"] for row in self._control.paths.report()}
         mptcp = self._control.mptcp()
+        views = self._control.snapshot.wans
+        strips = {v.name: v.name in mptcp and mptcp[v.name]["reason"] == Reason.ACCESS_STRIPS for v in views}
+        last = begins_last(strips)
         return tuple(
             Standing(
                 view.name,
@@ -299,9 +303,9 @@ class Answers:
                 wan.is_metered(),
                 wan.preference,
                 quotas.get(view.name, WITHIN),
-                view.name in mptcp and mptcp[view.name]["reason"] == Reason.ACCESS_STRIPS,
+                view.name in last,
             )
-            for view in self._control.snapshot.wans
+            for view in views
             if (wan := settings.get(view.name)) is not None
         )
 

@@ -25,6 +25,7 @@ from cpe_mcp.kernel.sysctl import tune
 from cpe_mcp.paths.health import DEAD, DEAD_PROBE_S, HELD, PROBE_SPACING_S, RETURNING, UP, Sampler, WanHealth
 from cpe_mcp.paths.interfaces import InterfaceView, device_warning
 from cpe_mcp.paths.observed import MptcpEvent, Observed
+from cpe_mcp.paths.quality import begins_last
 from cpe_mcp.paths.rates import RateMeter
 from cpe_mcp.paths.reconcile import carrying, plan_routes, wanted_endpoints, wanted_routes, wanted_rules
 from cpe_mcp.paths.scheme import (
@@ -433,7 +434,9 @@ class PathManager:
 
     def _place_wans(self, now: float) -> None:
         """Ask the scheme; what it says is in force when this returns."""
-        lines = [wan.line() for wan in self._wans.values() if wan.health.is_usable()]
+        usable = [wan for wan in self._wans.values() if wan.health.is_usable()]
+        stripping = begins_last({wan.name: bool(wan.health.quality.stripped) for wan in usable})
+        lines = [wan.line(comes_last=wan.name in stripping) for wan in usable]
         before, self._places = self._places, self._distributor.update(now, self.scheme()[0], lines)
         if before[1:4] == self._places[1:4]:
             return

@@ -65,13 +65,13 @@ class Wan:
             return state, Reason.WAN_QUOTA_SOFT, ""
         return state, reason, detail
 
-    def line(self) -> Line:
-        """As the schemes see it."""
+    def line(self, *, comes_last: bool) -> Line:
+        """As the schemes see it. ``comes_last``: connections shall begin on others."""
         settings = self.settings
         return Line(
             name=settings.name,
             tier=self.tier(),
-            preference=settings.preference + STRIPPED_LAST * bool(self.health.quality.stripped),
+            preference=settings.preference + STRIPPED_LAST * comes_last,
             rtt_s=self.health.base_rtt_s,
             is_metered=settings.is_metered(),
             meter=self.meter,
