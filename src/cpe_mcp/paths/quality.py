@@ -36,7 +36,7 @@ CHECK_STRIPPED_S, CHECK_STRIPPED_METERED_S = 600.0, 3600.0
 def begins_last(strips: Mapping[str, bool]) -> frozenset[str]:
     """WANs on which no connection shall begin: those that strip Multipath TCP, if two others let it through.
 
-    ``strips``: the usable WANs. With one other, a connection has one WAN wherever it begins; the preferred one is then the best.
+    ``strips``: the usable WANs. With one other, a connection has one WAN wherever it begins; then the preferred one is best.
     """
     if sum(not is_stripping for is_stripping in strips.values()) < SOUND_MIN:
         return frozenset()
