@@ -46,10 +46,10 @@ KNOWN: dict[str, dict[str, str]] = {
         "dsl silent: recovered after": f"706 to 711 ms: {RAMP}",
     },
     "address-change": {
-        "dsl renewed: gap": f"364 ms, {BBR_SLOWER}",
-        "dsl renewed: recovered after": f"not seen yet, as for failover: {RAMP}",
-        "lte replaced: gap": f"as for failover, {BBR_SLOWER}",
-        "lte replaced: recovered after": f"as for failover: {RAMP}",
+        "dsl renewed: gap": f"397 ms, {BBR_SLOWER}",
+        "dsl renewed: recovered after": f"496 ms: {RAMP}",
+        "lte replaced: gap": f"328 ms, {BBR_SLOWER}",
+        "lte replaced: recovered after": f"658 ms: {RAMP}",
     },
 }
 """Scenario -> check -> what was measured on Linux 6.18.44 with two cores, and why."""
