@@ -251,7 +251,8 @@ def test_what_a_look_and_a_warm_connection_cost(world: World) -> None:
             probe.close()
     time.sleep(0.5)
     print(f"a probe: {(cpu_s(concentrator) - before) / PROBES * 1e6:.0f} us of the concentrator")
-    assert [row for row in world.far_control.records() if row["end"] == Reason.CLIENT_RESET] == [], "no flows"
+    told = [row for row in world.far_control.records() if row["end"] == Reason.CLIENT_RESET]
+    assert len(told) <= 1, "at most the look's own connection: probes are no flows"
     world.far_control.wait_counter("probes", PROBES)
     world.start_upstream()
     opened = cost(lambda: world.change(pool_size=4))

@@ -24,7 +24,7 @@ from cpe_mcp.kernel.subflows import SubflowDump
 from cpe_mcp.kernel.sysctl import tune
 from cpe_mcp.paths.health import DEAD, DEAD_PROBE_S, HELD, PROBE_SPACING_S, RETURNING, UP, Sampler, WanHealth
 from cpe_mcp.paths.interfaces import InterfaceView, device_warning
-from cpe_mcp.paths.observed import MptcpEvent, Observed
+from cpe_mcp.paths.observed import EVENT_SUB_ESTABLISHED, MptcpEvent, Observed
 from cpe_mcp.paths.quality import begins_last
 from cpe_mcp.paths.rates import RateMeter
 from cpe_mcp.paths.reconcile import carrying, plan_routes, wanted_endpoints, wanted_routes, wanted_rules
@@ -348,7 +348,12 @@ class PathManager:
                     wan.queue.observe(now, sample.delay_s)
 
     def _mptcp_event(self, event: MptcpEvent) -> None:
-        self._tracker.event(time.monotonic(), event)
+        now = time.monotonic()
+        self._tracker.event(now, event)
+        if event.kind == EVENT_SUB_ESTABLISHED and not event.is_server:
+            for wan in self._wans.values():
+                if wan.health.quality.stripped and wan.view is not None and event.local == wan.view.address4:
+                    wan.health.quality.look_again(now)  # a join got through
         self._next_look = 0.0
 
     def _repair(self, now: float) -> None:
