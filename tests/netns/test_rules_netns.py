@@ -414,8 +414,8 @@ def test_what_was_left_behind_by_a_crash_is_taken_over(world: World) -> None:
 
     async def body() -> None:
         async with managed(settings(RuleSettings("old", action="block", domain=("one.example",)))) as manager:
-            before = manager._nft
-            manager._nft = Nft()  # as a daemon that starts anew
+            before = manager._interception._nft
+            manager._interception._nft = Nft()  # as a daemon that starts anew
             try:
                 await manager.configure(settings(RuleSettings("new", action="direct")))
                 listing = await asyncio.to_thread(tables)
@@ -423,8 +423,8 @@ def test_what_was_left_behind_by_a_crash_is_taken_over(world: World) -> None:
                 assert "named_old" not in listing
                 assert "names_" not in listing
             finally:
-                manager._nft.remove()
-                manager._nft = before
+                manager._interception._nft.remove()
+                manager._interception._nft = before
 
     with inside(world.router):
         asyncio.run(body())

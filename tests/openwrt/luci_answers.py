@@ -120,14 +120,23 @@ def flows(args: dict[str, Any]) -> dict[str, Any]:
     return {"flows": shown[: int(args.get("limit", 100))], "silent_workers": 0}
 
 
+LIVE_ONLY = ("subflows", "down_mbit", "up_mbit", "verdict", "verdict_wans", "verdict_text")
+"""What a flow has while it runs, and its record has not."""
+
+
+def record(**others: Any) -> dict[str, Any]:
+    """One flow that has ended."""
+    return {name: value for name, value in flow(**others).items() if name not in LIVE_ONLY}
+
+
 def records(_: dict[str, Any]) -> dict[str, Any]:
     """One large download over both lines, one small one, one upload over one line."""
     return {
         "flows": [
-            flow(id="0:3", bytes_down=272_000_000, duration_s=31.0, end="closed", subflows=[],
+            record(id="0:3", bytes_down=272_000_000, duration_s=31.0, end="closed",
                  bytes_by_wan={"dsl": {"down": 171_400_000, "up": 1}, "lte": {"down": 100_600_000, "up": 1}}),
-            flow(id="0:2", bytes_down=4000, end="closed", started=time.time() - 100),
-            flow(id="0:1", bytes_down=1000, bytes_up=64_000_000, end="closed", started=time.time() - 200,
+            record(id="0:2", bytes_down=4000, end="closed", started=time.time() - 100),
+            record(id="0:1", bytes_down=1000, bytes_up=64_000_000, end="closed", started=time.time() - 200,
                  bytes_by_wan={"dsl": {"down": 1, "up": 64_000_000}}),
         ]
     }  # fmt: skip
