@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from relay_world import CONCENTRATOR, SERVER4, SERVICE_PORT, Control, World, inside
 from test_concentrator_netns import ROUTER1, Concentrator
-from test_radius_netns import ENTERPRISE, SECRET
+from test_radius_netns import ENTERPRISE, SECRET, serving
 
 from cpe_mcp.aaa.cookie import make_cookie
 from cpe_mcp.convert import Client
@@ -320,19 +320,8 @@ def freeradius(namespace: str, directory: Path, user: RadiusUser) -> Iterator[No
         enterprise=ENTERPRISE,
         listen=[("127.0.0.1", 1812)],
     )
-    output = directory / "output"
-    with output.open("w") as file:
-        server = subprocess.Popen(["ip", "netns", "exec", namespace, *command], stdout=file, stderr=file)
-    try:
-        deadline = time.monotonic() + 15
-        while "Ready to process requests" not in output.read_text():
-            assert server.poll() is None, output.read_text()
-            assert time.monotonic() < deadline, output.read_text()
-            time.sleep(0.05)
+    with serving(namespace, directory, command):
         yield
-    finally:
-        server.terminate()
-        server.wait(10)
 
 
 @pytest.mark.skipif(shutil.which(PROGRAM) is None, reason="needs the program freeradius")

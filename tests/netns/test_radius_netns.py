@@ -69,6 +69,13 @@ def freeradius(namespace: str, directory: Path, port: int, *, sign_replies: bool
         listen=[("127.0.0.1", port), ("::1", port)],
         sign_replies=sign_replies,
     )
+    with serving(namespace, directory, command):
+        yield
+
+
+@contextlib.contextmanager
+def serving(namespace: str, directory: Path, command: list[str]) -> Iterator[None]:
+    """A FreeRADIUS that answers."""
     output = directory / "output"
     with output.open("w") as file:
         server = subprocess.Popen(["ip", "netns", "exec", namespace, *command], stdout=file, stderr=file)

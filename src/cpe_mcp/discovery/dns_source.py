@@ -35,7 +35,6 @@ PAYLOAD_BYTES = 1232
 """EDNS: fits into any path's MTU (DNS flag day 2020)."""
 RESOLV_FILES = ("/tmp/resolv.conf.d/resolv.conf.auto", "/tmp/resolv.conf.auto", "/etc/resolv.conf")
 """netifd's list of what the access networks' DHCP named, with the interface in a comment; then the system's own."""
-SO_BINDTODEVICE = 25
 
 
 class Way(NamedTuple):
@@ -269,7 +268,7 @@ def _socket_to(address: str, way: Way | None, kind: int) -> socket.socket:
     sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         if way is not None:
-            sock.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, way.device.encode())
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, way.device.encode())
             sock.bind((way.address6 if family == socket.AF_INET6 else way.address4, 0))
     except OSError:
         sock.close()

@@ -12,10 +12,10 @@ import struct
 
 from cpe_mcp.convert import Client
 from cpe_mcp.kernel.numbers import IPPROTO_MPTCP, SOL_MPTCP
+from cpe_mcp.kernel.probe import RESET_ON_CLOSE
 from cpe_mcp.policy.handshakes import NEGOTIATED, UNANSWERED
 from cpe_mcp.policy.reasons import Reason
 
-SO_BINDTODEVICE = 25
 TCP_INFO, TCP_INFO_TOTAL_RETRANS = 11, 100
 MPTCP_INFO = 1
 """Linux 5.16; older kernels cannot tell."""
@@ -25,7 +25,6 @@ CONNECT_S = 15.0
 """Three SYNs with the option and one without it: 1 + 2 + 4 s."""
 REPLY_S = 5.0
 REPLY_BYTES = 1024
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 async def look(*, device: str, source: str, address: str, port: int, cookie: bytes) -> str:
@@ -33,7 +32,7 @@ async def look(*, device: str, source: str, address: str, port: int, cookie: byt
     is given up. Never raises OSError."""
     with socket.socket(socket.AF_INET6, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, IPPROTO_MPTCP) as sock:
         try:
-            sock.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, device.encode())
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             sock.bind((_mapped(source), 0))
             if sock.connect_ex((_mapped(address), port)) and not await _until_writable(sock, CONNECT_S):

@@ -147,20 +147,14 @@ class Wan:
     def await_address4(self, address: str) -> None:
         """Until it has this address and the default route. Raises LabError."""
         for _ in self._processes.waiting(self._clients[0]):
-            routes = subprocess.run(
-                argv_inside(self._namespace, ["ip", "-4", "route", "show", "default", "dev", self._name]),
-                capture_output=True,
-                text=True,
-                check=False,
-            ).stdout
-            shown = subprocess.run(
-                argv_inside(self._namespace, ["ip", "-4", "-o", "address", "show", "dev", self._name]),
-                capture_output=True,
-                text=True,
-                check=False,
-            ).stdout
-            if f" {address}/" in shown and routes:
+            routes = self._shown("-4", "route", "show", "default", "dev", self._name)
+            if f" {address}/" in self._shown("-4", "-o", "address", "show", "dev", self._name) and routes:
                 return
+
+    def _shown(self, *words: str) -> str:
+        """What ``ip`` prints; nothing of a device that is not there."""
+        argv = argv_inside(self._namespace, ["ip", *words])
+        return subprocess.run(argv, capture_output=True, text=True, check=False).stdout
 
     def _stop(self) -> None:
         """Stop the DHCP clients and have their scripts take away what they brought."""

@@ -312,7 +312,7 @@ class PathManager:
                 next_check = started + ENDPOINT_CHECK_S
                 self._apply_endpoints()
                 self._interception.look_at_bridges()
-            self._count_bytes(started)
+            self._count_bytes(time.monotonic())
             is_looking = self._is_busy() or started >= self._next_look
             if is_looking:
                 self._next_look = started + IDLE_DUMP_S
