@@ -25,6 +25,7 @@ from cpe_mcp.control.frames import API_SOCKET
 from cpe_mcp.lab import configs, freeradius, state
 from cpe_mcp.lab.link import DEFAULT_LINKS, Link, LinkSpec, ask_emulator
 from cpe_mcp.lab.namespaces import LabError, create, enter, ip_batch, write_sysctls
+from cpe_mcp.lab.neighbours import meet
 from cpe_mcp.lab.plan import (
     ACCESS_DEVICE,
     ADDRESSES,
@@ -37,6 +38,7 @@ from cpe_mcp.lab.plan import (
     Both,
     cable_lines,
     host_lines,
+    neighbours,
     netns_name,
     netns_names,
     next_address,
@@ -166,6 +168,7 @@ class Lab:
                 wan.start()
             for wan in self._wans.values():
                 wan.wait()
+            meet(self._processes, {self.namespace(host): neighbours(host, self.addresses) for host in HOSTS})
         except BaseException:
             self.down()
             raise

@@ -143,6 +143,15 @@ def host_lines(host: str, addresses: Addresses = ADDRESSES) -> list[str]:
     return lines
 
 
+def neighbours(host: str, addresses: Addresses = ADDRESSES) -> list[str]:
+    """Whom a host of the LAN or the core has to do with on its own link; the cpe's lines are not links of this kind."""
+    if host in LAN_HOSTS:
+        return [*addresses.cpe]
+    if host == "cpe" or host.startswith("isp-"):
+        return []
+    return [*addresses.isp_dsl, *addresses.isp_lte, *(addresses.server if host.startswith("concentrator") else ())]
+
+
 def _address_lines(device: str, addresses: Both) -> list[str]:
     return [
         f"address add {address}/{length} dev {device}{nodad}"

@@ -10,13 +10,12 @@ from pathlib import Path
 from cpe_mcp.lab import configs
 from cpe_mcp.lab.link import ask_emulator
 from cpe_mcp.lab.namespaces import enter, ip_batch, write_sysctls
+from cpe_mcp.lab.neighbours import meet
 from cpe_mcp.lab.plan import ADDRESSES, PREFIX_LENGTHS, WAN_METRICS, Addresses
 from cpe_mcp.lab.processes import Processes, argv_inside
 
 HOOK_DIRECTORY = Path(__file__).parents[3] / "files/etc/udhcpc.user.d"
 """The DHCP hooks that the package installs on a router, in the source tree."""
-GATEWAY_WAIT_S = 2
-"""For the provider to answer a ping: one repetition of a neighbour request, and a slow line's RTT."""
 
 
 class Wan:
@@ -100,7 +99,7 @@ class Wan:
             for _ in self._processes.waiting(dhclient):
                 if self._bound6.exists() and _has_default6(self._name):
                     break
-        self._meet_gateway()
+        meet(self._processes, {self._namespace: self._gateways})
 
     def take_down(self, kind: str) -> None:
         """``down``, ``unplugged`` or ``address``: see :meth:`cpe_mcp.lab.link.Link.cut`."""
@@ -168,21 +167,6 @@ class Wan:
             check=False,
             capture_output=True,
         )
-
-    def _meet_gateway(self) -> None:
-        """Have the provider in the neighbour tables, as on a line in use: no measurement begins with an ARP round trip,
-        or with the second that the kernel waits when the first request is lost. Not an error when nothing comes back: a
-        line may be lossy."""
-        pings = [
-            subprocess.Popen(
-                argv_inside(self._namespace, ["busybox", "ping", "-c", "1", "-W", str(GATEWAY_WAIT_S), gateway]),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            for gateway in self._gateways
-        ]
-        for ping in pings:
-            ping.wait()
 
     def _write(self, name: str, text: str, *, mode: int = 0o600) -> Path:
         path = self._directory / name
