@@ -32,11 +32,13 @@ ENTERPRISE = 64999
 START_TIMEOUT_S = 15
 CONCENTRATORS = ((("192.0.2.1", "2001:db8::1"), 5124), (("198.51.100.1",), 0))
 STRANGE_PASSWORD = "100% \"quoted\" 'pass' \\ ${word} %{User-Name}"
+KEY = bytes(range(32))
 USERS = (
     RadiusUser("alice", "wonderland", session_timeout_s=900, concentrators=CONCENTRATORS, user="line-0815"),
     RadiusUser("dora", "explorer", down_mbit=300, up_mbit=40, scheme="single:lte"),
     RadiusUser("erin", "ohmslaw", scheme="single:two"),
     RadiusUser("carol", STRANGE_PASSWORD),
+    RadiusUser("frank", "frankly", key=KEY, handle=b"\0handle\xff", classes=(b"gold", b"\0\1")),
     RadiusUser("bob", "builder", accept=False, message="no contract for this line"),
 )
 ADDRESS_USERS = (
@@ -165,6 +167,13 @@ def test_the_authenticator_tells_the_scheme_of_the_accept_in_force(server: str) 
 
     with enter(server):
         assert asyncio.run(scenario()) == ["", "single:lte", "", ""]
+
+
+@pytest.mark.requirement("5.3-d")
+def test_a_key_that_freeradius_has_encrypted_the_handle_and_every_class(server: str) -> None:
+    answer = authenticate(server, client(), "frank", "frankly")
+    assert (answer.verdict, answer.subscriber_key, answer.handle) == ("accept", KEY, b"\0handle\xff")
+    assert answer.classes == (b"gold", b"\0\1")
 
 
 def test_a_password_of_any_characters(server: str) -> None:

@@ -362,6 +362,76 @@ class TestAnswers:
         asyncio.run(scenario())
         assert "left out of its Accept: CPE-MCP-Scheme: 'fastest' is none of" in caplog.text
 
+    def test_key_handle_and_classes_of_an_accept(self) -> None:
+        key = bytes(range(40))
+        seen = []
+
+        def handler(data: bytes, addr: Any, server: FakeServer) -> None:
+            reply = parse(data).CreateReply()
+            reply["CPE-MCP-Subscriber-Key"] = [key]
+            reply["CPE-MCP-Handle"] = [b"\xffhandle"]
+            reply["Class"] = [b"first", b"\0second"]
+            seen.append(reply.ReplyPacket())
+            server.send(seen[-1], addr)
+
+        async def scenario() -> None:
+            async with serving(handler) as server:
+                answer = await ask(client(server.port))
+            assert (answer.subscriber_key, answer.handle) == (key, b"\xffhandle")
+            assert answer.classes == (b"first", b"\0second")
+            assert key[:16] not in seen[0], "on the wire it is encrypted"
+            for text in (
+                repr(answer),
+                str(answer),
+                f"{answer}",
+                str(answer.subscriber_key),
+                f"{answer.subscriber_key}",
+            ):
+                assert "<40 secret octets>" in text
+                assert "01020304" not in text.replace("\\x", "")
+
+        asyncio.run(scenario())
+
+    @pytest.mark.parametrize(
+        ("value", "said"),
+        [
+            (b"", "0 octets are no salt-encrypted value"),
+            (b"x" * 17, "17 octets are no salt-encrypted value"),
+            (b"x" * 33, "33 octets are no salt-encrypted value"),
+            (15, "15 octets, at least 16 are needed"),
+            (0, "0 octets, at least 16 are needed"),
+        ],
+    )
+    def test_a_key_that_is_none_is_left_out_and_never_logged(
+        self, value: bytes | int, said: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def handler(data: bytes, addr: Any, server: FakeServer) -> None:
+            reply = parse(data).CreateReply()
+            if isinstance(value, int):
+                reply["CPE-MCP-Subscriber-Key"] = [b"SECRETSECRETSEC"[:value]]
+            else:
+                reply[(ENTERPRISE, 8)] = [value]
+            server.send(reply.ReplyPacket(), addr)
+
+        async def scenario() -> None:
+            async with serving(handler) as server:
+                answer = await ask(client(server.port))
+            assert (answer.verdict, answer.subscriber_key) == ("accept", None)
+
+        asyncio.run(scenario())
+        assert f"CPE-MCP-Subscriber-Key: {said}" in caplog.text
+        assert "SECRET" not in caplog.text
+
+    @given(st.binary(max_size=250))
+    def test_garbage_gives_a_key_or_the_error(self, value: bytes) -> None:
+        radius = client(1812)
+        request = radius._request("alice", "pw", "Framed-User", "", ())
+        reply = request.CreateReply()
+        reply[(ENTERPRISE, 8)] = [value]
+        key, errors = radius._pull_key(request, reply)
+        assert (key is None) == (len(errors) == 1)
+        assert key is None or len(key) >= 16
+
     def test_another_enterprises_attributes_say_nothing(self) -> None:
         def handler(data: bytes, addr: Any, server: FakeServer) -> None:
             reply = parse(data).CreateReply()

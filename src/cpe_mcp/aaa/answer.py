@@ -11,6 +11,15 @@ REJECT = "reject"
 TIMEOUT = "timeout"
 
 
+class SecretOctets(bytes):
+    """Octets that must not be read in a log line or a traceback: printed, they say only how many they are."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} secret octets>"
+
+    __str__ = __repr__
+
+
 class RadiusAnswer(NamedTuple):
     """What came of one question."""
 
@@ -34,3 +43,9 @@ class RadiusAnswer(NamedTuple):
     """Distribution scheme that the router is to use, one that :func:`cpe_mcp.paths.scheme.split_scheme` knows; "": its own."""
     service_classes: tuple[tuple[str, str], ...] = ()
     """(class, address): the concentrator of this address serves only what a rule sends to that class."""
+    subscriber_key: SecretOctets | None = None
+    """Key that the subscriber proves itself with to concentrators; came salt-encrypted (RFC 2868 section 3.5)."""
+    handle: bytes = b""
+    """What concentrators know the subscriber by, opaque to the router; b"" when the Accept does not say."""
+    classes: tuple[bytes, ...] = ()
+    """Class attributes, in order: accounting sends them back as they are (RFC 2865 section 5.25)."""

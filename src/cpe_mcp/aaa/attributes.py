@@ -25,10 +25,14 @@ DOWN_MBIT = 4
 UP_MBIT = 5
 SCHEME = 6
 SERVICE_CLASS = 7
+SUBSCRIBER_KEY = 8
+HANDLE = 9
 """Vendor types, as in the dictionary file."""
 
 _MAX_OCTETS = 247
 """What one vendor-specific attribute can hold (RFC 2865 section 5.26)."""
+KEY_MIN_OCTETS = 16
+"""Of a subscriber key: a shorter one can be guessed off line from one cookie."""
 _INTEGER_OCTETS = 4
 """RFC 2865 section 5."""
 _SHOWN_CHARS = 40
@@ -162,6 +166,15 @@ def pull_terms(down: Sequence[bytes], up: Sequence[bytes], scheme: Sequence[byte
             except AttributeValueError as error:
                 errors.append(str(error))
     return Terms(**found), errors
+
+
+def pull_key(decrypted: bytes) -> bytes:
+    """The key in a CPE-MCP-Subscriber-Key attribute after decryption. Raises AttributeValueError, which never shows it."""
+    if len(decrypted) < KEY_MIN_OCTETS:
+        raise AttributeValueError(
+            f"CPE-MCP-Subscriber-Key: {len(decrypted)} octets, at least {KEY_MIN_OCTETS} are needed"
+        )
+    return decrypted
 
 
 def _text(octets: bytes) -> str:

@@ -22,16 +22,20 @@ from typing import Any
 from pyrad.dictionary import Dictionary
 from pyrad.packet import AccessAccept, AccessChallenge, AccessReject, AuthPacket, Packet, PacketError
 
-from cpe_mcp.aaa.answer import ACCEPT, REJECT, TIMEOUT, RadiusAnswer
+from cpe_mcp.aaa.answer import ACCEPT, REJECT, TIMEOUT, RadiusAnswer, SecretOctets
 from cpe_mcp.aaa.attributes import (
     CONCENTRATOR,
     CONCENTRATOR_IPV4,
     CONCENTRATOR_IPV6,
     DOWN_MBIT,
+    HANDLE,
     SCHEME,
     SERVICE_CLASS,
+    SUBSCRIBER_KEY,
     UP_MBIT,
+    AttributeValueError,
     pull_concentrators,
+    pull_key,
     pull_service_classes,
     pull_terms,
 )
@@ -52,7 +56,7 @@ MAX_REASON_CHARS = 200
 SILENT_S = 60.0
 """How long a server that gave no answer is asked after the others, so that only one question in a while pays for it."""
 
-_USER_NAME, _REPLY_MESSAGE, _SESSION_TIMEOUT = 1, 18, 27
+_USER_NAME, _REPLY_MESSAGE, _CLASS, _SESSION_TIMEOUT = 1, 18, 25, 27
 _IP_RECVERR, _IPV6_RECVERR = 11, 25
 """linux/in.h, linux/in6.h; Python's socket module has no names for them before 3.14."""
 
@@ -141,7 +145,7 @@ class RadiusClient:
             else:
                 if reply is not None:
                     server.silent_until = 0.0
-                    return self._pull_answer(reply, server)
+                    return self._pull_answer(request, reply, server)
                 failures.append(f"{server.name} {_silence(self.counters - ignored_before)}")
             server.silent_until = asyncio.get_running_loop().time() + SILENT_S
         return RadiusAnswer(TIMEOUT, "; ".join(failures))
@@ -207,7 +211,7 @@ class RadiusClient:
         self.counters[kind] += 1
         return None
 
-    def _pull_answer(self, reply: Any, server: _Server) -> RadiusAnswer:
+    def _pull_answer(self, request: Any, reply: Any, server: _Server) -> RadiusAnswer:
         message = _text(b" ".join(reply.get(_REPLY_MESSAGE, [])))
         if reply.code == AccessChallenge:
             return RadiusAnswer(REJECT, f"the server wants a challenge answered: {message}", server=server.name)
@@ -232,10 +236,36 @@ class RadiusClient:
         errors += wrong
         classes, wrong = pull_service_classes(reply.get((self._enterprise, SERVICE_CLASS), []))
         errors += wrong
+        key, wrong = self._pull_key(request, reply)
+        errors += wrong
         for error in errors:
             log.warning("RADIUS server %s: left out of its Accept: %s", server.name, error)
         user = _text(b"".join(reply.get(_USER_NAME, [])[:1]))
-        return RadiusAnswer(ACCEPT, message, tuple(concentrators), timeout_s, server.name, user, *terms, tuple(classes))
+        return RadiusAnswer(
+            ACCEPT,
+            message,
+            tuple(concentrators),
+            timeout_s,
+            server.name,
+            user,
+            *terms,
+            tuple(classes),
+            subscriber_key=key,
+            handle=b"".join(reply.get((self._enterprise, HANDLE), [])[-1:]),
+            classes=tuple(reply.get(_CLASS, [])),
+        )
+
+    def _pull_key(self, request: Any, reply: Any) -> tuple[SecretOctets | None, list[str]]:
+        """The subscriber key of an Accept, the last one counts; the salt encryption takes the request's authenticator."""
+        key, errors = None, []
+        for value in reply.get((self._enterprise, SUBSCRIBER_KEY), []):
+            try:
+                key = SecretOctets(pull_key(request.SaltDecrypt(value)))
+            except PacketError:
+                errors.append(f"CPE-MCP-Subscriber-Key: {len(value)} octets are no salt-encrypted value")
+            except AttributeValueError as error:
+                errors.append(str(error))
+        return key, errors
 
 
 class _Server:

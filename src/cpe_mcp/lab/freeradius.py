@@ -39,6 +39,11 @@ class RadiusUser(NamedTuple):
     down_mbit: int = 0
     up_mbit: int = 0
     scheme: str = ""
+    key: bytes = b""
+    handle: bytes = b""
+    classes: tuple[bytes, ...] = ()
+    reply: tuple[str, ...] = ()
+    """Further attributes of the answer, as the users file has them."""
 
 
 def write_config(
@@ -87,8 +92,14 @@ def _user(user: RadiusUser) -> str:
                 reply.append(f"CPE-MCP-{name}-Mbit = {mbit}")
         if user.scheme:
             reply.append(f"CPE-MCP-Scheme = {_quoted(user.scheme)}")
+        if user.key:
+            reply.append(f"CPE-MCP-Subscriber-Key = 0x{user.key.hex()}")
+        if user.handle:
+            reply.append(f"CPE-MCP-Handle = 0x{user.handle.hex()}")
+        reply += [f"Class += 0x{value.hex()}" for value in user.classes]
         for concentrator in user.concentrators:
             reply.append(f"CPE-MCP-Concentrator += 0x{push_concentrator(concentrator).hex()}")
+    reply += user.reply
     return f"{_quoted(user.name)} {check}\n" + ",\n".join(f"\t{line}" for line in reply) + "\n"
 
 
