@@ -337,6 +337,7 @@ def test_concentrators_from_dns_alone(home: Home) -> None:
     world = home.world
     run("ip", "-n", world.far, "address", "add", f"{RESOLVER}/32", "dev", "lo")
     discovery = f"config discovery\n    list dns_name '{NAME}'\n    list dns_server '{RESOLVER}'\n"
+    discovery += "    list trust_alone 'dns'\n"
     with dnsmasq(world, *RECORDS):
         home.start(static=False, extra=discovery, pool=0)
         first, second = f"dns:{NAME}#1", f"dns:{NAME}#2"

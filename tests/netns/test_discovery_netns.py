@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from cpe_mcp.discovery.candidates import CandidateTable
+from cpe_mcp.discovery.candidates import CandidateTable, Line
 from cpe_mcp.discovery.dhcp_files import DhcpFiles
 from cpe_mcp.discovery.dhcp_options import push_dhcp4
 from cpe_mcp.discovery.lease import Lease
@@ -122,7 +122,9 @@ class Discovery:
     """What the daemon does with the files: the table, fed by the watch."""
 
     def __init__(self, run_dir: Path) -> None:
-        self.table = CandidateTable(DiscoverySettings(), interfaces=["wan"])
+        self.table = CandidateTable(
+            DiscoverySettings(), interfaces=["wan"], lines={"wan": Line("wan", is_trusted=True)}
+        )
         self.told = 0
         self._files = DhcpFiles(str(run_dir), self._on_change)
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from cpe_mcp.discovery.candidates import CandidateTable
+from cpe_mcp.discovery.candidates import CandidateTable, Line
 from cpe_mcp.discovery.dhcp_options import push_dhcp4, push_dhcp6
 from cpe_mcp.discovery.lease import Lease
 from cpe_mcp.settings.router import ConcentratorSettings, DiscoverySettings
@@ -16,6 +16,8 @@ pytestmark = pytest.mark.unit
 ONE, TWO, THREE = "192.0.2.1", "192.0.2.2", "198.51.100.3"
 SIX = "2001:db8::1"
 HOME = ConcentratorSettings(name="home", address=("203.0.113.1", "2001:db8:f::1"), subscriber="alice", key="s3cret-key")
+
+LINES = {name: Line(name, is_trusted=True) for name in ("wan", "wwan", "wan6")}
 
 
 def lease4(
@@ -31,8 +33,10 @@ def lease6(*mcps: tuple[str, ...], lease_s: float | None = 600) -> Lease:
 
 
 def table(*concentrators: ConcentratorSettings, settings: DiscoverySettings | None = None) -> CandidateTable:
+    """Its WANs are trusted: whom to believe is test_trust.py's."""
+    interfaces = ("wan", "wwan", "wan6")
     return CandidateTable(
-        settings or DiscoverySettings(), interfaces=("wan", "wwan", "wan6"), concentrators=concentrators
+        settings or DiscoverySettings(), interfaces=interfaces, lines=LINES, concentrators=concentrators
     )
 
 
@@ -254,12 +258,12 @@ class TestBlocks:
     def test_a_block_does_not_pass_to_another_concentrator_of_that_name(self) -> None:
         t = table(HOME)
         t.blocked("home", 60, "concentrator-nonsense")
-        t.configure(DiscoverySettings(), interfaces=("wan",), concentrators=[HOME])
+        t.configure(DiscoverySettings(), interfaces=("wan",), lines=LINES, concentrators=[HOME])
         assert t.usable(0) == (), "the same settings again change nothing"
         other = ConcentratorSettings(name="home", address=(ONE,))
-        t.configure(DiscoverySettings(), interfaces=("wan",), concentrators=[other])
+        t.configure(DiscoverySettings(), interfaces=("wan",), lines=LINES, concentrators=[other])
         assert [c.addresses for c in t.usable(0)] == [(ONE,)]
-        t.configure(DiscoverySettings(), interfaces=("wan",), concentrators=[])
+        t.configure(DiscoverySettings(), interfaces=("wan",), lines=LINES, concentrators=[])
         t.learn_dhcp("wan", 4, lease4((ONE,)), 0)
         t.blocked("dhcp4:wan#1", 60, "concentrator-nonsense")
         t.learn_dhcp("wan", 4, lease4((ONE,)), 5)

@@ -48,8 +48,12 @@ def test_resolvers_with_the_interface_that_named_them() -> None:
     assert parse_resolvers("nameserver 127.0.0.1\n") == [Resolver("127.0.0.1")]
 
 
+TRUST = ("static", "radius", "dns")
+"""Whom to believe is test_trust.py's."""
+
+
 def table(*concentrators: ConcentratorSettings, **settings: object) -> CandidateTable:
-    discovery = DiscoverySettings(dns_name=(NAME,), **settings)  # type: ignore[arg-type]
+    discovery = DiscoverySettings(dns_name=(NAME,), trust_alone=TRUST, **settings)  # type: ignore[arg-type]
     return CandidateTable(discovery, interfaces=("wan",), concentrators=concentrators)
 
 
@@ -61,7 +65,8 @@ def test_dns_comes_last_unless_the_settings_say_otherwise() -> None:
     t = table(HOME)
     t.learn_dns(NAME, [((A, C), 5999), ((B,), 5124)], 100.0)
     assert names(t) == ["home"]
-    t.configure(DiscoverySettings(dns_name=(NAME,), precedence=("dns", "static")), interfaces=(), concentrators=(HOME,))
+    discovery = DiscoverySettings(dns_name=(NAME,), precedence=("dns", "static"), trust_alone=TRUST)
+    t.configure(discovery, interfaces=(), concentrators=(HOME,))
     assert names(t) == [f"dns:{NAME}#1", f"dns:{NAME}#2"]
     first = t.candidates(0.0)[0]
     assert (first.addresses, first.port, first.source, first.interface) == ((A, C), 5999, "dns", "")

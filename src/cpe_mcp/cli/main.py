@@ -176,6 +176,11 @@ def concentrators(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
         for row in result["sources"]
         if row["discarded"]
     ]
+    lines += [
+        f"warning: {row['source']} {row['interface']} names {', '.join(row['unconfirmed'])}, not used: {row['text']}"
+        for row in result["sources"]
+        if row["unconfirmed"]
+    ]
     return result, "\n".join(lines), EXIT_OK if any(row["usable"] for row in rows) else EXIT_NO
 
 

@@ -2,18 +2,21 @@
 
 Sources are static configuration, RADIUS, the DHCP answers of each WAN, and DNS. The best source that names anybody gives
 the whole list, and so for each service class; a lesser one is never a spare for it, because traffic that the user or the
-operator directed to one party must not move to another when that party is down (it goes direct then, design D4). Nothing
-is asked and no packet is read in here; time is an argument, in seconds of time.monotonic().
+operator directed to one party must not move to another when that party is down (it goes direct then, design D4). Addresses
+that are not to be believed (:mod:`.trust`) are in no list. Nothing is asked and no packet is read in here; time is an
+argument, in seconds of time.monotonic().
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cpe_mcp.discovery.dhcp_options import OptionError
 from cpe_mcp.discovery.lease import Lease, mcps_of_lease4, mcps_of_lease6
-from cpe_mcp.settings.router import ConcentratorSettings, DiscoverySettings
+from cpe_mcp.discovery.trust import Refusal, Trust, Voice
+from cpe_mcp.policy.reasons import TEXTS, Reason
+from cpe_mcp.settings.router import TRUST_DHCP, ConcentratorSettings, DiscoverySettings
 
 STATIC = "static"
 RADIUS = "radius"
@@ -50,6 +53,18 @@ class Candidate(NamedTuple):
         return f"Candidate({self.name!r}, {self.addresses!r}, {self.port})"  # the key is a secret
 
 
+class Line(NamedTuple):
+    """Whose DHCP answers an interface brings."""
+
+    wan: str
+    is_trusted: bool = False
+    """Its option ``trust_dhcp``."""
+
+
+NO_LINE = Line("")
+"""Of an interface that belongs to no WAN: nobody knows whether it is independent of the others."""
+
+
 class Block(NamedTuple):
     """Why a candidate is left alone, and until when."""
 
@@ -71,29 +86,44 @@ class _Row(NamedTuple):
 
 
 class CandidateTable:
-    """Collects what the sources say; gives the list. ``interfaces`` are those whose DHCP answers are trusted, best first."""
+    """Collects what the sources say; gives the list. ``interfaces`` are those whose DHCP answers are looked at, best first;
+    ``lines`` says to which WAN each belongs."""
 
     def __init__(
         self,
         settings: DiscoverySettings,
         *,
         interfaces: Sequence[str] = (),
+        lines: Mapping[str, Line] | None = None,
         concentrators: Sequence[ConcentratorSettings] = (),
     ) -> None:
+        self._configured: object = None
+        self._trust = Trust(settings)
+        self._trusted: frozenset[str] = frozenset()
         self._rows: dict[tuple[str, str], _Row] = {}  # (source, interface) -> row
         self._down: set[str] = set()
         self._blocks: dict[str, Block] = {}  # name of a candidate -> its block
         self._static: tuple[Candidate, ...] = ()
-        self.configure(settings, interfaces=interfaces, concentrators=concentrators)
+        self.configure(settings, interfaces=interfaces, lines=lines, concentrators=concentrators)
 
     # what is said
 
     def configure(
-        self, settings: DiscoverySettings, *, interfaces: Sequence[str], concentrators: Sequence[ConcentratorSettings]
+        self,
+        settings: DiscoverySettings,
+        *,
+        interfaces: Sequence[str],
+        concentrators: Sequence[ConcentratorSettings],
+        lines: Mapping[str, Line] | None = None,
     ) -> None:
         """Take new settings; what the other sources said stays."""
+        configured = (settings, tuple(interfaces), tuple(concentrators), dict(lines or {}))
+        if configured != self._configured:  # who agreed under other settings has agreed on nothing
+            self._trust = Trust(settings)
+        self._configured = configured
         self._settings = settings
         self._interfaces = tuple(interfaces)
+        self._lines = dict(lines or {})
         old = set(self._static)
         self._static = tuple(
             Candidate(c.name, c.address, c.port, STATIC, "", c.subscriber, c.key, c.foreign, c.service_class)
@@ -184,6 +214,16 @@ class CandidateTable:
         block = self._blocks.get(name)
         return block if block and now < block.until else None
 
+    def refused(self, now: float) -> list[Refusal]:
+        """What is said and not believed."""
+        trusted = self._trust.trusted(self._said(now), now)
+        said = [(STATIC, row.name, row.addresses) for row in self._static if self._is_asked(STATIC)]
+        for (source, interface), row in sorted(self._rows.items()):
+            if self._counts(source, interface, row, now):
+                said.append((source, interface, tuple(dict.fromkeys(a for part, _ in row.mcps for a in part))))
+        rest = (Refusal(s, i, tuple(a for a in addresses if a not in trusted)) for s, i, addresses in said)
+        return [refusal for refusal in rest if refusal.addresses]
+
     def next_change(self, now: float) -> float | None:
         """When time alone will change the answers: the next end of a lease or a block. None: never."""
         ends = [row.until for row in self._rows.values()] + [block.until for block in self._blocks.values()]
@@ -193,6 +233,12 @@ class CandidateTable:
         """Both halves for people, ready for JSON, without keys: ``concentrators`` in order, and ``sources``."""
         listed = self._listed(now)
         sources = {candidate.source for candidate in listed}
+        refused = {(row.source, row.interface): row.addresses for row in self.refused(now)}
+        used = {
+            key
+            for key, row in self._rows.items()
+            if key[0] in sources and any(True for _ in self._of_row(*key, now))  # an address of it is believed
+        }
         concentrators = []
         for candidate in listed:
             block = self.block_of(candidate.name, now)
@@ -210,8 +256,9 @@ class CandidateTable:
                     "interface": interface,
                     "concentrators": [list(addresses) for addresses, _ in row.mcps],
                     "expires_s": None if row.until is None else round(row.until - now, 1),
-                    "used": source in sources and self._counts(source, interface, row, now),
+                    "used": (source, interface) in used,
                     "discarded": row.discarded,
+                    **_unconfirmed(refused.get((source, interface), ())),
                 }
                 for (source, interface), row in sorted(self._rows.items())
             ],
@@ -219,20 +266,25 @@ class CandidateTable:
 
     def _listed(self, now: float) -> list[Candidate]:
         """The best source's, and of the others those that serve a class which no better source serves."""
-        settings = self._settings
-        precedence = PRECEDENCE_DHCP_OVERRIDE if settings.dhcp_override else settings.precedence
+        self._trusted = self._trust.trusted(self._said(now), now)
         listed: list[Candidate] = []
         served: set[str] = set()
-        for source in precedence:
+        for source in self._precedence():
             found = self._of_source(source, now)
             fresh = [row for row in found if served.isdisjoint(row.service_class or ("",))]
             listed += fresh
             served.update(name for row in found for name in row.service_class or ("",))
         return listed
 
+    def _precedence(self) -> tuple[str, ...]:
+        return PRECEDENCE_DHCP_OVERRIDE if self._settings.dhcp_override else self._settings.precedence
+
+    def _is_asked(self, source: str) -> bool:
+        return (DHCP if source in (DHCP4, DHCP6) else source) in self._precedence()
+
     def _of_source(self, source: str, now: float) -> list[Candidate]:
         if source == STATIC:
-            return list(self._static)
+            return [row for candidate in self._static for row in self._believed(candidate)]
         if source == RADIUS:
             return list(self._of_row(RADIUS, "", now))
         if source == DNS:
@@ -250,26 +302,56 @@ class CandidateTable:
         if row is None or not self._counts(source, interface, row, now):
             return
         for number, (addresses, port) in enumerate(row.mcps, 1):
-            yield Candidate(
-                _name(source, interface, number),
-                self._by_family(addresses),
-                port or self._settings.service_port,
-                source,
-                "" if source == DNS else interface,
-                subscriber="",
-                key="",
-                service_class=tuple(
-                    dict.fromkeys(word for word, address in row.service_classes if address in addresses)
-                ),
+            yield from self._believed(
+                Candidate(
+                    _name(source, interface, number),
+                    self._by_family(addresses),
+                    port or self._settings.service_port,
+                    source,
+                    "" if source == DNS else interface,
+                    subscriber="",
+                    key="",
+                    service_class=tuple(
+                        dict.fromkeys(word for word, address in row.service_classes if address in addresses)
+                    ),
+                )
             )
 
-    def _counts(self, source: str, interface: str, row: _Row, now: float) -> bool:
-        """Whether a row may be used; the precedence decides whether it is."""
-        if not row.mcps or (row.until is not None and now >= row.until):
+    def _believed(self, candidate: Candidate) -> Iterator[Candidate]:
+        """It, with those of its addresses that are trusted; nothing when none is."""
+        addresses = tuple(address for address in candidate.addresses if address in self._trusted)
+        if addresses:
+            yield candidate._replace(addresses=addresses)
+
+    def _said(self, now: float) -> dict[Voice, set[str]]:
+        """What each voice says. The settings are never silent."""
+        said: dict[Voice, set[str]] = {}
+        if self._is_asked(STATIC):
+            said[Voice(STATIC)] = {address for candidate in self._static for address in candidate.addresses}
+        for (source, interface), row in self._rows.items():
+            is_silent = row.discarded and not row.mcps  # it has never said anything that had a meaning
+            if not is_silent and self._speaks(source, interface, row, now):
+                addresses = said.setdefault(self._voice(source, interface), set())
+                addresses.update(address for part, _ in row.mcps for address in part)
+        return said
+
+    def _voice(self, source: str, interface: str) -> Voice:
+        if source in (RADIUS, DNS):
+            return Voice(source)
+        line = self._lines.get(interface, NO_LINE)
+        return Voice(TRUST_DHCP, line.wan, line.is_trusted, source)
+
+    def _speaks(self, source: str, interface: str, row: _Row, now: float) -> bool:
+        """Whether this is what a source says today, if it says anything."""
+        if not self._is_asked(source) or (row.until is not None and now >= row.until):
             return False
         if source in (RADIUS, DNS):
             return True
         return self._settings.dhcp and interface in self._interfaces and interface not in self._down
+
+    def _counts(self, source: str, interface: str, row: _Row, now: float) -> bool:
+        """Whether a row may be used; the precedence and trust decide whether it is."""
+        return bool(row.mcps) and self._speaks(source, interface, row, now)
 
     def _merged(self, candidates: Iterable[Candidate]) -> list[Candidate]:
         """One candidate for one MCP: those that share an address are it, and it keeps the name it had first."""
@@ -288,6 +370,12 @@ class CandidateTable:
     def _by_family(self, addresses: Iterable[str]) -> tuple[str, ...]:
         """The preferred family first; within a family the order that was given."""
         return tuple(sorted(addresses, key=lambda address: (":" in address) != (self._settings.prefer == "ipv6")))
+
+
+def _unconfirmed(addresses: Sequence[str]) -> dict[str, Any]:
+    """What a row of ``sources`` says of addresses that are not believed."""
+    reason = Reason.UNCONFIRMED if addresses else ""
+    return {"unconfirmed": list(addresses), "reason": reason, "text": TEXTS.get(reason, "")}
 
 
 def _name(source: str, interface: str, number: int) -> str:

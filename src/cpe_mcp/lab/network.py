@@ -266,6 +266,13 @@ class Lab:
         self._start_dhcp_server(name, Both(address, self.addresses.of(f"cpe-{name}").v6))
         return address
 
+    def announce(self, name: str, dhcp4_mcps: Sequence[Sequence[str]] | None) -> None:
+        """Have DHCPv4 on a line name these concentrators from now on (None: no option), as whoever answers there first can;
+        its client hears of it when it renews."""
+        self._processes.stop(f"dnsmasq-{name}")
+        value = configs.dhcp4_option_hex(dhcp4_mcps) if dhcp4_mcps else ""
+        self._start_dhcp_server(name, self.addresses.of(f"cpe-{name}"), value)
+
     def wan(self, name: str) -> Wan:
         """The cpe's end of a line, as netifd keeps it."""
         return self._wans[name]
@@ -488,12 +495,13 @@ class Lab:
         for name in LINK_NAMES:
             self._start_dhcp_server(name, self.addresses.of(f"cpe-{name}"))
 
-    def _start_dhcp_server(self, name: str, address: Both) -> None:
+    def _start_dhcp_server(self, name: str, address: Both, dhcp4_value: str | None = None) -> None:
         host = f"isp-{name}"
+        dhcp4_value = self._dhcp4_value if dhcp4_value is None else dhcp4_value
         text = configs.dnsmasq_conf(
             name,
             str(self.directory / host),
-            dhcp4_option=(self.dhcp4_code, self._dhcp4_value) if self._dhcp4_value else None,
+            dhcp4_option=(self.dhcp4_code, dhcp4_value) if dhcp4_value else None,
             dhcp6_option=(self.dhcp6_code, self._dhcp6_value) if self._dhcp6_value else None,
             address=address,
         )

@@ -16,6 +16,7 @@ class Reason:
     DISABLED = "disabled"
     NO_WAN = "no-wan"
     NO_CONCENTRATOR = "no-concentrator"
+    UNCONFIRMED = "unconfirmed"
     NOT_AUTHORIZED = "not-authorized"
     AUTH_TIMEOUT = "auth-timeout"
     AUTH_PENDING = "auth-pending"
@@ -133,6 +134,7 @@ TEXTS: dict[str, str] = {
     Reason.DISABLED: "switched off in the settings (global.enabled)",
     Reason.NO_WAN: "no managed WAN is usable",
     Reason.NO_CONCENTRATOR: "no concentrator is known or usable",
+    Reason.UNCONFIRMED: "a concentrator is announced, but by a source that is not trusted alone, and no second one confirms it",
     Reason.NOT_AUTHORIZED: "RADIUS refused this subscriber",
     Reason.AUTH_TIMEOUT: "no RADIUS server answered",
     Reason.AUTH_PENDING: "waiting for the RADIUS answer",

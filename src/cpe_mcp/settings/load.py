@@ -458,6 +458,7 @@ def _check_router(settings: RouterSettings, complaints: _Complaints) -> None:
     if not settings.discovery.precedence:
         problem = f"is empty, so no concentrator would be used; one or more of {', '.join(DEFAULT_PRECEDENCE)}"
         raise complaints.option("discovery", "", "precedence", problem)
+    _check_trust(settings.discovery, complaints)
     if settings.discovery.dhcp4_code in TAKEN_DHCP4_CODES:
         raise complaints.option(
             "discovery",
@@ -474,6 +475,19 @@ def _check_router(settings: RouterSettings, complaints: _Complaints) -> None:
         if static.key and not static.subscriber:
             raise complaints.option("concentrator", static.name, "subscriber", "is required when key is set")
     _require_radius(settings.radius, ("server", "secret", "username"), complaints)
+
+
+def _check_trust(discovery: router.DiscoverySettings, complaints: _Complaints) -> None:
+    for name in ("trust_alone", "second_source"):
+        listed = getattr(discovery, name)
+        repeated = [word for word, count in Counter(listed).items() if count > 1]
+        if repeated:
+            raise complaints.option("discovery", "", name, f"'{repeated[0]}' is in the list twice")
+        if router.NOBODY in listed and len(listed) > 1:
+            raise complaints.option("discovery", "", name, f"'{router.NOBODY}' is not allowed together with others")
+    if discovery.trust_alone == discovery.second_source == (router.NOBODY,):
+        problem = f"and trust_alone are both '{router.NOBODY}', so no concentrator could ever be used"
+        raise complaints.option("discovery", "", "second_source", problem)
 
 
 def _check_scheme(settings: RouterSettings, complaints: _Complaints) -> None:

@@ -17,6 +17,13 @@ DEFAULT_DHCP6_CODE = 65001
 DEFAULT_PRECEDENCE = ("static", "radius", "dhcp", "dns")
 """What the user wrote wins; what AAA says of a subscriber beats what DHCP says to everybody (as RFC 9445 has it); DNS, which
 anybody on the way can forge, comes last."""
+TRUST_STATIC, TRUST_RADIUS, TRUST_DNSSEC, TRUST_DHCP, TRUST_DNS = "static", "radius", "dnssec", "dhcp", "dns"
+NOBODY = "none"
+TRUST_CHOICES = (TRUST_STATIC, TRUST_RADIUS, TRUST_DNSSEC, TRUST_DHCP, TRUST_DNS, NOBODY)
+DEFAULT_TRUST_ALONE = (TRUST_STATIC, TRUST_RADIUS, TRUST_DNSSEC)
+"""Those that nobody on the way can forge: what the user wrote, what RADIUS signed, what a zone signed."""
+DEFAULT_SECOND_SOURCE = (TRUST_STATIC, TRUST_RADIUS, TRUST_DNSSEC, TRUST_DHCP)
+"""DHCP too: that of one WAN confirms that of another one, since an attacker has one access network and seldom two."""
 DEFAULT_ENTERPRISE = 32473
 """The enterprise number reserved for examples (RFC 5612); operators put their own."""
 GB = 10**9
@@ -135,6 +142,12 @@ class WanSettings:
         high=100,
         unit="%",
     )
+    trust_dhcp: bool = option(
+        "flag",
+        False,
+        "Concentrators that this WAN's DHCP names are used without anybody's confirmation. For an access network where nobody "
+        "but the operator can answer DHCP.",
+    )
     rate_down_mbit: float = option(
         "number", 0.0, "Known download rate; 0: learnt from traffic.", low=0, high=100000, unit="Mbit/s"
     )
@@ -207,6 +220,21 @@ class DiscoverySettings:
     dhcp_override: bool = option(
         "flag", False, "Old way to write the precedence radius, dhcp, static, dns. Not together with precedence."
     )
+    trust_alone: tuple[str, ...] = option(
+        "choice",
+        DEFAULT_TRUST_ALONE,
+        "Sources whose word is enough: an address that another source names is used only when a second one names it too. "
+        "dnssec is DNS with a valid signature, dns is DNS without; none: everything needs a second source.",
+        choices=TRUST_CHOICES,
+        many=True,
+    )
+    second_source: tuple[str, ...] = option(
+        "choice",
+        DEFAULT_SECOND_SOURCE,
+        "Sources that count as the second one; for DHCP it is that of another WAN. none: only sources of trust_alone are used.",
+        choices=TRUST_CHOICES,
+        many=True,
+    )
     dns_name: tuple[str, ...] = option(
         "domain",
         (),
@@ -219,7 +247,7 @@ class DiscoverySettings:
     dhcp4_code: int = option("integer", DEFAULT_DHCP4_CODE, "DHCPv4 option code; not 249 or 252.", low=224, high=254)
     dhcp6_code: int = option("integer", DEFAULT_DHCP6_CODE, "DHCPv6 option code.", low=1, high=65535)
     interface: tuple[str, ...] = option(
-        "text", (), "netifd interfaces whose DHCP answers are trusted; empty: those of every WAN.", many=True
+        "text", (), "netifd interfaces whose DHCP answers are looked at; empty: those of every WAN.", many=True
     )
     service_port: int = option(
         "integer", DEFAULT_SERVICE_PORT, "Port of concentrators found without one (DHCP, RADIUS).", low=1, high=65535

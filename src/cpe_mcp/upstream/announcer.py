@@ -62,4 +62,6 @@ class Announcer:
             for row in control.concentrators()["concentrators"]
         }
         auth = OFF if not radius["enabled"] else ACCEPTED if radius["accepted"] else WAITING
-        return View(paths, concentrators, auth, "" if radius["accepted"] else radius["reason"])
+        return View(
+            paths, concentrators, auth, "" if radius["accepted"] else radius["reason"], control.refusals.shown
+        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -26,9 +27,10 @@ from cpe_mcp.control.frames import (
     TROUBLE,
 )
 from cpe_mcp.control.server import ControlServer, Worker
-from cpe_mcp.discovery.candidates import Candidate, CandidateTable
+from cpe_mcp.discovery.candidates import Candidate, CandidateTable, Line
 from cpe_mcp.discovery.dns_source import STALE_S
 from cpe_mcp.discovery.lease import Lease
+from cpe_mcp.discovery.trust import Refusals
 from cpe_mcp.kernel.mptcp_counters import JOIN_SYN_TX, JOIN_SYNACK_RX, mptcp_counters
 from cpe_mcp.paths.snapshot import EMPTY, ConcentratorView, WanView, to_wire
 from cpe_mcp.policy.concentrator_health import DEAD, SUSPECT, Answer, ConcentratorHealth
@@ -116,8 +118,12 @@ class Control:
         self.settings = settings
         self.paths = paths
         self.candidates = CandidateTable(
-            settings.discovery, interfaces=trusted_interfaces(settings), concentrators=settings.concentrators
+            settings.discovery,
+            interfaces=trusted_interfaces(settings),
+            lines=lines_of(settings),
+            concentrators=settings.concentrators,
         )
+        self.refusals = Refusals()
         self.authorization = ""
         self.cap_mbit = 0, 0
         """What RADIUS says that the concentrator grants this subscriber, ``(down, up)``; 0: no cap, or not known."""
@@ -190,7 +196,10 @@ class Control:
         """Take new settings; what was learnt stays."""
         self.settings = settings
         self.candidates.configure(
-            settings.discovery, interfaces=trusted_interfaces(settings), concentrators=settings.concentrators
+            settings.discovery,
+            interfaces=trusted_interfaces(settings),
+            lines=lines_of(settings),
+            concentrators=settings.concentrators,
         )
         self.changed()
 
@@ -324,6 +333,7 @@ class Control:
         self._protect(sorted(known, key=lambda row: not self.health.is_usable(row.name)))
         self._ask_due(known)
         usable = [row for row in self.candidates.usable(now) if self.health.is_usable(row.name)]
+        self._tell_refused(now)
         snapshot = build(
             self.settings,
             generation=self.snapshot.generation,
@@ -348,7 +358,12 @@ class Control:
             self.snapshot = snapshot._replace(generation=snapshot.generation + 1)
             self.server.broadcast(SNAPSHOT, to_wire(self.snapshot))
         self._intercept(interception(self.snapshot, workers=len(self.workers)))
-        self._wake_at(self.candidates.next_change(now), self.health.next_wake(), self.ipv6_proof.next_change(now))
+        self._wake_at(
+            self.candidates.next_change(now),
+            self.health.next_wake(),
+            self.ipv6_proof.next_change(now),
+            self.refusals.next_change(now),
+        )
         self.on_rebuilt()
 
     def _left_alone(self, now: float) -> str:
@@ -359,7 +374,18 @@ class Control:
                 return block.reason
             if not self.health.is_usable(candidate.name):
                 return Reason.CONCENTRATOR_UNREACHABLE
-        return ""
+        return Reason.UNCONFIRMED if self.candidates.refused(now) else ""
+
+    def _tell_refused(self, now: float) -> None:
+        """Once each: somebody may want to draw this home's traffic to a machine of theirs, or a setting is missing."""
+        for refusal in self.refusals.look(self.candidates.refused(now), now):
+            log.warning(
+                "%s %s names concentrator %s, which is not used: %s (docs/manual/discovery.md)",
+                refusal.source,
+                refusal.interface,
+                ", ".join(refusal.addresses),
+                TEXTS[Reason.UNCONFIRMED],
+            )
 
     def _ask_due(self, known: Sequence[Candidate]) -> None:
         """Ask those that are due; what they answer leads back to :meth:`changed`."""
@@ -545,7 +571,17 @@ def kernel_joins() -> Joins:
     return Joins(counters.get(JOIN_SYN_TX, 0), counters.get(JOIN_SYNACK_RX, 0))
 
 
+def lines_of(settings: RouterSettings) -> dict[str, Line]:
+    """netifd's interface -> its WAN; ``wan6`` and ``wan_6`` are the IPv6 twins of ``wan``, as OpenWrt names them."""
+    lines = {wan.interface or wan.name: Line(wan.name, wan.trust_dhcp) for wan in settings.wans if wan.enabled}
+    for interface in settings.discovery.interface:
+        twin = lines.get(re.sub(r"(?<=[^_])_?6$", "", interface))
+        if twin is not None:
+            lines.setdefault(interface, twin)
+    return lines
+
+
 def trusted_interfaces(settings: RouterSettings) -> tuple[str, ...]:
-    """netifd's names of the interfaces whose DHCP answers count, best first."""
+    """netifd's names of the interfaces whose DHCP answers are looked at, best first."""
     wans = [wan.interface or wan.name for wan in settings.wans if wan.enabled]
     return settings.discovery.interface or tuple(wans)

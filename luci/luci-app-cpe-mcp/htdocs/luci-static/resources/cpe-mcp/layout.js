@@ -44,6 +44,7 @@ const SECTIONS = [
 			quota_soft_percent: _('Only as backup from')
 		},
 		advanced: {
+			trust_dhcp: _('Believe its DHCP'),
 			rate_down_mbit: _('Download rate'),
 			rate_up_mbit: _('Upload rate')
 		},
@@ -72,9 +73,11 @@ const SECTIONS = [
 			precedence: _('Sources, best first'),
 			dhcp: _('Learn from DHCP'),
 			dns_name: _('Names in DNS'),
-			interface: _('Trusted interfaces')
+			trust_alone: _('Trusted alone'),
+			second_source: _('Confirms the others')
 		},
 		advanced: {
+			interface: _('Interfaces asked'),
 			dns_server: _('DNS resolvers'),
 			dhcp_override: _('DHCP goes first'),
 			dhcp4_code: _('DHCPv4 option'),
@@ -183,6 +186,16 @@ const SECTIONS = [
 	}
 ];
 
+/* the same words in two options */
+const TRUST = {
+	static: _('the concentrators set here'),
+	radius: 'RADIUS',
+	dnssec: _('DNS, signed'),
+	dhcp: 'DHCP',
+	dns: _('DNS, not signed'),
+	none: _('none of them')
+};
+
 const CHOICES = {
 	'global.intercept': {
 		global: _('to global addresses only'),
@@ -205,6 +218,8 @@ const CHOICES = {
 		dhcp: 'DHCP',
 		dns: 'DNS'
 	},
+	'discovery.trust_alone': TRUST,
+	'discovery.second_source': TRUST,
 	'discovery.prefer': { ipv4: _('IPv4 first'), ipv6: _('IPv6 first') },
 	'rule.action': { proxy: _('all WANs'), direct: _('direct, over one WAN'), block: _('block') },
 	'rule.fallback': { global: _('as the settings say'), block: _('do not connect') },

@@ -10,6 +10,7 @@ return baseclass.extend({
 		'disabled': _('switched off in the settings (global.enabled)'),
 		'no-wan': _('no managed WAN is usable'),
 		'no-concentrator': _('no concentrator is known or usable'),
+		'unconfirmed': _('a concentrator is announced, but by a source that is not trusted alone, and no second one confirms it'),
 		'not-authorized': _('RADIUS refused this subscriber'),
 		'auth-timeout': _('no RADIUS server answered'),
 		'auth-pending': _('waiting for the RADIUS answer'),

@@ -146,6 +146,17 @@ function packageTile(status) {
 		parts.fact(_('Running for'), units.duration(status.uptime_s)));
 }
 
+/* what a source said and what is wrong with it */
+function sourceLines(sources) {
+	return (sources || []).flatMap(function(row) {
+		return [
+			row.discarded ? '%s %s: %s'.format(row.source, row.interface, row.discarded) : null,
+			(row.unconfirmed || []).length ? _('%s %s names %s, which is not used: %s').format(row.source, row.interface,
+				row.unconfirmed.join(', '), parts.reason(row)) : null
+		];
+	}).filter(Boolean).map(function(text) { return el('p', { 'class': 'cpe-why' }, text) });
+}
+
 function concentratorTile(status) {
 	const rows = status.concentrators || [];
 	const first = rows.find(function(row) { return row.usable }) || rows[0];
@@ -154,9 +165,7 @@ function concentratorTile(status) {
 		return el('div', { 'class': 'cpe-tile', 'id': 'cpe-concentrator' },
 			el('div', { 'class': 'cpe-tile-head' }, el('strong', {}, _('Concentrator')), parts.badge('bad', _('none'))),
 			el('p', {}, _('None is known. Ask your operator for the DHCP option, or add one under Settings, Concentrators.')),
-			(status.sources || []).filter(function(row) { return row.discarded }).map(function(row) {
-				return el('p', { 'class': 'cpe-why' }, '%s %s: %s'.format(row.source, row.interface, row.discarded));
-			}));
+			sourceLines(status.sources));
 
 	return el('div', { 'class': 'cpe-tile', 'id': 'cpe-concentrator' },
 		el('div', { 'class': 'cpe-tile-head' }, el('strong', {}, _('Concentrator')),
@@ -176,9 +185,7 @@ function concentratorTile(status) {
 				return '%s (%s)'.format(row.name, row.usable ? (row.service_class || []).length
 					? _('only for %s').format(row.service_class.join(', ')) : _('usable') : parts.reason(row));
 			}).join(', ')) : null,
-		(status.sources || []).filter(function(row) { return row.discarded }).map(function(row) {
-			return el('p', { 'class': 'cpe-why' }, '%s %s: %s'.format(row.source, row.interface, row.discarded));
-		}));
+		sourceLines(status.sources));
 }
 
 function authenticationTile(status) {

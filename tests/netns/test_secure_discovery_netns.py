@@ -1,0 +1,154 @@
+"""A rogue DHCP server announces its own concentrator, which works well: it gets no packet, and the user is told.
+
+All real: the lab with DHCP servers, FreeRADIUS, both daemons; concentrator2 is the attacker's.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from cpe_mcp.discovery.trust import SETTLE_S
+from cpe_mcp.lab.configs import SMALL_FILE, SMALL_FILE_BYTES
+from cpe_mcp.lab.freeradius import RadiusUser
+from cpe_mcp.lab.namespaces import LabError
+from cpe_mcp.lab.network import Lab, RadiusOptions, check_machine
+from cpe_mcp.lab.plan import ADDRESSES
+
+pytestmark = [pytest.mark.netns, pytest.mark.requirement("7.3-a")]
+
+try:
+    check_machine()
+except LabError as problem:
+    pytestmark.append(pytest.mark.skip(reason=str(problem)))
+
+CLI = (sys.executable, "-m", "cpe_mcp.cli.main")
+GOOD, EVIL = ADDRESSES.concentrator1.v4, ADDRESSES.concentrator2.v4
+CPE = (ADDRESSES.cpe_dsl.v4, ADDRESSES.cpe_lte.v4)
+WITNESS = f"""table inet witness {{
+	chain c {{
+		type filter hook prerouting priority raw;
+		ip saddr {{ {", ".join(CPE)} }} counter
+	}}
+}}"""
+"""On the attacker's machine: whatever comes from the router."""
+SERVED = "bob"
+"""A subscriber whose Accept names the concentrator; alice's names none."""
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    users = [
+        RadiusUser("alice", RadiusOptions().password),
+        RadiusUser(SERVED, RadiusOptions().password, concentrators=(((GOOD,), 0),)),
+    ]
+    with Lab(f"trust-{time.time_ns() % 10**6}", dhcp4_mcps=((GOOD,),), dhcp6_mcp=None, radius_users=users) as lab:
+        lab.start_concentrator(1)
+        lab.start_concentrator(2)
+        lab.run("concentrator2", ["nft", WITNESS])
+        yield lab
+
+
+def wait_for(lab: Lab, condition: Callable[[dict[str, Any]], bool], seconds: float = 8) -> dict[str, Any]:
+    end = time.monotonic() + seconds
+    while True:
+        status = lab.ask("status")
+        if condition(status):
+            return status
+        assert time.monotonic() < end, status
+        time.sleep(0.05)
+
+
+def announce(lab: Lab, line: str, *mcps: tuple[str, ...]) -> None:
+    """And the client has heard of it."""
+    lease = lab.cpe_run_dir / f"dhcp/{line}.v4"
+    before = lease.stat().st_mtime_ns
+    lab.announce(line, mcps)
+    lab.wan(line).renew()
+    end = time.monotonic() + 8
+    while lease.stat().st_mtime_ns == before:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def fetch(lab: Lab) -> None:
+    url = f"http://{ADDRESSES.server.v4}/{SMALL_FILE}"
+    done = lab.run("client1", ["curl", "-sS", "--max-time", "8", url], timeout=10)
+    assert len(done.stdout.encode(errors="surrogateescape")) >= SMALL_FILE_BYTES // 2
+
+
+def packets_to_attacker(lab: Lab) -> int:
+    words = lab.run("concentrator2", ["nft", "list", "table", "inet", "witness"]).stdout.split()
+    return int(words[words.index("packets") + 1])
+
+
+def names(status: dict[str, Any]) -> list[str]:
+    return [row["addresses"][0] for row in status["concentrators"] if row["usable"]]
+
+
+def refused(status: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
+    return [(row["source"], row["interface"], row["unconfirmed"]) for row in status["sources"] if row["unconfirmed"]]
+
+
+@pytest.mark.requirement("Y-9")
+def test_two_lines_that_agree_are_believed_and_one_may_fail(lab: Lab) -> None:
+    lab.start_cpe()
+    status = wait_for(lab, lambda row: row["interception"]["on"] and names(row) == [GOOD])
+    assert refused(status) == []
+    lab.link("lte").cut("down")
+    try:
+        status = wait_for(lab, lambda row: [s["interface"] for s in row["sources"] if s["used"]] == ["dsl"])
+        assert names(status) == [GOOD]
+        fetch(lab)
+    finally:
+        lab.link("lte").restore()
+    assert wait_for(lab, lambda row: row["interception"]["on"])
+
+
+def test_a_rogue_that_changes_a_running_line_gets_nothing(lab: Lab) -> None:
+    announce(lab, "dsl", (EVIL,), (GOOD, EVIL))
+    status = wait_for(lab, lambda row: refused(row) == [("dhcp4", "dsl", [EVIL])])
+    assert names(status) == [GOOD]
+    fetch(lab)
+    assert packets_to_attacker(lab) == 0
+
+
+def test_a_rogue_at_start_gets_nothing_and_connections_go_direct(lab: Lab) -> None:
+    lab.stop_cpe()
+    announce(lab, "dsl", (EVIL,))
+    lab.start_cpe()
+    status = wait_for(lab, lambda row: len(refused(row)) == 2 and row["radius"]["accepted"])
+    assert (status["reason"], status["concentrators"]) == ("unconfirmed", [])
+    fetch(lab)
+    shown = lab.run("cpe", [*CLI, "--run-dir", str(lab.cpe_run_dir), "concentrators"], check=False).stdout
+    assert f"dhcp4 dsl names {EVIL}, not used" in shown
+    assert packets_to_attacker(lab) == 0
+    told = f"dhcp4 dsl names concentrator {EVIL}"
+    before = lab.log("cpe-mcpd").count(told)
+    wait_for(lab, lambda row: lab.log("cpe-mcpd").count(told) > before, SETTLE_S + 5)
+    announce(lab, "dsl", (EVIL,))
+    time.sleep(0.5)
+    assert lab.log("cpe-mcpd").count(told) == before + 1, "once"
+
+
+def test_radius_names_the_right_one_and_the_rogue_gets_nothing(lab: Lab) -> None:
+    lab.stop_cpe()
+    lab.start_cpe(radius={"username": SERVED})
+    status = wait_for(lab, lambda row: row["interception"]["on"])
+    assert names(status) == [GOOD]
+    assert ("dhcp4", "dsl", [EVIL]) in refused(status)
+    fetch(lab)
+    assert packets_to_attacker(lab) == 0
+
+
+def test_the_attacker_would_have_taken_it_all_where_everything_is_believed(lab: Lab) -> None:
+    """That the rogue is one: without the rule the traffic is its."""
+    lab.stop_cpe()
+    lab.start_cpe(wans={"dsl": {"trust_dhcp": True}})
+    wait_for(lab, lambda row: row["interception"]["on"] and EVIL in names(row))
+    fetch(lab)
+    assert packets_to_attacker(lab) > 0
