@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from cpe_mcp.bus.events import (
     ACCEPTED,
     AUTH,
     CONCENTRATOR,
+    DISCOVERY,
     OFF,
     PATH,
     WAITING,
@@ -71,3 +74,17 @@ def test_authentication() -> None:
     assert events(refused) == [(AUTH, {"state": WAITING, "reason": "not-authorized", "text": "RADIUS refused"})]
     assert events(BEFORE, refused) == [(AUTH, {"state": ACCEPTED, "reason": "", "text": "accepted"})]
     assert events(BEFORE._replace(auth=OFF)) == [(AUTH, {"state": OFF, "reason": "", "text": "not asked"})]
+
+
+@pytest.mark.requirement("7.3-a")
+def test_a_concentrator_that_is_not_believed_is_told_once() -> None:
+    refused = BEFORE._replace(refused=(("dhcp4", "dsl", ("203.0.113.66",)),))
+    ((event, data),) = events(refused)
+    assert (event, data["source"], data["interface"], data["addresses"], data["reason"]) == (
+        DISCOVERY,
+        "dhcp4",
+        "dsl",
+        ["203.0.113.66"],
+        "unconfirmed",
+    )
+    assert events(refused, refused) == []

@@ -62,6 +62,4 @@ class Announcer:
             for row in control.concentrators()["concentrators"]
         }
         auth = OFF if not radius["enabled"] else ACCEPTED if radius["accepted"] else WAITING
-        return View(
-            paths, concentrators, auth, "" if radius["accepted"] else radius["reason"], control.refusals.shown
-        )
+        return View(paths, concentrators, auth, "" if radius["accepted"] else radius["reason"], control.refusals.shown)
