@@ -56,7 +56,7 @@ def lab() -> Iterator[Lab]:
 def wait_for(lab: Lab, condition: Callable[[dict[str, Any]], bool], seconds: float = 8) -> dict[str, Any]:
     end = time.monotonic() + seconds
     while True:
-        status = lab.ask("status")
+        status: dict[str, Any] = lab.ask("status")
         if condition(status):
             return status
         assert time.monotonic() < end, status

@@ -135,7 +135,8 @@ def test_overview_says_why_something_does_not_work(world: LuciWorld) -> None:
     }
     status |= {"proxy": False, "reason": "no-concentrator", "concentrators": [], "warnings": ["something odd"]}
     status["sources"] = [{"source": "dhcp4", "interface": "wan", "concentrators": [], "expires_s": None, "used": False,
-                          "discarded": "its length is not a multiple of four"}]  # fmt: skip
+                          "discarded": "its length is not a multiple of four", "unconfirmed": ["203.0.113.66"],
+                          "reason": "unconfirmed"}]  # fmt: skip
     status["radius"] |= {"enabled": True, "reason": "not-authorized", "detail": "wrong password", "asks_again_s": 21.0}
     browser = world.open("overview")
     browser.wait_text("the link is up but nothing comes back over it: 3 probes lost", "[data-wan=lte]")
@@ -144,6 +145,7 @@ def test_overview_says_why_something_does_not_work(world: LuciWorld) -> None:
     assert "something odd" in browser.text("#cpe-package")
     assert "Ask your operator" in browser.text("#cpe-concentrator")
     assert "not a multiple of four" in browser.text("#cpe-concentrator")
+    assert "dhcp4 wan names 203.0.113.66, which is not used" in browser.text("#cpe-concentrator")
     assert "RADIUS refused this subscriber" in browser.text("#cpe-authentication")
     assert "21 s" in browser.text("#cpe-authentication")
     world.shoot("overview-trouble")

@@ -145,7 +145,11 @@ def test_concentrators_with_what_each_answered(tmp_path: Path, capsys: pytest.Ca
     ]
     row = {"name": "near", "addresses": ["192.0.2.7"], "port": 5124, "source": "static", "usable": False}
     row |= {"reaches_ipv6": True, "text": "dead", "wait_s": 3.0, "service_class": ["gaming"], "health": health}
-    source = {"source": "dns", "interface": "_x._tcp.example.net", "discarded": "192.0.2.53 over wan does not answer"}
+    source: dict[str, Any] = {
+        "source": "dns",
+        "interface": "_x._tcp.example.net",
+        "discarded": "192.0.2.53 over wan does not answer",
+    }
     source |= {"unconfirmed": ["203.0.113.66"], "reason": "unconfirmed", "text": "nobody confirms it"}
     with daemon(tmp_path, {"concentrators": {"concentrators": [row], "sources": [source]}}):
         assert main(["--run-dir", str(tmp_path), "concentrators"]) == 1, "none is usable"

@@ -182,9 +182,9 @@ class TestTelling:
         assert refusals.look([self.REFUSAL], SETTLE_S) == [self.REFUSAL]
         assert refusals.look([self.REFUSAL], SETTLE_S + 1) == []
         assert refusals.next_change(SETTLE_S + 1) is None
-        assert refusals.shown == (self.REFUSAL,)
+        assert list(refusals.shown) == [self.REFUSAL]
         assert refusals.look([], SETTLE_S + 2) == []
-        assert refusals.shown == ()
+        assert list(refusals.shown) == []
 
     def test_not_at_all_when_the_second_source_was_only_late(self) -> None:
         refusals = Refusals()
