@@ -128,8 +128,92 @@ def test_what_has_run_out_is_told_once() -> None:
 
 
 def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CACHE_MAX", 3)
+    monkeypatch.setattr(module, "SESSIONS_MAX", 3)
+    monkeypatch.setattr(module, "REFUSALS_MAX", 2)
     authorizer = Authorizer([], ON)
     for host in range(5):
         authorizer.learn(f"10.9.9.{host}", RadiusAnswer("accept", ""), 0)
-    assert [row["address"] for row in authorizer.status(1)] == ["10.9.9.2", "10.9.9.3", "10.9.9.4"]
+        authorizer.learn(f"10.8.8.{host}", RadiusAnswer("reject", ""), 0)
+    addresses = [row["address"] for row in authorizer.status(1)]
+    assert addresses == ["10.9.9.2", "10.9.9.3", "10.9.9.4", "10.8.8.3", "10.8.8.4"]
+
+
+@pytest.mark.requirement("5.3-d")
+@pytest.mark.requirement("7.4-a")
+def test_strangers_from_many_addresses_throw_no_subscriber_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SESSIONS_MAX", 50)
+    monkeypatch.setattr(module, "REFUSALS_MAX", 50)
+    authorizer = Authorizer([], ON)
+    authorizer.learn("10.9.9.9", RadiusAnswer("accept", "", user="line-7"), 0)
+    for number in range(1000):
+        verdict = "reject" if number % 2 else "timeout"
+        authorizer.learn(f"10.66.{number // 250}.{number % 250}", RadiusAnswer(verdict, ""), 0)
+    assert judge(authorizer, now=1).subscriber == "line-7"
+
+
+def test_an_accept_is_renewed_before_its_end_and_silence_takes_nothing_back() -> None:
+    authorizer = Authorizer([], ON)
+    authorizer.learn("10.9.9.9", RadiusAnswer("accept", "", session_timeout_s=100.0), 0)
+    assert [authorizer.wants_renewal("10.9.9.9", now) for now in (0, 79, 80, 99, 100)] == [
+        False,
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert not authorizer.wants_renewal("10.9.9.8", 80)
+    kept = authorizer.learn("10.9.9.9", RadiusAnswer("timeout", ""), 90)
+    assert (kept.kind, kept.ttl_s) == ("accept", 10)
+    assert judge(authorizer, now=95).kind == "accept"
+    assert authorizer.learn("10.9.9.9", RadiusAnswer("timeout", ""), 101).reason == Reason.AUTH_TIMEOUT
+    assert authorizer.learn("10.9.9.9", RadiusAnswer("accept", "", session_timeout_s=100.0), 110).kind == "accept"
+    assert authorizer.learn("10.9.9.9", RadiusAnswer("reject", ""), 191).reason == Reason.NOT_AUTHORIZED
+    assert judge(authorizer, now=192).kind == "reject", "a Reject takes back what held"
+
+
+def test_who_was_accepted_is_known_for_a_day_after() -> None:
+    authorizer = Authorizer([], ON)
+    authorizer.learn("10.9.9.9", RadiusAnswer("accept", "", session_timeout_s=10.0, user="line-7"), 0)
+    authorizer.learn("10.9.9.8", RadiusAnswer("reject", ""), 0)
+    assert authorizer.expired(11) == ["10.9.9.9"]
+    assert judge(authorizer, now=12) is None
+    assert authorizer.is_known("10.9.9.9")
+    assert not authorizer.is_known("10.9.9.8")
+    assert authorizer.addresses_of("line-7") == {"10.9.9.9"}
+    assert authorizer.expired(11 + module.LAPSED_S) == ["10.9.9.8"], "told once"
+    assert not authorizer.is_known("10.9.9.9")
+    assert authorizer.addresses_of("line-7") == frozenset()
+
+
+def test_other_settings_ask_anew_and_still_know_who_was_here() -> None:
+    before, after = Authorizer([], ON), Authorizer([], ON)
+    before.learn("10.9.9.9", RadiusAnswer("accept", "", user="line-7"), 0)
+    after.inherit(before, 5)
+    assert judge(after, now=6) is None
+    assert after.addresses_of("line-7") == {"10.9.9.9"}
+    assert after.expired(6) == [], "workers were told to forget all"
+
+
+@pytest.mark.requirement("5.3-b")
+def test_filters_end_with_the_session_that_had_them() -> None:
+    authorizer = Authorizer([], ON)
+    for host in range(4):
+        answer = RadiusAnswer("accept", "", session_timeout_s=10.0 + 10 * host, filters=("gold",))
+        authorizer.learn(f"10.9.9.{host}", answer, 0)
+    assert authorizer.filters_of("10.9.9.0") == ("gold",)
+    authorizer.expired(11)
+    authorizer.learn("10.9.9.1", RadiusAnswer("reject", ""), 11)
+    authorizer.learn("10.9.9.2", RadiusAnswer("accept", "", filters=("silver",)), 11)
+    assert sorted(authorizer.take_unfiltered()) == ["10.9.9.0", "10.9.9.1"]
+    assert authorizer.take_unfiltered() == []
+    assert [authorizer.filters_of(f"10.9.9.{host}") for host in range(4)] == [(), (), ("silver",), ("gold",)]
+
+
+@pytest.mark.requirement("X-13")
+def test_the_limit_of_connections_comes_with_the_verdict() -> None:
+    carl = SubscriberSettings(name="carl", key="long-enough-key", connections=7)
+    authorizer = Authorizer([ALICE, carl], ON)
+    assert judge(authorizer, cookie=make_cookie("carl", "long-enough-key")).connections == 7
+    assert judge(authorizer, cookie=make_cookie("alice", "wonderland-and-back")).connections == 0
+    assert authorizer.learn("10.9.9.9", RadiusAnswer("accept", "", connections=9), 0.0).connections == 9
+    assert judge(authorizer, now=1.0).connections == 9

@@ -49,3 +49,7 @@ class RadiusAnswer(NamedTuple):
     """What concentrators know the subscriber by, opaque to the router; b"" when the Accept does not say."""
     classes: tuple[bytes, ...] = ()
     """Class attributes, in order: accounting sends them back as they are (RFC 2865 section 5.25)."""
+    connections: int = 0
+    """Most that the subscriber may have at a concentrator at once; 0: no limit."""
+    filters: tuple[str, ...] = ()
+    """Filter-Id: names of the filters that the subscriber's traffic has at the concentrator."""

@@ -27,6 +27,7 @@ SCHEME = 6
 SERVICE_CLASS = 7
 SUBSCRIBER_KEY = 8
 HANDLE = 9
+CONNECTIONS = 16
 """Vendor types, as in the dictionary file."""
 
 _MAX_OCTETS = 247
@@ -46,6 +47,7 @@ class Terms(NamedTuple):
     down_mbit: int = 0
     up_mbit: int = 0
     scheme: str = ""
+    connections: int = 0
 
 
 class AttributeValueError(ValueError):
@@ -107,8 +109,8 @@ def pull_concentrators(
     return list(dict.fromkeys(found)), errors
 
 
-def pull_mbit(name: str, value: bytes) -> int:
-    """The cap in a CPE-MCP-Down-Mbit or -Up-Mbit attribute, 0: none. Raises AttributeValueError."""
+def pull_integer(name: str, value: bytes) -> int:
+    """The number in an attribute such as CPE-MCP-Down-Mbit. Raises AttributeValueError."""
     if len(value) != _INTEGER_OCTETS:
         raise AttributeValueError(f"{name}: {len(value)} octets, not {_INTEGER_OCTETS}")
     return int.from_bytes(value, "big")
@@ -151,14 +153,36 @@ def pull_service_classes(values: Sequence[bytes]) -> tuple[list[tuple[str, str]]
     return found, errors
 
 
-def pull_terms(down: Sequence[bytes], up: Sequence[bytes], scheme: Sequence[bytes]) -> tuple[Terms, list[str]]:
+def pull_filter(value: bytes) -> str:
+    """The name in a Filter-Id attribute (RFC 2865 section 5.11). Raises AttributeValueError."""
+    text = value.decode(errors="replace")
+    if not text or not text.isprintable():
+        raise AttributeValueError("Filter-Id: not a name in printable characters")
+    return text
+
+
+def pull_filters(values: Sequence[bytes]) -> tuple[list[str], list[str]]:
+    """All of one Accept, and why each attribute that is malformed was left out."""
+    found, errors = [], []
+    for value in values:
+        try:
+            found.append(pull_filter(value))
+        except AttributeValueError as error:
+            errors.append(str(error))
+    return list(dict.fromkeys(found)), errors
+
+
+def pull_terms(
+    down: Sequence[bytes], up: Sequence[bytes], scheme: Sequence[bytes], connections: Sequence[bytes] = ()
+) -> tuple[Terms, list[str]]:
     """The terms of one Accept, and why each attribute that is malformed was left out. The last one of a kind counts."""
     found: dict[str, Any] = {}
     errors = []
     for field, values, pull in (
-        ("down_mbit", down, partial(pull_mbit, "CPE-MCP-Down-Mbit")),
-        ("up_mbit", up, partial(pull_mbit, "CPE-MCP-Up-Mbit")),
+        ("down_mbit", down, partial(pull_integer, "CPE-MCP-Down-Mbit")),
+        ("up_mbit", up, partial(pull_integer, "CPE-MCP-Up-Mbit")),
         ("scheme", scheme, pull_scheme),
+        ("connections", connections, partial(pull_integer, "CPE-MCP-Connections")),
     ):
         for value in values:
             try:

@@ -27,6 +27,7 @@ from cpe_mcp.aaa.attributes import (
     CONCENTRATOR,
     CONCENTRATOR_IPV4,
     CONCENTRATOR_IPV6,
+    CONNECTIONS,
     DOWN_MBIT,
     HANDLE,
     SCHEME,
@@ -35,6 +36,7 @@ from cpe_mcp.aaa.attributes import (
     UP_MBIT,
     AttributeValueError,
     pull_concentrators,
+    pull_filters,
     pull_key,
     pull_service_classes,
     pull_terms,
@@ -56,7 +58,7 @@ MAX_REASON_CHARS = 200
 SILENT_S = 60.0
 """How long a server that gave no answer is asked after the others, so that only one question in a while pays for it."""
 
-_USER_NAME, _REPLY_MESSAGE, _CLASS, _SESSION_TIMEOUT = 1, 18, 25, 27
+_USER_NAME, _FILTER_ID, _REPLY_MESSAGE, _CLASS, _SESSION_TIMEOUT = 1, 11, 18, 25, 27
 _IP_RECVERR, _IPV6_RECVERR = 11, 25
 """linux/in.h, linux/in6.h; Python's socket module has no names for them before 3.14."""
 
@@ -232,9 +234,12 @@ class RadiusClient:
             reply.get((self._enterprise, DOWN_MBIT), []),
             reply.get((self._enterprise, UP_MBIT), []),
             reply.get((self._enterprise, SCHEME), []),
+            reply.get((self._enterprise, CONNECTIONS), []),
         )
         errors += wrong
         classes, wrong = pull_service_classes(reply.get((self._enterprise, SERVICE_CLASS), []))
+        errors += wrong
+        filters, wrong = pull_filters(reply.get(_FILTER_ID, []))
         errors += wrong
         key, wrong = self._pull_key(request, reply)
         errors += wrong
@@ -248,11 +253,15 @@ class RadiusClient:
             timeout_s,
             server.name,
             user,
-            *terms,
+            terms.down_mbit,
+            terms.up_mbit,
+            terms.scheme,
             tuple(classes),
             subscriber_key=key,
             handle=b"".join(reply.get((self._enterprise, HANDLE), [])[-1:]),
             classes=tuple(reply.get(_CLASS, [])),
+            connections=terms.connections,
+            filters=tuple(filters),
         )
 
     def _pull_key(self, request: Any, reply: Any) -> tuple[SecretOctets | None, list[str]]:

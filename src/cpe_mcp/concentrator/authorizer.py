@@ -7,11 +7,12 @@ a known source address does too, known from the subscriber table or from RADIUS.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from cpe_mcp.aaa.answer import ACCEPT, REJECT, RadiusAnswer
 from cpe_mcp.aaa.cookie import check_cookie, subscriber_of
+from cpe_mcp.aaa.session import RENEW_SHARE
 from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.settings.concentrator import RadiusSettings, SubscriberSettings
 
@@ -19,8 +20,13 @@ SILENCE_S = 5.0
 """How long a RADIUS silence counts: long enough not to ask for every connection, short enough to notice its return."""
 TABLE_S = 60.0
 """How long a verdict from the table holds in a worker; a changed table is sent to them anyway."""
-CACHE_MAX = 65536
-"""Addresses remembered, about 20 MiB; the oldest goes first."""
+SESSIONS_MAX = 65536
+"""Addresses with an Accept, about 30 MiB; the oldest goes first. Only an Accept takes a place here: whoever comes from many
+addresses that RADIUS does not know throws nobody out."""
+REFUSALS_MAX = 16384
+"""Addresses with a Reject or a silence; the oldest goes first, and is asked about again."""
+LAPSED_S = 86400.0
+"""How long an address whose Accept has run out is still known: a Disconnect-Request may mean flows that run on from then."""
 
 NO_CAP = (0.0, 0.0)
 
@@ -36,9 +42,25 @@ class Verdict(NamedTuple):
     reason: str
     cap_mbit: tuple[float, float] = NO_CAP
     """Of an accepted subscriber, down and up; 0: none."""
+    connections: int = 0
+    """Most that an accepted subscriber may have at once; 0: no limit."""
 
 
-class _Remembered(NamedTuple):
+class Session(NamedTuple):
+    """One source address that RADIUS has accepted, and what it said."""
+
+    address: str
+    verdict: Verdict
+    since: float
+    until: float
+    scheme: str = ""
+    """For the router; the concentrator follows what the router makes of it, and only shows it."""
+    filters: tuple[str, ...] = ()
+    is_lapsed: bool = False
+    """Its time is over, and that was told."""
+
+
+class _Refusal(NamedTuple):
     verdict: Verdict
     until: float
 
@@ -49,17 +71,24 @@ class Authorizer:
     def __init__(self, subscribers: Iterable[SubscriberSettings], radius: RadiusSettings) -> None:
         self._radius = radius
         self._keys: dict[str, str] = {}
-        self._caps: dict[str, tuple[float, float]] = {}
+        self._table: dict[str, Verdict] = {}
         self._prefixes: list[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, str]] = []
         for subscriber in subscribers:
             if not subscriber.enabled:
                 continue
-            self._caps[subscriber.name] = (subscriber.down_mbit, subscriber.up_mbit)
+            cap_mbit = (subscriber.down_mbit, subscriber.up_mbit)
+            self._table[subscriber.name] = Verdict(
+                "accept", subscriber.name, TABLE_S, Reason.READY, cap_mbit, subscriber.connections
+            )
             if subscriber.key:
                 self._keys[subscriber.name] = subscriber.key
             self._prefixes += [(ipaddress.ip_network(text), subscriber.name) for text in subscriber.address]
         self._prefixes.sort(key=lambda row: -row[0].prefixlen)
-        self._remembered: dict[str, _Remembered] = {}
+        self._sessions: dict[str, Session] = {}
+        self._by_subscriber: dict[str, set[str]] = {}
+        """Addresses of each subscriber that RADIUS knows."""
+        self._refusals: dict[str, _Refusal] = {}
+        self._unfiltered: set[str] = set()
 
     def judge(self, *, address: str, cookie: bytes, facing: str, now: float) -> Verdict | None:
         """The verdict, or None: ask RADIUS about the address and tell :meth:`learn`."""
@@ -70,50 +99,142 @@ class Authorizer:
         source = ipaddress.ip_address(address)
         for network, name in self._prefixes:
             if source.version == network.version and source in network:
-                return self._accept(name)
+                return self._table[name]
         if not self._radius.enabled:
             return Verdict("reject", "", TABLE_S, Reason.UNKNOWN_ADDRESS)
-        remembered = self._remembered.get(address)
-        if remembered is not None and remembered.until > now:
-            return remembered.verdict._replace(ttl_s=remembered.until - now)
+        for row in (self._sessions.get(address), self._refusals.get(address)):
+            if row is not None and row.until > now:
+                return row.verdict._replace(ttl_s=row.until - now)
         return None
 
+    def inherit(self, other: Authorizer, now: float) -> None:
+        """Settings were read again: RADIUS is asked anew about everybody, and ``other``'s sessions are still known."""
+        for session in other._sessions.values():
+            self._put(session._replace(until=min(session.until, now), is_lapsed=True))
+
+    def wants_renewal(self, address: str, now: float) -> bool:
+        """Whether to ask again although an Accept holds: it ends soon, and connections come from there."""
+        session = self._sessions.get(address)
+        if session is None:
+            return False
+        return session.since + RENEW_SHARE * (session.until - session.since) <= now < session.until
+
+    def is_known(self, address: str) -> bool:
+        """Whether RADIUS has accepted this address lately, if it does now or not."""
+        return address in self._sessions
+
     def learn(self, address: str, answer: RadiusAnswer, now: float) -> Verdict:
-        """RADIUS answered, or did not."""
+        """RADIUS answered, or did not. Silence takes back no Accept that holds."""
         radius = self._radius
         if answer.verdict == ACCEPT:
             ttl_s = answer.session_timeout_s or radius.positive_s
             cap_mbit = (float(answer.down_mbit), float(answer.up_mbit))
-            verdict = Verdict("accept", answer.user or address, ttl_s, Reason.READY, cap_mbit)
-        elif answer.verdict == REJECT:
+            verdict = Verdict("accept", answer.user or address, ttl_s, Reason.READY, cap_mbit, answer.connections)
+            self._refusals.pop(address, None)
+            self._put(Session(address, verdict, now, now + ttl_s, answer.scheme, answer.filters))
+            if len(self._sessions) > SESSIONS_MAX:
+                self.withdraw(next(iter(self._sessions)))
+            return verdict
+        if answer.verdict == REJECT:
+            self.withdraw(address)
             verdict = Verdict("reject", "", radius.negative_s, Reason.NOT_AUTHORIZED)
         else:
+            session = self._sessions.get(address)
+            if session is not None and session.until > now:
+                return session.verdict._replace(ttl_s=session.until - now)
             verdict = Verdict("reject", "", SILENCE_S, Reason.AUTH_TIMEOUT)
-        self._remembered.pop(address, None)
-        self._remembered[address] = _Remembered(verdict, now + verdict.ttl_s)
-        if len(self._remembered) > CACHE_MAX:
-            del self._remembered[next(iter(self._remembered))]
+        self._refusals.pop(address, None)
+        self._refusals[address] = _Refusal(verdict, now + verdict.ttl_s)
+        if len(self._refusals) > REFUSALS_MAX:
+            del self._refusals[next(iter(self._refusals))]
         return verdict
 
+    # Sessions ---------------------------------------------------------------------------------------------------------
+
+    def session(self, address: str) -> Session | None:
+        """That of this address, lapsed or not."""
+        return self._sessions.get(address)
+
+    def addresses_of(self, subscriber: str) -> frozenset[str]:
+        """Of a subscriber that RADIUS knows."""
+        return frozenset(self._by_subscriber.get(subscriber, ()))
+
+    def table_row(self, name: str) -> Verdict | None:
+        """How this subscriber of the table is served."""
+        return self._table.get(name)
+
+    def replace(self, sessions: Iterable[Session], table: Mapping[str, Verdict]) -> None:
+        """These sessions, and these subscribers of the table, are served so from now on."""
+        for session in sessions:
+            self._put(session)
+        self._table |= table
+
+    def withdraw(self, address: str) -> None:
+        """Nothing is known of this address any more; RADIUS is asked at its next connection."""
+        self._refusals.pop(address, None)
+        session = self._sessions.pop(address, None)
+        if session is not None:
+            self._unfilter(session)
+            name = session.verdict.subscriber
+            self._by_subscriber[name].discard(address)
+            if not self._by_subscriber[name]:
+                del self._by_subscriber[name]
+
     def expired(self, now: float) -> list[str]:
-        """Addresses whose verdict has run out; they are forgotten here."""
-        gone = [address for address, row in self._remembered.items() if row.until <= now]
+        """Addresses whose verdict has run out, each told once."""
+        gone = [address for address, row in self._refusals.items() if row.until <= now]
         for address in gone:
-            del self._remembered[address]
+            del self._refusals[address]
+        for address, session in list(self._sessions.items()):
+            if session.until <= now and not session.is_lapsed:
+                gone.append(address)
+                self._unfilter(session)
+                self._sessions[address] = session._replace(is_lapsed=True, filters=())
+            elif session.until + LAPSED_S <= now:
+                self.withdraw(address)
         return gone
+
+    def take_unfiltered(self) -> list[str]:
+        """Addresses that had filters when their session ended, since the last call, and have none now."""
+        gone = [address for address in self._unfiltered if not self.filters_of(address)]
+        self._unfiltered.clear()
+        return gone
+
+    def filters_of(self, address: str) -> tuple[str, ...]:
+        """Names of the filters that RADIUS wants for it."""
+        session = self._sessions.get(address)
+        return session.filters if session is not None else ()
 
     def status(self, now: float) -> list[dict[str, object]]:
         """What RADIUS said of whom, for people."""
-        return [
-            {
-                "address": address,
-                "verdict": row.verdict.kind,
-                "subscriber": row.verdict.subscriber,
-                "reason": row.verdict.reason,
-                "left_s": round(row.until - now, 1),
-            }
-            for address, row in self._remembered.items()
-        ]
+        rows: list[dict[str, object]] = []
+        for address, row in (*self._sessions.items(), *self._refusals.items()):
+            if row.until <= now:
+                continue
+            session = row if isinstance(row, Session) else None
+            rows.append(
+                {
+                    "address": address,
+                    "verdict": row.verdict.kind,
+                    "subscriber": row.verdict.subscriber,
+                    "reason": row.verdict.reason,
+                    "left_s": round(row.until - now, 1),
+                    "connections": row.verdict.connections,
+                    "scheme": session.scheme if session is not None else "",
+                    "filters": list(session.filters) if session is not None else [],
+                }
+            )
+        return rows
+
+    def _unfilter(self, session: Session) -> None:
+        if session.filters:
+            self._unfiltered.add(session.address)
+
+    def _put(self, session: Session) -> None:
+        """Last in line: the one that was accepted longest ago goes first."""
+        self.withdraw(session.address)
+        self._sessions[session.address] = session
+        self._by_subscriber.setdefault(session.verdict.subscriber, set()).add(session.address)
 
     def _judge_cookie(self, cookie: bytes) -> Verdict:
         name = subscriber_of(cookie)
@@ -122,7 +243,4 @@ class Authorizer:
             return Verdict("reject", "", TABLE_S, Reason.UNKNOWN_SUBSCRIBER)
         if not check_cookie(cookie, key):
             return Verdict("reject", "", TABLE_S, Reason.WRONG_COOKIE)
-        return self._accept(name)
-
-    def _accept(self, name: str) -> Verdict:
-        return Verdict("accept", name, TABLE_S, Reason.READY, self._caps[name])
+        return self._table[name]

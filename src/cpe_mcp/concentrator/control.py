@@ -12,20 +12,24 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import cpe_mcp
+from cpe_mcp.aaa.answer import TIMEOUT, RadiusAnswer
 from cpe_mcp.aaa.radius import MAX_PASSWORD_OCTETS, MAX_TEXT_OCTETS, RadiusClient, RadiusError
 from cpe_mcp.concentrator.authorizer import Authorizer, Verdict
+from cpe_mcp.concentrator.connection_counts import ConnectionCounts
 from cpe_mcp.concentrator.destination_rules import compile_rows
 from cpe_mcp.concentrator.figures import BYTES_PER_MBIT, Figures, SubscriberTotals
+from cpe_mcp.concentrator.filters import FilterError, FilterHook, NoFilters
 from cpe_mcp.concentrator.kernel_setup import congestion_control, own_addresses
 from cpe_mcp.control.frames import (
     AUTHORIZE,
     AUTHORIZED,
     CAPS,
     CAPS_PER_FRAME,
+    CONNECTIONS,
     CONTROL_SOCKET,
     COUNTERS,
     DEMAND,
@@ -37,7 +41,7 @@ from cpe_mcp.control.frames import (
 )
 from cpe_mcp.control.server import ControlServer, Worker
 from cpe_mcp.policy.cap_shares import CapShares, Demand, Rates
-from cpe_mcp.policy.reasons import TEXTS
+from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.relay.sockets import pack16
 from cpe_mcp.settings import ConcentratorSettings, SettingsError, split_host
 
@@ -53,6 +57,11 @@ UPKEEP_S = 10.0
 FLOWS_TIMEOUT_S = 1.0
 GAUGES = ("live", "relaying", "waiting", "half_open", "verdicts", "held_back")
 """Counters of a worker that say what is, not what was: they end with it."""
+ASKING_MAX = 256
+"""Addresses about which RADIUS is asked at once, one socket each; others are told to come again. As many more are asked about
+if RADIUS has accepted them before, so that strangers cannot keep subscribers out."""
+ASKING_FULL_S = 1.0
+"""When to come again."""
 GONE_MAX = 64
 """Workers that have gone and whose counters are kept apart, in case it is only the channel that broke."""
 
@@ -60,8 +69,10 @@ GONE_MAX = 64
 class Control:
     """One per daemon. Raises SettingsError for settings that make no RADIUS request."""
 
-    def __init__(self, settings: ConcentratorSettings) -> None:
+    def __init__(self, settings: ConcentratorSettings, *, filters: FilterHook | None = None) -> None:
         self.settings = settings
+        self.filters = filters if filters is not None else NoFilters()
+        """What carries out Filter-Id."""
         self.started = time.monotonic()
         self.server = ControlServer(
             os.path.join(settings.general.run_dir, CONTROL_SOCKET),
@@ -73,6 +84,8 @@ class Control:
         self.subscribers: dict[str, dict[str, int]] = {}
         self.refusals: collections.Counter[str] = collections.Counter()
         self._asking: dict[str, list[tuple[Worker, int]]] = {}
+        self._ask_again: set[str] = set()
+        """Addresses whose authorization was withdrawn while RADIUS was asked: that answer is of before."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._own: list[str] = []
         self._flow_queries: dict[int, tuple[set[Worker], list[dict[str, Any]], asyncio.Event]] = {}
@@ -81,6 +94,8 @@ class Control:
         """By process id; 0 holds what is too old to be told apart."""
         self._radius: RadiusClient | None = None
         self._caps = CapShares()
+        self._connections = ConnectionCounts()
+        self._authorizer = Authorizer((), settings.radius)
         self._use(settings)
         self._follow_table()
 
@@ -219,9 +234,11 @@ class Control:
         # The same process again, whose counters go on, or a new one with an old number: then a counter begins anew.
         self._gone.pop(worker.pid, None)
         worker.send(SETTINGS, self.worker_settings())
+        self._tell_connections(self._connections.names())
 
     def _worker_gone(self, worker: Worker) -> None:
         self._caps.forget_worker(worker.pid)
+        self._tell_connections(self._connections.forget_worker(worker.pid))
         if not worker.counters:
             return
         counted = collections.Counter({name: n for name, n in worker.counters.items() if name not in GAUGES})
@@ -238,6 +255,9 @@ class Control:
                 self._count(record)
         elif kind == DEMAND:
             self._demanded(worker, payload)
+        elif kind == CONNECTIONS:
+            self._connections.report(worker.pid, payload)
+            self._tell_connections(payload)
         elif kind == COUNTERS:
             worker.counters = payload
         elif kind == FLOWS and payload["id"] in self._flow_queries:
@@ -267,19 +287,68 @@ class Control:
         verdict = self._authorizer.judge(address=address, cookie=question["cookie"], facing=facing, now=now)
         if verdict is not None:
             self._answer(worker, question["id"], address, verdict)
+            if not question["cookie"] and self._authorizer.wants_renewal(address, now):
+                self._ask_about(address, known=True)
             return
-        waiting = self._asking.setdefault(address, [])
-        waiting.append((worker, question["id"]))
-        if len(waiting) == 1:  # others who ask about the same address get the same answer
+        waiting = self._asking.get(address)
+        if waiting is not None:  # others who ask about the same address get the same answer
+            waiting.append((worker, question["id"]))
+        elif self._ask_about(address, known=self._authorizer.is_known(address)):
+            self._asking[address].append((worker, question["id"]))
+        else:
+            full = Verdict("later", "", ASKING_FULL_S, Reason.AUTH_PENDING)
+            self._answer(worker, question["id"], address, full)
+
+    def _ask_about(self, address: str, *, known: bool) -> bool:
+        """Begin to ask RADIUS, unless that is under way; False: it is asked about too many. ``known``: accepted before."""
+        if address not in self._asking:
+            if len(self._asking) >= (2 if known else 1) * ASKING_MAX:
+                return False
+            self._asking[address] = []
             self._run(self._ask_radius(address))
+        return True
 
     async def _ask_radius(self, address: str) -> None:
-        assert self._radius is not None
-        answer = await self._radius.authorize_address(address, password=self.settings.radius.password)
+        while True:
+            radius = self._radius
+            if radius is None:  # switched off meanwhile
+                answer = RadiusAnswer(TIMEOUT, "RADIUS is switched off")
+                break
+            try:
+                answer = await radius.authorize_address(address, password=self.settings.radius.password)
+            except (RadiusError, OSError) as error:  # no descriptor is left for its socket
+                answer = RadiusAnswer(TIMEOUT, str(error))
+            if address not in self._ask_again:
+                break
+            self._ask_again.discard(address)
+        before = self._authorizer.session(address)
         verdict = self._authorizer.learn(address, answer, time.monotonic())
         log.info("RADIUS on %s: %s%s", address, answer.verdict, f" ({answer.reason})" if answer.reason else "")
+        self.follow_filters(address)
+        if before is not None and verdict._replace(ttl_s=0.0) != before.verdict._replace(ttl_s=0.0):
+            self.server.broadcast(FORGET, {"address": address})
         for worker, number in self._asking.pop(address, []):
             self._answer(worker, number, address, verdict)
+
+    def follow_filters(self, *addresses: str) -> None:
+        """What the authorizer has of these addresses is carried out, and of those whose session has ended."""
+        wanted: dict[str, tuple[str, ...]] = dict.fromkeys(self._authorizer.take_unfiltered(), ())
+        for address in addresses:
+            names = self._authorizer.filters_of(address)
+            known = tuple(name for name in names if self.filters.knows(name))
+            if known != names:
+                log.warning(
+                    "RADIUS on %s: no filter here for Filter-Id %s",
+                    address,
+                    ", ".join(repr(name) for name in names if name not in known),
+                )
+            if known:
+                wanted[address] = known
+        if wanted:
+            try:
+                self.filters.apply(wanted)
+            except FilterError as error:
+                log.error("filters of %s are not in place: %s", ", ".join(wanted), error)
 
     def _answer(self, worker: Worker, number: int, address: str, verdict: Verdict) -> None:
         if worker in self.server.workers:
@@ -297,6 +366,7 @@ class Control:
                     "cookie": b"",
                     "reason": verdict.reason,
                     "caps": self._caps.shares(name, self._worker_pids(), time.monotonic())[worker.pid],
+                    "connections": verdict.connections,
                 },
             )
 
@@ -334,6 +404,14 @@ class Control:
             for start in range(0, len(told), CAPS_PER_FRAME):
                 worker.send(CAPS, dict(told[start : start + CAPS_PER_FRAME]))
 
+    def _tell_connections(self, names: Collection[str]) -> None:
+        """What each worker's others have of these subscribers' connections."""
+        rows = list(names)
+        for worker in list(self.server.workers):
+            for start in range(0, len(rows) if len(self._worker_pids()) > 1 else 0, CAPS_PER_FRAME):
+                part = rows[start : start + CAPS_PER_FRAME]
+                worker.send(CONNECTIONS, self._connections.elsewhere(worker.pid, part))
+
     def _worker_pids(self) -> list[int]:
         return [worker.pid for worker in self.server.workers if worker.pid]
 
@@ -344,6 +422,7 @@ class Control:
             await asyncio.sleep(UPKEEP_S)
             for address in self._authorizer.expired(time.monotonic()):
                 self.server.broadcast(FORGET, {"address": address})
+            self.follow_filters()
             own = own_addresses()
             if own != self._own:
                 self._own = own
@@ -371,7 +450,9 @@ class Control:
             if self._radius is not None:
                 client.counters.update(self._radius.counters)
         self.settings = settings
-        self._authorizer = Authorizer(settings.subscribers, settings.radius)
+        authorizer = Authorizer(settings.subscribers, settings.radius)
+        authorizer.inherit(self._authorizer, time.monotonic())
+        self._authorizer = authorizer
         self._radius = client
 
     def _run(self, work: Any) -> None:

@@ -177,7 +177,16 @@ def print_status(result: dict[str, Any]) -> None:
         print(f"held back by a cap now: {counters['held_back']} directions")
     for row in result["authorizations"]:
         who = f" as {row['subscriber']}" if row["subscriber"] else ""
-        print(f"RADIUS: {row['address']} {row['verdict']}{who}, for another {row['left_s']:.0f} s")
+        terms = "".join(
+            f", {text} {value}"
+            for text, value in (
+                ("at most", f"{row['connections']} connections" if row["connections"] else ""),
+                ("scheme", row["scheme"]),
+                ("filter", " and ".join(row["filters"])),
+            )
+            if value
+        )
+        print(f"RADIUS: {row['address']} {row['verdict']}{who}, for another {row['left_s']:.0f} s{terms}")
     for row in result["refusals"]:
         print(f"refused {row['count']} times: {row['text']}")
 

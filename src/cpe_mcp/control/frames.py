@@ -25,6 +25,7 @@ AUTHORIZED = "authorized"
 FORGET = "forget"
 CAPS = "caps"
 DEMAND = "demand"
+CONNECTIONS = "connections"
 
 CONTROL_SOCKET = places.CONTROL_SOCKET
 API_SOCKET = places.API_SOCKET
@@ -34,7 +35,7 @@ MAX_FRAME_BYTES = 160 * 1024
 
 
 CAPS_PER_FRAME = 256
-"""Subscribers in one ``caps`` or ``demand``: with the longest names that RADIUS has (253 octets) some 75 KiB."""
+"""Subscribers in a ``caps``, ``demand`` or ``connections``: with the longest names that RADIUS has, 253 octets, some 75 KiB."""
 
 
 class FrameError(ValueError):

@@ -54,6 +54,9 @@ class Reason:
     UNKNOWN_ADDRESS = "unknown-address"
     MALFORMED = "malformed"
     POOL_FULL = "pool-full"
+    CONNECTIONS_FULL = "connections-full"
+    WITHDRAWN = "withdrawn"
+    MOVED = "moved"
     TCP_OPTION_UNSUPPORTED = "tcp-option-unsupported"
     DESTINATION_REFUSED = "destination-refused"
     NO_RESOURCES = "no-resources"
@@ -170,6 +173,9 @@ TEXTS: dict[str, str] = {
     Reason.UNKNOWN_ADDRESS: "the source address is in no subscriber's prefixes, and RADIUS is not asked",
     Reason.MALFORMED: "the peer's Convert message was malformed",
     Reason.POOL_FULL: "the subscriber has as many warm connections as it may have",
+    Reason.CONNECTIONS_FULL: "the subscriber has as many connections as it may have",
+    Reason.WITHDRAWN: "RADIUS has ended the subscriber's session (Disconnect-Request)",
+    Reason.MOVED: "RADIUS has sent the subscriber to other concentrators (CoA-Request)",
     Reason.TCP_OPTION_UNSUPPORTED: "a TCP option was asked for that this concentrator cannot send",
     Reason.DESTINATION_REFUSED: "this destination is not reachable through the concentrator",
     Reason.NO_RESOURCES: "the concentrator has no descriptors, memory or ports left",

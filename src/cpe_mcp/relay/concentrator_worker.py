@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from cpe_mcp.control.frames import AUTHORIZE, AUTHORIZED, CAPS, CAPS_PER_FRAME, DEMAND, FORGET, SETTINGS
+from cpe_mcp.control.frames import AUTHORIZE, AUTHORIZED, CAPS, CAPS_PER_FRAME, CONNECTIONS, DEMAND, FORGET, SETTINGS
 from cpe_mcp.convert import Converter, ErrorCode, PeerError, PrefixReceived, RequestReceived
 from cpe_mcp.convert.tlv import TCP_OPTION_MPTCP, TlvType
 from cpe_mcp.policy.destinations import DestinationTable
 from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.policy.speed import PORTS
+from cpe_mcp.relay.connection_limits import ConnectionLimits
 from cpe_mcp.relay.flow import (
     AUTHORIZING,
     CLOSED,
@@ -58,7 +59,8 @@ DRAIN_S = 2.0
 REMEMBER_S = 60.0
 """A verdict is asked again after this at the latest: the control daemon is the one that knows, this is only a cache."""
 REMEMBER_MAX = 16384
-"""Verdicts remembered, about 4 MiB; the oldest goes first."""
+"""Verdicts remembered of each kind, about 4 MiB; the oldest goes first. Those who are refused, however many they are, take no
+place of those who are served."""
 RETRY_WAIT_S = 5
 """Suggested wait in Convert Errors 64 and 65 of passing troubles of ours (RFC 8803 reads 0 as at least 30 s)."""
 NO_CAP = (0.0, 0.0)
@@ -84,6 +86,8 @@ class Verdict(NamedTuple):
     cookie: bytes
     reason: str
     caps: Caps
+    connections: int
+    """Most that the subscriber may have at once; 0: no limit."""
 
 
 Key = TypeVar("Key")
@@ -95,7 +99,17 @@ Peer = tuple[str, str, bytes]
 class ConcentratorFlow(Flow):
     """One connection of an upstream MCP."""
 
-    __slots__ = ("_concentrator", "_convert", "_cookie", "_listener", "_measuring", "_request", "_verdict", "_waits")
+    __slots__ = (
+        "_concentrator",
+        "_convert",
+        "_cookie",
+        "_counts",
+        "_listener",
+        "_measuring",
+        "_request",
+        "_verdict",
+        "_waits",
+    )
 
     def __init__(self, worker: ConcentratorWorker, sock: Socket, listener: str, peer: tuple[str, int]) -> None:
         super().__init__(worker, CONCENTRATOR, READING, sock, (unmapped(peer[0]), peer[1]))
@@ -107,6 +121,8 @@ class ConcentratorFlow(Flow):
         self._verdict: Verdict | None = None
         self._waits = False
         """Counted as a warm connection of its subscriber."""
+        self._counts = False
+        """Counted against its subscriber's limit."""
         self._measuring: Measuring | None = None
         self.deadline = self.accepted + worker.message_timeout_s
         worker.half_open.add(self)
@@ -229,6 +245,12 @@ class ConcentratorFlow(Flow):
         if not worker.destinations.is_reachable(connect.address):
             self._unreachable(ICMP4_PROHIBITED, ICMP6_PROHIBITED, Reason.DESTINATION_REFUSED)
             return
+        if verdict.connections:
+            if not worker.limits.take(verdict.subscriber, verdict.connections):
+                self._refuse(ErrorCode.RESOURCE_EXCEEDED, bytes([RETRY_WAIT_S]), Reason.CONNECTIONS_FULL)
+                return
+            self._counts = True
+            worker.loop.tick_soon()
         self.state = step(CONCENTRATOR, self.state, "open")
         self.action, self.reason = "proxy", Reason.POOLED if self.pooled else Reason.PROXIED
         self.deadline = worker.loop.now + worker.connect_timeout_s
@@ -277,6 +299,12 @@ class ConcentratorFlow(Flow):
         if up_turn is not None:
             up_turn.spend(len(request.trailing))
         self.relay(up, rest, moved_up=len(request.trailing), moved_down=0, turns=turns)
+
+    def _count_no_more(self) -> None:
+        if self._counts and self._verdict is not None:
+            self._counts = False
+            self._concentrator.limits.give_back(self._verdict.subscriber)
+            self.worker.loop.tick_soon()
 
     def _turns(self, owner: Owner) -> tuple[Turn | None, Turn | None]:
         """Places of DOWN and UP under the subscriber's cap."""
@@ -352,6 +380,7 @@ class ConcentratorFlow(Flow):
     def _refuse_with(self, reply: bytes, reason: str) -> None:
         """Send the last message and wait for the peer to close."""
         self._stop_waiting()
+        self._count_no_more()
         self.drop_far()
         self.state = step(CONCENTRATOR, self.state, "refuse")
         self.action, self.reason = "block", reason
@@ -407,6 +436,7 @@ class ConcentratorFlow(Flow):
     def close(self, end: str, *, reset: bool = False) -> None:
         """See :class:`Flow`."""
         self._stop_waiting()
+        self._count_no_more()
         self._concentrator.half_open.discard(self)
         super().close(end, reset=reset)
         if self._measuring is not None and self._verdict is not None:
@@ -421,6 +451,19 @@ class ConcentratorFlow(Flow):
         if test is None:
             return record
         return record._replace(bytes_down=test.moved) if test.is_sending else record._replace(bytes_up=test.moved)
+
+    def withdraw(self, *, warm_only: bool) -> None:
+        """The subscriber's authorization is gone, and with it what was begun under it; a FIN would pass a cut transfer off as
+        a complete one."""
+        if self.state == READING or not warm_only:
+            self.close(Reason.WITHDRAWN, reset=True)
+
+    def belongs_to(self, address: str | None, subscriber: str | None) -> bool:
+        """Whether it was accepted from this address, or as this subscriber's."""
+        verdict = self._verdict
+        if verdict is None or verdict.kind != "accept":
+            return False
+        return self.client[0] == address or (bool(subscriber) and verdict.subscriber == subscriber)
 
     def end_reason(self, broken: str) -> str:
         """See :class:`Flow`."""
@@ -453,11 +496,13 @@ class ConcentratorWorker(Worker):
         self.measuring: dict[str, int] = {}
         """Speed tests by subscriber."""
         self.caps = SubscriberCaps(self.loop)
+        self.limits = ConnectionLimits()
         self.public: frozenset[bytes] = frozenset()
         """Addresses in front of us that lead here, 16 octets each."""
         self.half_open: set[ConcentratorFlow] = set()
         """Flows whose peer is not authenticated, so they may not hold a place for long."""
-        self._verdicts: dict[Peer, Verdict] = {}
+        self._accepted: dict[Peer, Verdict] = {}
+        self._refused: dict[Peer, Verdict] = {}
         self._served: dict[str, float] = {}
         """Source address -> until when it counts as a subscriber's."""
         self._asked: dict[int, tuple[Peer, list[ConcentratorFlow]]] = {}
@@ -470,7 +515,7 @@ class ConcentratorWorker(Worker):
 
     def verdict(self, peer: Peer, flow: ConcentratorFlow) -> Verdict | None:
         """What is remembered of this peer; None: the control daemon was asked, ``flow.judged`` comes later."""
-        known = self._verdicts.get(peer)
+        known = self._accepted.get(peer) or self._refused.get(peer)
         if known is not None and known.expires > self.loop.now:
             self.count("verdict_cached")
             return known
@@ -499,11 +544,23 @@ class ConcentratorWorker(Worker):
         ttl_s = min(float(payload["ttl_s"]), REMEMBER_S)
         name = payload["subscriber"]
         caps = self.caps.of(name)
-        verdict = Verdict(payload["verdict"], name, self.loop.now + ttl_s, payload["cookie"], payload["reason"], caps)
+        verdict = Verdict(
+            payload["verdict"],
+            name,
+            self.loop.now + ttl_s,
+            payload["cookie"],
+            payload["reason"],
+            caps,
+            payload.get("connections", 0),
+        )
         self._cap(name, payload.get("caps", NO_CAP))
-        _remember(self._verdicts, peer, verdict)
+        self._accepted.pop(peer, None)
+        self._refused.pop(peer, None)
         if verdict.kind == "accept":
+            _remember(self._accepted, peer, verdict)
             _remember(self._served, peer[1], verdict.expires)
+        else:
+            _remember(self._refused, peer, verdict)
         for flow in flows:
             if flow.state in (READING, AUTHORIZING):
                 flow.judged(verdict)
@@ -518,9 +575,15 @@ class ConcentratorWorker(Worker):
 
     def _forget(self, payload: dict[str, Any]) -> None:
         address, subscriber = payload.get("address"), payload.get("subscriber")
-        for peer, verdict in list(self._verdicts.items()):
-            if payload.get("all") or peer[1] == address or (subscriber and verdict.subscriber == subscriber):
-                del self._verdicts[peer]
+        for verdicts in (self._accepted, self._refused):
+            for peer, verdict in list(verdicts.items()):
+                if payload.get("all") or peer[1] == address or (subscriber and verdict.subscriber == subscriber):
+                    del verdicts[peer]
+        end = payload.get("end")
+        if end:
+            for flow in list(self.live.values()):
+                if isinstance(flow, ConcentratorFlow) and flow.belongs_to(address, subscriber):
+                    flow.withdraw(warm_only=end == "warm")
 
     # The worker's hooks ---------------------------------------------------------------------------------------------
 
@@ -535,16 +598,20 @@ class ConcentratorWorker(Worker):
             "relaying": len(relaying),
             "waiting": sum(self.waiting.values()),
             "half_open": len(self.half_open),
-            "verdicts": len(self._verdicts),
+            "verdicts": len(self._accepted) + len(self._refused),
             "held_back": self.caps.waiting(),
         }
 
     def on_tick(self) -> bool:
-        """Tell who wants how much of its cap."""
-        rows = list(self.caps.demands().items())
-        for start in range(0, len(rows), CAPS_PER_FRAME):
-            self.control.send(DEMAND, dict(rows[start : start + CAPS_PER_FRAME]))
-        return bool(rows)
+        """Tell who wants how much of its cap, and who with a limit has how many connections."""
+        if self.control.fileno() < 0:
+            self.limits.forget_told()
+        demands, connections = list(self.caps.demands().items()), list(self.limits.news().items())
+        for start in range(0, len(demands), CAPS_PER_FRAME):
+            self.control.send(DEMAND, dict(demands[start : start + CAPS_PER_FRAME]))
+        for start in range(0, len(connections), CAPS_PER_FRAME):
+            self.control.send(CONNECTIONS, dict(connections[start : start + CAPS_PER_FRAME]))
+        return bool(demands)
 
     def on_frame(self, kind: str, payload: Any) -> None:
         """Settings, or the answer to a question."""
@@ -555,6 +622,8 @@ class ConcentratorWorker(Worker):
         elif kind == CAPS:
             for name, rates in payload.items():
                 self._cap(name, rates)
+        elif kind == CONNECTIONS:
+            self.limits.set_elsewhere(payload)
         elif kind == SETTINGS:
             self._configure(payload)
 

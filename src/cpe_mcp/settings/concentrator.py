@@ -131,6 +131,9 @@ class SubscriberSettings:
         high=1000000,
         unit="Mbit/s",
     )
+    connections: int = option(
+        "integer", 0, "Most connections the subscriber may have at once; 0: no limit.", low=0, high=1000000
+    )
 
 
 @dataclass(frozen=True, slots=True)
