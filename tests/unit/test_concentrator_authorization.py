@@ -36,7 +36,8 @@ class FakeWorker:
     """Takes frames."""
 
     def __init__(self, pid: int) -> None:
-        self.pid, self.index, self.counters = pid, pid, {}
+        self.pid = self.index = pid
+        self.counters: dict[str, int] = {}
         self.frames: list[tuple[str, Any]] = []
 
     def send(self, kind: str, payload: Any) -> None:
@@ -54,7 +55,7 @@ class FakeRadius:
         self.counters: dict[str, int] = {}
 
     async def authorize_address(self, address: str, *, password: str) -> RadiusAnswer:
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[RadiusAnswer] = asyncio.get_running_loop().create_future()
         self.asked.append((address, future))
         return await future
 
@@ -214,7 +215,7 @@ def test_each_worker_is_told_what_the_others_have(tmp_path: Path) -> None:
         desk.control._frame(one, "connections", {"alice": 3})  # type: ignore[arg-type]
         assert ("connections", {"alice": 3}) in two.frames
         assert ("connections", {"alice": 0}) in one.frames
-        desk.control.server.workers.discard(one)  # type: ignore[arg-type]
+        desk.control.server.workers.discard(one)
         desk.control.server.workers.add(FakeWorker(3))  # type: ignore[arg-type]
         desk.control._worker_gone(one)  # type: ignore[arg-type]
         assert two.frames[-1] == ("connections", {"alice": 0})

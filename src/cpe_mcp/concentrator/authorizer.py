@@ -208,7 +208,8 @@ class Authorizer:
     def status(self, now: float) -> list[dict[str, object]]:
         """What RADIUS said of whom, for people."""
         rows: list[dict[str, object]] = []
-        for address, row in (*self._sessions.items(), *self._refusals.items()):
+        known: list[tuple[str, Session | _Refusal]] = [*self._sessions.items(), *self._refusals.items()]
+        for address, row in known:
             if row.until <= now:
                 continue
             session = row if isinstance(row, Session) else None
