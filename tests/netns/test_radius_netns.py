@@ -15,9 +15,12 @@ from typing import Any
 import pytest
 
 from cpe_mcp.aaa.radius import RadiusAnswer, RadiusClient
-from cpe_mcp.lab.freeradius import PROGRAM, RadiusUser, write_config
+from cpe_mcp.aaa.tls_carrier import TlsCarrier, TlsFiles
+from cpe_mcp.lab.certificates import Authority
+from cpe_mcp.lab.freeradius import PROGRAM, RadiusUser, TlsListener, write_config
 from cpe_mcp.lab.namespaces import create, enter, ip_batch, remove
-from cpe_mcp.settings.router import RadiusSettings
+from cpe_mcp.paths.snapshot import WanView
+from cpe_mcp.settings.router import RadiusSettings, RouterSettings
 from cpe_mcp.upstream.authenticator import Authenticator
 
 pytestmark = [
@@ -30,15 +33,23 @@ PORT = 1812
 SECRET = "an honest 'shared' secret"
 ENTERPRISE = 64999
 START_TIMEOUT_S = 15
+WAN = WanView("dsl", "lo", "127.0.0.1", "::1")
 CONCENTRATORS = ((("192.0.2.1", "2001:db8::1"), 5124), (("198.51.100.1",), 0))
 STRANGE_PASSWORD = "100% \"quoted\" 'pass' \\ ${word} %{User-Name}"
 KEY = bytes(range(32))
+TLS_PORT = 2083
+SERVER_NAME = "radius.example"
+_MANY = bytes((252,)) + b"".join(bytes((192, 0, 2, n)) for n in range(1, 64))
+DHCP4 = bytes((224, len(_MANY))) + _MANY + bytes((6, 4, 192, 0, 2, 53, 224, 5, 4, 198, 51, 100, 1))
+DHCP6 = bytes.fromhex("fde90010 20010db8000100000000000000000001")
+"""Options of the codes 224 and 65001, and one of another."""
 USERS = (
     RadiusUser("alice", "wonderland", session_timeout_s=900, concentrators=CONCENTRATORS, user="line-0815"),
     RadiusUser("dora", "explorer", down_mbit=300, up_mbit=40, scheme="single:lte"),
     RadiusUser("erin", "ohmslaw", scheme="single:two"),
     RadiusUser("carol", STRANGE_PASSWORD),
     RadiusUser("frank", "frankly", key=KEY, handle=b"\0handle\xff", classes=(b"gold", b"\0\1")),
+    RadiusUser("gina", "ginas", reply=(f"DHCPv4-Options = 0x{DHCP4.hex()}", f"DHCPv6-Options = 0x{DHCP6.hex()}")),
     RadiusUser("bob", "builder", accept=False, message="no contract for this line"),
 )
 ADDRESS_USERS = (
@@ -60,7 +71,9 @@ def namespace() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def freeradius(namespace: str, directory: Path, port: int, *, sign_replies: bool = True) -> Iterator[None]:
+def freeradius(
+    namespace: str, directory: Path, port: int, *, sign_replies: bool = True, tls: TlsListener | None = None
+) -> Iterator[None]:
     command = write_config(
         str(directory),
         secret=SECRET,
@@ -70,6 +83,7 @@ def freeradius(namespace: str, directory: Path, port: int, *, sign_replies: bool
         enterprise=ENTERPRISE,
         listen=[("127.0.0.1", port), ("::1", port)],
         sign_replies=sign_replies,
+        tls=tls,
     )
     with serving(namespace, directory, command):
         yield
@@ -94,12 +108,21 @@ def serving(namespace: str, directory: Path, command: list[str]) -> Iterator[Non
 
 
 @pytest.fixture(scope="module")
-def server(namespace: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with freeradius(namespace, tmp_path_factory.mktemp("raddb"), PORT):
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls") / "ca")
+
+
+@pytest.fixture(scope="module")
+def server(namespace: str, authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    own = authority.sign("radius", alternative=f"DNS:{SERVER_NAME}")
+    tls = TlsListener("127.0.0.1", TLS_PORT, str(authority.pair.cert), str(own.cert), str(own.key))
+    with freeradius(namespace, tmp_path_factory.mktemp("raddb"), PORT, tls=tls):
         yield namespace
 
 
-def client(*servers: tuple[str, int], secret: str = SECRET, timeout_s: float = 3.0, tries: int = 2) -> RadiusClient:
+def client(
+    *servers: tuple[str, int], secret: str = SECRET, timeout_s: float = 3.0, tries: int = 2, **more: Any
+) -> RadiusClient:
     return RadiusClient(
         servers or [("127.0.0.1", PORT)],
         secret.encode(),
@@ -107,6 +130,7 @@ def client(*servers: tuple[str, int], secret: str = SECRET, timeout_s: float = 3
         tries=tries,
         enterprise=ENTERPRISE,
         nas_identifier="cpe-mcp-test",
+        **more,
     )
 
 
@@ -119,7 +143,7 @@ def authenticate(namespace: str, radius: RadiusClient, username: str, password: 
     return ask(
         namespace,
         lambda: radius.authenticate(
-            username=username, password=password, calling_station="00-00-5E-00-53-01", addresses=["192.0.2.7"]
+            username=username, password=password, calling_station="00-00-5E-00-53-01", wans=[WAN]
         ),
     )
 
@@ -155,7 +179,7 @@ def test_the_authenticator_tells_the_scheme_of_the_accept_in_force(server: str) 
                 password=password,
                 enterprise=ENTERPRISE,
             )
-            authenticator = Authenticator(settings, addresses=list, on_change=lambda: None)
+            authenticator = Authenticator(RouterSettings(radius=settings), wans=list, on_change=lambda: None)
             schemes.append(authenticator.scheme)
             authenticator.start()
             async with asyncio.timeout(5):
@@ -167,6 +191,42 @@ def test_the_authenticator_tells_the_scheme_of_the_accept_in_force(server: str) 
 
     with enter(server):
         assert asyncio.run(scenario()) == ["", "single:lte", "", ""]
+
+
+def test_chap(server: str) -> None:
+    assert authenticate(server, client(chap=True), "carol", STRANGE_PASSWORD).verdict == "accept"
+    assert authenticate(server, client(chap=True), "carol", "wrong").verdict == "reject"
+
+
+@pytest.mark.requirement("Y-9")
+def test_dhcp_options_that_freeradius_has_cut_into_fragments(server: str) -> None:
+    """RFC 9445: more octets than one attribute holds; FreeRADIUS cuts them as RFC 6929 says."""
+    answer = authenticate(server, client(dhcp_codes=(224, 65001)), "gina", "ginas")
+    many = tuple(f"192.0.2.{n}" for n in range(1, 64))
+    assert answer.concentrators == ((many, 0), (("198.51.100.1",), 0), (("2001:db8:1::1",), 0))
+
+
+@pytest.mark.requirement("7.3-a")
+def test_inside_tls(server: str, authority: Authority, tmp_path: Path) -> None:
+    own = authority.sign("router-0815")
+    files = TlsFiles(str(authority.pair.cert), str(own.cert), str(own.key), SERVER_NAME)
+    port = ("127.0.0.1", TLS_PORT)
+    radius = client(port, secret="radsec", carrier=TlsCarrier(files, timeout_s=5))
+    answer = authenticate(server, radius, "frank", "frankly")
+    assert (answer.verdict, answer.subscriber_key, answer.server) == ("accept", KEY, f"127.0.0.1:{TLS_PORT}")
+    assert authenticate(server, radius, "bob", "builder").reason == "no contract for this line"
+    stranger = Authority(tmp_path / "stranger", "Another CA").sign("intruder")
+    for wrong, said in (
+        (files._replace(name="other.example"), "not valid for 'other.example'"),
+        (
+            files._replace(cert=str(stranger.cert), key=str(stranger.key)),
+            "this router's certificate?",
+        ),
+    ):
+        radius = client(port, secret="radsec", carrier=TlsCarrier(wrong, timeout_s=5))
+        answer = authenticate(server, radius, "alice", "wonderland")
+        assert answer.verdict == "timeout"
+        assert said in answer.reason
 
 
 @pytest.mark.requirement("5.3-d")

@@ -18,6 +18,7 @@ from pyrad.packet import AccessAccept, AccessChallenge, AccessReject, AuthPacket
 
 from cpe_mcp.aaa.attributes import (
     AttributeValueError,
+    Quota,
     Terms,
     pull_address,
     pull_concentrator,
@@ -28,12 +29,15 @@ from cpe_mcp.aaa.attributes import (
 )
 from cpe_mcp.aaa.dictionary import dictionary_text, vendor_dictionary_text
 from cpe_mcp.aaa.radius import RadiusAnswer, RadiusClient, RadiusError
+from cpe_mcp.paths.snapshot import WanView
 
 pytestmark = pytest.mark.unit
 
 SECRET = b"an honest shared secret"
 ENTERPRISE = 64999
 VECTOR = bytes.fromhex("1404 04 c0000201 06 20010db8000000000000000000000001")
+DSL = WanView("dsl", "eth1", "192.0.2.7", "")
+LTE = WanView("lte", "wwan0", "192.0.2.8", "2001:db8::7")
 VECTOR_TEXT = (("192.0.2.1", "2001:db8::1"), 5124)
 
 
@@ -160,7 +164,12 @@ def reply_to(data: bytes, code: int = AccessAccept, *, signed: bool = True, **at
     return raw
 
 
-def client(*ports: int, host: str = "127.0.0.1", tries: int = 2, timeout_s: float = 0.15) -> RadiusClient:
+def reply_of(request: Any) -> bytes:
+    raw: bytes = request.CreateReply().ReplyPacket()
+    return raw
+
+
+def client(*ports: int, host: str = "127.0.0.1", tries: int = 2, timeout_s: float = 0.15, **more: Any) -> RadiusClient:
     return RadiusClient(
         [(host, port) for port in ports],
         SECRET,
@@ -168,6 +177,7 @@ def client(*ports: int, host: str = "127.0.0.1", tries: int = 2, timeout_s: floa
         tries=tries,
         enterprise=ENTERPRISE,
         nas_identifier="test-nas",
+        **more,
     )
 
 
@@ -176,7 +186,7 @@ def ask(radius: RadiusClient) -> Awaitable[RadiusAnswer]:
         username="alice",
         password="wonderland",
         calling_station="00-00-5E-00-53-01",
-        addresses=("192.0.2.7", "2001:db8::7", "192.0.2.8"),
+        wans=(DSL, LTE),
     )
 
 
@@ -212,6 +222,23 @@ class TestRequests:
             assert request["Calling-Station-Id"] == ["00-00-5E-00-53-01"]
             assert request["Framed-IP-Address"] == ["192.0.2.7"]
             assert request["Framed-IPv6-Address"] == ["2001:db8::7"]
+            assert request["CPE-MCP-WAN-Address"] == ["dsl 192.0.2.7", "lte 192.0.2.8", "lte 2001:db8::7"]
+
+        asyncio.run(scenario())
+
+    def test_chap_sends_a_digest_under_a_fresh_challenge_and_no_password(self) -> None:
+        async def scenario() -> None:
+            async with serving(accept) as server:
+                radius = client(server.port, chap=True)
+                await ask(radius)
+                await ask(radius)
+            requests = [parse(data) for data, _ in server.heard]
+            for request in requests:
+                assert request.VerifyChapPasswd("wonderland")
+                assert not request.VerifyChapPasswd("wonderland2")
+                assert "User-Password" not in request
+                assert len(request[60][0]) == 16
+            assert requests[0][60] != requests[1][60]
 
         asyncio.run(scenario())
 
@@ -425,12 +452,55 @@ class TestAnswers:
     @given(st.binary(max_size=250))
     def test_garbage_gives_a_key_or_the_error(self, value: bytes) -> None:
         radius = client(1812)
-        request = radius._request("alice", "pw", "Framed-User", "", ())
+        request = radius._request("alice", "pw", "Framed-User")
         reply = request.CreateReply()
         reply[(ENTERPRISE, 8)] = [value]
         key, errors = radius._pull_key(request, reply)
         assert (key is None) == (len(errors) == 1)
         assert key is None or len(key) >= 16
+
+    @pytest.mark.requirement("Y-9")
+    def test_standard_attributes_of_dhcp_options(self, caplog: pytest.LogCaptureFixture) -> None:
+        """RFC 9445, in fragments: only with codes set, and after the attributes of ours."""
+
+        def handler(data: bytes, addr: Any, server: FakeServer) -> None:
+            reply = parse(data).CreateReply()
+            reply["CPE-MCP-Concentrator-IPv4"] = ["192.0.2.9"]
+            reply[245] = [b"\4\x80\xe0\x05\x04\xc0", b"\4\0\0\2\1", b"\4\0\xe0\x03\1\1\1"]
+            server.send(reply.ReplyPacket(), addr)
+
+        async def scenario() -> None:
+            async with serving(handler) as server:
+                with_codes = await ask(client(server.port, dhcp_codes=(224, 65001)))
+                without = await ask(client(server.port))
+            assert without.concentrators == ((("192.0.2.9",), 0),)
+            assert with_codes.concentrators == without.concentrators
+            assert "DHCPv4-Options: DHCPv4 option 224: list length 1 at octet 5" in caplog.text
+
+        asyncio.run(scenario())
+
+    def test_quotas_of_an_accept(self, caplog: pytest.LogCaptureFixture) -> None:
+        def handler(data: bytes, addr: Any, server: FakeServer) -> None:
+            reply = parse(data).CreateReply()
+            reply["CPE-MCP-Quota"] = [
+                "lte 50",
+                "dsl 0.5 31",
+                "lte",
+                "lte 0",
+                "lte -1",
+                "lte 50 32",
+                "lte 50 0",
+                "x\ty 1",
+            ]
+            server.send(reply.ReplyPacket(), addr)
+
+        async def scenario() -> None:
+            async with serving(handler) as server:
+                answer = await ask(client(server.port))
+            assert answer.quotas == (Quota("lte", 50.0), Quota("dsl", 0.5, 31))
+
+        asyncio.run(scenario())
+        assert caplog.text.count("CPE-MCP-Quota: '") == 6
 
     def test_another_enterprises_attributes_say_nothing(self) -> None:
         def handler(data: bytes, addr: Any, server: FakeServer) -> None:
@@ -524,6 +594,26 @@ class TestIgnored:
 
         self.run(forge, "forged", "radius.secret the same")
 
+    def test_an_accept_replayed_from_an_earlier_question(self) -> None:
+        """Genuine, signed, and under this question's Identifier: only its Request Authenticator is another one's."""
+        earlier = bytes(range(16))
+
+        def replay(data: bytes) -> bytes:
+            old = parse(data[:4] + earlier + data[20:])
+            return reply_of(old)
+
+        self.run(replay, "forged", "radius.secret the same")
+
+    def test_a_reject_turned_into_an_accept(self) -> None:
+        """As CVE-2024-3596 does it, with the Message-Authenticator that the Reject had."""
+
+        def turn(data: bytes) -> bytes:
+            body = reply_to(data, AccessReject)
+            head = bytes((AccessAccept,)) + body[1:4]
+            return head + hashlib.md5(head + data[4:20] + body[20:] + SECRET).digest() + body[20:]
+
+        self.run(turn, "forged", "radius.secret the same")
+
     def test_an_answer_to_another_question(self) -> None:
         def other(data: bytes) -> bytes:
             return reply_to(data[:1] + bytes((data[1] ^ 1,)) + data[2:])
@@ -556,7 +646,7 @@ class TestIgnored:
     def test_garbage_is_counted_and_nothing_else(self, garbage: bytes, headed: bool) -> None:
         """From the server's own address, and with a header that fits the question."""
         radius = client(1812)
-        request = radius._request("alice", "pw", "Framed-User", "", ())
+        request = radius._request("alice", "pw", "Framed-User")
         if headed:
             header = bytes((AccessAccept, request.id)) + (20 + len(garbage)).to_bytes(2, "big")
             garbage = header + bytes(16) + garbage

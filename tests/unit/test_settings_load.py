@@ -318,7 +318,11 @@ def test_masked_settings_hold_everything_but_the_secrets() -> None:
 
 def test_warnings() -> None:
     assert "no wan" in warnings_of(RouterSettings())[0]
-    assert warnings_of(parse_router(HOME)) == []
+    assert "operator_network" in warnings_of(parse_router(HOME))[0], "RADIUS over UDP is not asked then"
+    marked = HOME.replace(
+        "config radius", "config wan 'vlan'\n option device eth9\n option operator_network 1\nconfig radius"
+    )
+    assert warnings_of(parse_router(marked)) == []
     assert "nobody is served" in warnings_of(ConcentratorSettings())[0]
     assert (
         "nobody is served" in warnings_of(parse_concentrator("config subscriber 'a'\n list address 192.0.2.0/24\n"))[0]

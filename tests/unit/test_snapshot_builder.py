@@ -65,6 +65,12 @@ def test_what_has_to_be_mended_first_is_the_reason(changes: dict[str, Any], reas
     assert (snapshot.proxy, snapshot.reason) == (False, reason)
 
 
+def test_a_refusal_by_radius_blocks_where_the_settings_say_so_and_nothing_else_does() -> None:
+    assert made(authorization=Reason.NOT_AUTHORIZED, usable=[], blocks=True).fallback == "block"
+    assert made(authorization=Reason.NOT_AUTHORIZED, usable=[]).fallback == "direct"
+    assert made(blocks=True).fallback == "direct"
+
+
 def test_switched_off_comes_before_everything() -> None:
     assert made(GlobalSettings(enabled=False), wans=[], usable=[]).reason == Reason.DISABLED
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cpe_mcp.aaa.attributes import Concentrator
+from cpe_mcp.aaa.attributes import Concentrator, Quota
 
 ACCEPT = "accept"
 REJECT = "reject"
@@ -47,6 +47,8 @@ class RadiusAnswer(NamedTuple):
     """Key that the subscriber proves itself with to concentrators; came salt-encrypted (RFC 2868 section 3.5)."""
     handle: bytes = b""
     """What concentrators know the subscriber by, opaque to the router; b"" when the Accept does not say."""
+    quotas: tuple[Quota, ...] = ()
+    """What each WAN may carry in a month."""
     classes: tuple[bytes, ...] = ()
     """Class attributes, in order: accounting sends them back as they are (RFC 2865 section 5.25)."""
     connections: int = 0

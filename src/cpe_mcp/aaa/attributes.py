@@ -27,6 +27,8 @@ SCHEME = 6
 SERVICE_CLASS = 7
 SUBSCRIBER_KEY = 8
 HANDLE = 9
+WAN_ADDRESS = 10
+QUOTA = 11
 CONNECTIONS = 16
 """Vendor types, as in the dictionary file."""
 
@@ -39,6 +41,15 @@ _INTEGER_OCTETS = 4
 _SHOWN_CHARS = 40
 """Of a value that is wrong: it goes to a log line."""
 _ADDRESS_OCTETS = {4: 4, 6: 16}
+
+
+class Quota(NamedTuple):
+    """The volume of one month that an Accept grants on one WAN."""
+
+    wan: str
+    gb: float
+    day: int = 0
+    """Day of the month on which it begins anew; 0: as the settings say."""
 
 
 class Terms(NamedTuple):
@@ -122,8 +133,7 @@ def pull_scheme(value: bytes) -> str:
     try:
         split_scheme(text)
     except ValueError as error:
-        shown = "".join(c if c.isprintable() else " " for c in text)[:_SHOWN_CHARS]
-        raise AttributeValueError(f"CPE-MCP-Scheme: {str(error).replace(repr(text), repr(shown))}") from None
+        raise AttributeValueError(f"CPE-MCP-Scheme: {str(error).replace(repr(text), repr(_shown(text)))}") from None
     return text
 
 
@@ -136,9 +146,8 @@ def pull_service_class(value: bytes) -> tuple[str, str]:
             raise ValueError(word)
         return word, str(ip_address(address.strip()))
     except ValueError:
-        shown = "".join(c if c.isprintable() else " " for c in text)[:_SHOWN_CHARS]
         raise AttributeValueError(
-            f"CPE-MCP-Service-Class: {shown!r} is not a word and the address of a concentrator"
+            f"CPE-MCP-Service-Class: {_shown(text)!r} is not a word and the address of a concentrator"
         ) from None
 
 
@@ -192,6 +201,29 @@ def pull_terms(
     return Terms(**found), errors
 
 
+def pull_quota(value: bytes) -> Quota:
+    """WAN, GB and perhaps day of a CPE-MCP-Quota attribute, ``lte 50 15``. Raises AttributeValueError."""
+    text = value.decode(errors="replace")
+    found = re.fullmatch(r"(\S{1,63}) +([0-9]{1,6}(?:\.[0-9]{1,6})?)(?: +([0-9]{1,2}))?", text, re.ASCII)
+    day = int(found[3] or 0) if found is not None else 0
+    if found is None or float(found[2]) == 0 or (found[3] and not 1 <= day <= 31):
+        raise AttributeValueError(
+            f"CPE-MCP-Quota: {_shown(text)!r} is not the name of a WAN, GB of a month and perhaps the day it begins on"
+        )
+    return Quota(found[1], float(found[2]), day)
+
+
+def pull_quotas(values: Sequence[bytes]) -> tuple[list[Quota], list[str]]:
+    """All of one Accept, and why each attribute that is malformed was left out."""
+    found, errors = [], []
+    for value in values:
+        try:
+            found.append(pull_quota(value))
+        except AttributeValueError as error:
+            errors.append(str(error))
+    return found, errors
+
+
 def pull_key(decrypted: bytes) -> bytes:
     """The key in a CPE-MCP-Subscriber-Key attribute after decryption. Raises AttributeValueError, which never shows it."""
     if len(decrypted) < KEY_MIN_OCTETS:
@@ -199,6 +231,10 @@ def pull_key(decrypted: bytes) -> bytes:
             f"CPE-MCP-Subscriber-Key: {len(decrypted)} octets, at least {KEY_MIN_OCTETS} are needed"
         )
     return decrypted
+
+
+def _shown(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)[:_SHOWN_CHARS]
 
 
 def _text(octets: bytes) -> str:

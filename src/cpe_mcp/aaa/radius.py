@@ -1,19 +1,19 @@
-"""RADIUS client: one question over UDP to the first of several servers that answers, on the running asyncio loop.
+"""RADIUS client: one question to the first of several servers that answers, on the running asyncio loop.
 
-Packets are pyrad's; the transport is ours because of what has to hold here (CVE-2024-3596 and RFC 5080): a socket and so
-a random source port for each request, Message-Authenticator first in every request and required in every answer, and
-whatever does not belong to the question ignored and counted by its kind. What follows from a verdict, and when to ask
-again, must not be in here (:mod:`.session`).
+Packets are pyrad's, and what an answer is worth is judged here because of what has to hold (CVE-2024-3596 and RFC 5080):
+Message-Authenticator first in every request and required in every answer that comes over UDP, and whatever does not belong
+to the question ignored and counted by its kind. How packets travel is :mod:`.carriers`; what follows from a verdict, and
+when to ask again, must not be in here (:mod:`.session`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import logging
 import os
 import secrets
-import socket
 from collections import Counter
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -30,45 +30,46 @@ from cpe_mcp.aaa.attributes import (
     CONNECTIONS,
     DOWN_MBIT,
     HANDLE,
+    QUOTA,
     SCHEME,
     SERVICE_CLASS,
     SUBSCRIBER_KEY,
     UP_MBIT,
+    WAN_ADDRESS,
     AttributeValueError,
     pull_concentrators,
     pull_filters,
     pull_key,
+    pull_quotas,
     pull_service_classes,
     pull_terms,
 )
+from cpe_mcp.aaa.carriers import Carrier, Server, UdpCarrier, Unreachable
 from cpe_mcp.aaa.dictionary import dictionary_text
+from cpe_mcp.paths.snapshot import WanView
 
 __all__ = ["RadiusAnswer", "RadiusClient", "RadiusError"]
 
 log = logging.getLogger(__name__)
 
-MAX_PACKET_BYTES = 4096
-"""RFC 2865 section 3."""
 MAX_PASSWORD_OCTETS = 128
 """RFC 2865 section 5.2."""
 MAX_TEXT_OCTETS = 253
 """Longest value of any attribute (RFC 2865 section 5)."""
+MAX_VENDOR_OCTETS = 247
+"""Of what one vendor-specific attribute can hold (RFC 2865 section 5.26)."""
 MAX_REASON_CHARS = 200
 """Of a Reply-Message: it goes to a log line and a status page."""
 SILENT_S = 60.0
 """How long a server that gave no answer is asked after the others, so that only one question in a while pays for it."""
 
 _USER_NAME, _FILTER_ID, _REPLY_MESSAGE, _CLASS, _SESSION_TIMEOUT = 1, 11, 18, 25, 27
-_IP_RECVERR, _IPV6_RECVERR = 11, 25
-"""linux/in.h, linux/in6.h; Python's socket module has no names for them before 3.14."""
+_CHAP_PASSWORD, _CHAP_CHALLENGE = 3, 60
+_CHALLENGE_OCTETS = 16
 
 
 class RadiusError(ValueError):
     """These settings make no RADIUS request; names the option."""
-
-
-class _Unreachable(Exception):
-    """The network says that this server is not there."""
 
 
 class RadiusClient:
@@ -76,7 +77,9 @@ class RadiusClient:
 
     ``counters`` holds how many requests and retransmissions were sent and answers taken, and how many datagrams were
     ignored as ``wrong-source``, ``malformed``, ``unexpected`` (another question's), ``unsigned`` (no
-    Message-Authenticator) and ``forged`` (an authenticator is wrong: a forgery, or another secret).
+    Message-Authenticator) and ``forged`` (an authenticator is wrong: a forgery, or another secret). ``carrier``: UDP
+    unless given. ``dhcp_codes``: the DHCPv4 and DHCPv6 option codes that hold concentrators in the attributes of RFC 9445;
+    without them those attributes say nothing.
     """
 
     def __init__(
@@ -88,6 +91,9 @@ class RadiusClient:
         tries: int,
         enterprise: int,
         nas_identifier: str,
+        carrier: Carrier | None = None,
+        chap: bool = False,
+        dhcp_codes: tuple[int, int] | None = None,
     ) -> None:
         if not servers:
             raise RadiusError("radius.server is empty: name at least one server, ADDRESS or ADDRESS:PORT")
@@ -95,25 +101,38 @@ class RadiusClient:
             raise RadiusError("radius.secret is empty: without it anybody could answer for the server")
         if not nas_identifier:
             raise RadiusError("radius.nas_identifier is empty: RFC 2865 wants one")
-        self._servers = [_Server(address, port) for address, port in servers]
+        try:
+            self._servers = [Server(address, port) for address, port in servers]
+        except ValueError as error:
+            raise RadiusError(f"radius.server {error}") from None
         self._secret = secret
-        self._timeout_s = timeout_s
-        self._tries = tries
+        self._carrier: Carrier = carrier or UdpCarrier(timeout_s=timeout_s, tries=tries)
+        self._chap = chap
+        self._dhcp_codes = dhcp_codes
         self._enterprise = enterprise
         self._nas_identifier = nas_identifier
         self._dictionary = Dictionary(io.StringIO(dictionary_text(enterprise)))
         self.counters: Counter[str] = Counter()
 
     async def authenticate(
-        self, *, username: str, password: str, calling_station: str = "", addresses: Sequence[str] = ()
+        self,
+        *,
+        username: str,
+        password: str,
+        calling_station: str = "",
+        wans: Sequence[WanView] = (),
+        ways: Sequence[WanView] | None = None,
     ) -> RadiusAnswer:
-        """Ask whether this router's subscriber may use concentrators; ``addresses`` are its WANs', as a hint.
+        """Ask whether this router's subscriber may use concentrators; ``wans`` are told to the server, as a hint.
 
-        Raises RadiusError when user name or password does not fit a request.
+        The question goes out of ``ways`` and nothing else, best first; None: as the routes say. Raises RadiusError when
+        user name or password does not fit a request.
         """
         if not username:
             raise RadiusError("radius.username is empty")
-        return await self._ask(username, password, "Framed-User", calling_station, addresses)
+        addresses = [address for wan in wans for address in (wan.address4, wan.address6) if address]
+        told = [f"{wan.name} {address}" for wan in wans for address in (wan.address4, wan.address6) if address]
+        return await self._ask(username, password, "Framed-User", calling_station, addresses, told, ways)
 
     async def authorize_address(self, address: str, *, password: str) -> RadiusAnswer:
         """Ask whether connections from this source address may use this concentrator (draft-nam section 5.3).
@@ -122,10 +141,17 @@ class RadiusClient:
         an earlier session (RFC 5176 section 3.2). Raises RadiusError, ValueError for what is no address.
         """
         text = str(ip_address(address))
-        return await self._ask(text, password, "Call-Check", "", (text,))
+        return await self._ask(text, password, "Call-Check", "", (text,), (), None)
 
     async def _ask(
-        self, username: str, password: str, service: str, calling_station: str, addresses: Sequence[str]
+        self,
+        username: str,
+        password: str,
+        service: str,
+        calling_station: str,
+        addresses: Sequence[str],
+        told: Sequence[str],
+        ways: Sequence[WanView] | None,
     ) -> RadiusAnswer:
         for option, text, limit in (
             ("username", username, MAX_TEXT_OCTETS),
@@ -137,30 +163,57 @@ class RadiusClient:
         now = asyncio.get_running_loop().time()
         failures = []
         for server in sorted(self._servers, key=lambda server: server.silent_until > now):
-            # A request of its own for each server: Identifier and Authenticator are never used twice.
-            request = self._request(username, password, service, calling_station, addresses)
-            ignored_before = self.counters.copy()
-            try:
-                reply = await self._exchange(server, request)
-            except _Unreachable as error:
-                failures.append(f"{server.name} is unreachable ({error})")
-            else:
+            able = _ways_to(server, ways)
+            if not able:
+                failures.append(f"{server.name}: no WAN that may carry the question has an address of its family")
+                continue
+            for way in able:
+                # A request of its own for each try: Identifier and Authenticator are never used twice.
+                request = self._request(username, password, service, calling_station, addresses, told)
+                reply, failure = await self._try(server, way, request)
                 if reply is not None:
                     server.silent_until = 0.0
                     return self._pull_answer(request, reply, server)
-                failures.append(f"{server.name} {_silence(self.counters - ignored_before)}")
+                failures.append(failure)
             server.silent_until = asyncio.get_running_loop().time() + SILENT_S
         return RadiusAnswer(TIMEOUT, "; ".join(failures))
 
+    async def _try(self, server: Server, way: WanView | None, request: Any) -> tuple[Any | None, str]:
+        """The valid reply of this server over this WAN, or None and what to say about it."""
+        name = f"{server.name} over {way.name}" if way is not None else server.name
+        ignored_before = self.counters.copy()
+        try:
+            reply = await self._carrier.exchange(
+                server,
+                request.RequestPacket(),
+                lambda data, is_source: self._checked(request, data, from_server=is_source),
+                way=way,
+                counters=self.counters,
+            )
+        except Unreachable as error:
+            return None, f"{name} is unreachable ({error})"
+        return reply, f"{name} {_silence(self.counters - ignored_before)}"
+
     def _request(
-        self, username: str, password: str, service: str, calling_station: str, addresses: Sequence[str]
+        self,
+        username: str,
+        password: str,
+        service: str,
+        calling_station: str = "",
+        addresses: Sequence[str] = (),
+        told: Sequence[str] = (),
     ) -> Any:
         packet = AuthPacket(
             id=secrets.randbelow(256), secret=self._secret, authenticator=os.urandom(16), dict=self._dictionary
         )
         packet.add_message_authenticator()  # before all others: it is sent first
         packet["User-Name"] = username
-        packet["User-Password"] = packet.PwCrypt(password)
+        if self._chap:
+            challenge, identifier = os.urandom(_CHALLENGE_OCTETS), os.urandom(1)
+            digest = hashlib.md5(identifier + password.encode() + challenge).digest()  # RFC 1994 section 4.1
+            packet[_CHAP_PASSWORD], packet[_CHAP_CHALLENGE] = [identifier + digest], [challenge]
+        else:
+            packet["User-Password"] = packet.PwCrypt(password)
         packet["Service-Type"] = service
         packet["NAS-Identifier"] = self._nas_identifier
         packet["NAS-Port-Type"] = "Virtual"
@@ -168,28 +221,9 @@ class RadiusClient:
             packet["Calling-Station-Id"] = calling_station
         for address in reversed(addresses):  # the first of each family stays: RFC 2865 allows one
             packet["Framed-IPv6-Address" if ":" in address else "Framed-IP-Address"] = address
+        if told:
+            packet[(self._enterprise, WAN_ADDRESS)] = [text.encode()[:MAX_VENDOR_OCTETS] for text in told]
         return packet
-
-    async def _exchange(self, server: _Server, request: Any) -> Any | None:
-        """The valid reply to ``request``; None when none came. Raises _Unreachable."""
-        loop = asyncio.get_running_loop()
-        raw = request.RequestPacket()
-        with server.open_socket() as sock:
-            for number in range(self._tries):
-                self.counters["retransmissions" if number else "requests"] += 1
-                try:
-                    await loop.sock_sendto(sock, raw, server.sockaddr)
-                    async with asyncio.timeout(self._timeout_s):
-                        while True:
-                            data, source = await loop.sock_recvfrom(sock, MAX_PACKET_BYTES)
-                            reply = self._checked(request, data, from_server=server.is_source(source))
-                            if reply is not None:
-                                return reply
-                except TimeoutError:
-                    continue
-                except OSError as error:
-                    raise _Unreachable(error.strerror) from None
-        return None
 
     def _checked(self, request: Any, data: bytes, *, from_server: bool) -> Any | None:
         """The reply in a datagram if it answers ``request`` and proves that its sender knows the secret."""
@@ -203,9 +237,9 @@ class RadiusClient:
             return None
         if reply.id != request.id or reply.code not in (AccessAccept, AccessReject, AccessChallenge):
             kind = "unexpected"
-        elif not reply.message_authenticator:
+        elif self._carrier.needs_signature and not reply.message_authenticator:
             kind = "unsigned"
-        elif not request.VerifyReply(reply, data, enforce_ma=True):
+        elif not request.VerifyReply(reply, data, enforce_ma=self._carrier.needs_signature):
             kind = "forged"
         else:
             self.counters["answers"] += 1
@@ -213,7 +247,7 @@ class RadiusClient:
         self.counters[kind] += 1
         return None
 
-    def _pull_answer(self, request: Any, reply: Any, server: _Server) -> RadiusAnswer:
+    def _pull_answer(self, request: Any, reply: Any, server: Server) -> RadiusAnswer:
         message = _text(b" ".join(reply.get(_REPLY_MESSAGE, [])))
         if reply.code == AccessChallenge:
             return RadiusAnswer(REJECT, f"the server wants a challenge answered: {message}", server=server.name)
@@ -224,6 +258,14 @@ class RadiusClient:
             reply.get((self._enterprise, CONCENTRATOR_IPV4), []),
             reply.get((self._enterprise, CONCENTRATOR_IPV6), []),
         )
+        if self._dhcp_codes is not None:
+            # Not at the top: a package for a concentrator has no DHCP options.
+            from cpe_mcp.aaa.dhcp_attributes import LONG_EXTENDED_5, pull_dhcp_concentrators
+
+            code4, code6 = self._dhcp_codes
+            more, wrong = pull_dhcp_concentrators(reply.get(LONG_EXTENDED_5, []), code4=code4, code6=code6)
+            concentrators = list(dict.fromkeys([*concentrators, *more]))
+            errors += wrong
         timeout_s = None
         for value in reply.get(_SESSION_TIMEOUT, []):
             if len(value) == 4:
@@ -240,6 +282,8 @@ class RadiusClient:
         classes, wrong = pull_service_classes(reply.get((self._enterprise, SERVICE_CLASS), []))
         errors += wrong
         filters, wrong = pull_filters(reply.get(_FILTER_ID, []))
+        errors += wrong
+        quotas, wrong = pull_quotas(reply.get((self._enterprise, QUOTA), []))
         errors += wrong
         key, wrong = self._pull_key(request, reply)
         errors += wrong
@@ -259,6 +303,7 @@ class RadiusClient:
             tuple(classes),
             subscriber_key=key,
             handle=b"".join(reply.get((self._enterprise, HANDLE), [])[-1:]),
+            quotas=tuple(quotas),
             classes=tuple(reply.get(_CLASS, [])),
             connections=terms.connections,
             filters=tuple(filters),
@@ -277,31 +322,11 @@ class RadiusClient:
         return key, errors
 
 
-class _Server:
-    """One server's address and how it behaved."""
-
-    def __init__(self, address: str, port: int) -> None:
-        flags = socket.AI_NUMERICHOST  # never a look-up: it would block the loop
-        try:
-            found = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM, flags=flags)
-        except OSError as error:
-            raise RadiusError(f"radius.server {address!r} is no IP address ({error.strerror})") from None
-        self._family = found[0][0]
-        self.sockaddr: tuple[Any, ...] = found[0][4]
-        self.name = f"[{address}]:{port}" if self._family == socket.AF_INET6 else f"{address}:{port}"
-        self.silent_until = 0.0
-
-    def is_source(self, source: tuple[Any, ...]) -> bool:
-        return source[:2] == self.sockaddr[:2] and source[3:] == self.sockaddr[3:]
-
-    def open_socket(self) -> socket.socket:
-        """A fresh socket, not connected, so that an answer from another address is seen; it hears of ICMP errors."""
-        sock = socket.socket(self._family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        if self._family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
-        else:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
-        return sock
+def _ways_to(server: Server, ways: Sequence[WanView] | None) -> list[WanView | None]:
+    """The WANs over which this server can be asked; [None]: as the routes say."""
+    if ways is None or server.is_here:
+        return [None]
+    return [way for way in ways if server.source_on(way)]
 
 
 def _silence(ignored: Counter[str]) -> str:

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cpe_mcp.cli import speedtest
@@ -50,7 +50,7 @@ def status(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
         "WANs": ", ".join(wans) or "none usable",
         "Scheme": f"{result['scheme']['name']}: {result['scheme']['text']}",
         "Concentrators": ", ".join(concentrators) or "none usable",
-        "RADIUS": result["radius"]["text"],
+        "RADIUS": _radius_line(result),
         "Workers": f"{len(result['workers'])} connected, {pool['ready']} warm connections ready",
         "Flows": f"{result['live']} live, {totals['flows']} finished{_by_action(totals['by_action'])}",
         "Bytes": f"{amount(totals['bytes_down'])} down, {amount(totals['bytes_up'])} up",
@@ -67,6 +67,13 @@ def status(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
     text += [f"warning: {warning}" for warning in result["warnings"]]
     works = result["proxy"] and taken["on"]
     return result, "\n".join(text), EXIT_OK if works else EXIT_NO
+
+
+def _radius_line(status: Mapping[str, Any]) -> str:
+    """What came of asking, and what the server said, or why none did, unless a warning says it already."""
+    radius = status["radius"]
+    detail = radius["detail"]
+    return f"{radius['text']} ({detail})" if detail and detail not in status["warnings"] else str(radius["text"])
 
 
 def paths(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:

@@ -73,7 +73,7 @@ def router_settings(
     ``concentrator`` -> section name -> options. The lab's addresses are not global, so any destination is taken.
     """
     wans: dict[str, dict[str, object]] = {
-        name: {"device": name, "preference": metric} for name, metric in WAN_METRICS.items()
+        name: {"device": name, "preference": metric, "operator_network": True} for name, metric in WAN_METRICS.items()
     }
     for name, options in given.get("wan", {}).items():
         wans[name] = {**wans.get(name, {}), **options}

@@ -20,6 +20,9 @@ DICTIONARY_DIR = "/usr/share/freeradius"
 DEFAULT_PORT = 1812
 LISTEN_ALL = (("0.0.0.0", DEFAULT_PORT), ("::", DEFAULT_PORT))
 
+DHCP_ATTRIBUTES = "ATTRIBUTE DHCPv6-Options 245.3 octets\nATTRIBUTE DHCPv4-Options 245.4 octets\n"
+"""Of RFC 9445; FreeRADIUS 3.2.1 has the type and not yet the attributes."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -46,6 +49,16 @@ class RadiusUser(NamedTuple):
     """Further attributes of the answer, as the users file has them."""
 
 
+class TlsListener(NamedTuple):
+    """RADIUS over TLS: only routers with a certificate of ``ca`` are heard."""
+
+    address: str
+    port: int
+    ca: str
+    cert: str
+    key: str
+
+
 def write_config(
     directory: str,
     *,
@@ -56,6 +69,7 @@ def write_config(
     enterprise: int,
     listen: Sequence[tuple[str, int]] = LISTEN_ALL,
     sign_replies: bool = True,
+    tls: TlsListener | None = None,
 ) -> list[str]:
     """Write the configuration into ``directory`` and return the command that runs the server in the foreground.
 
@@ -66,9 +80,9 @@ def write_config(
     on standard output when it is. Raises OSError.
     """
     files = {
-        "dictionary": vendor_dictionary_text(enterprise),
+        "dictionary": DHCP_ATTRIBUTES + vendor_dictionary_text(enterprise),
         "users": "\n".join(_user(user) for user in (*users, *address_users)),
-        "radiusd.conf": _radiusd(directory, secret, clients, listen, sign_replies),
+        "radiusd.conf": _radiusd(directory, secret, clients, listen, sign_replies, tls),
     }
     os.makedirs(directory, mode=0o700, exist_ok=True)
     for name, text in files.items():
@@ -104,7 +118,12 @@ def _user(user: RadiusUser) -> str:
 
 
 def _radiusd(
-    directory: str, secret: str, addresses: Sequence[str], listen: Sequence[tuple[str, int]], sign_replies: bool
+    directory: str,
+    secret: str,
+    addresses: Sequence[str],
+    listen: Sequence[tuple[str, int]],
+    sign_replies: bool,
+    tls: TlsListener | None,
 ) -> str:
     sign = "update reply {\n Message-Authenticator := 0x00\n }" if sign_replies else ""
     listeners = "".join(
@@ -116,6 +135,9 @@ def _radiusd(
         f" secret = {_quoted(secret)}\n require_message_authenticator = yes\n}}\n"
         for number, address in enumerate(addresses)
     )
+    if tls is not None:
+        listeners += _tls_listener(tls)
+        clients += _tls_clients(addresses)
     return f"""\
 libdir = {MODULE_DIR}
 raddbdir = {directory}
@@ -147,17 +169,23 @@ modules {{
  }}
  pap {{
  }}
+ chap {{
+ }}
 }}
 {clients}
 server default {{
 {listeners}
 authorize {{
  files
+ chap
  pap
 }}
 authenticate {{
  Auth-Type PAP {{
   pap
+ }}
+ Auth-Type CHAP {{
+  chap
  }}
 }}
 post-auth {{
@@ -166,6 +194,37 @@ post-auth {{
   {sign}
  }}
 }}
+}}
+"""
+
+
+def _tls_clients(addresses: Sequence[str]) -> str:
+    """Their secret is that of RFC 6614; what proves them is their certificates."""
+    clients = "".join(
+        f" client t{number} {{\n  {'ipv6addr' if ':' in address else 'ipaddr'} = {address}\n"
+        "  proto = tls\n  secret = radsec\n }\n"
+        for number, address in enumerate(addresses)
+    )
+    return f"clients tls_clients {{\n{clients}}}\n"
+
+
+def _tls_listener(tls: TlsListener) -> str:
+    family = "ipv6addr" if ":" in tls.address else "ipaddr"
+    return f"""\
+listen {{
+ type = auth
+ {family} = {tls.address}
+ port = {tls.port}
+ proto = tcp
+ clients = tls_clients
+ tls {{
+  private_key_file = {tls.key}
+  certificate_file = {tls.cert}
+  ca_file = {tls.ca}
+  require_client_cert = yes
+  tls_min_version = "1.2"
+  tls_max_version = "1.3"
+ }}
 }}
 """
 

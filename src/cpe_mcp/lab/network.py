@@ -20,9 +20,11 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
+from cpe_mcp.aaa.tls_carrier import TLS_PORT
 from cpe_mcp.control.ask import ask
 from cpe_mcp.control.frames import API_SOCKET
 from cpe_mcp.lab import configs, freeradius, state
+from cpe_mcp.lab.certificates import Authority
 from cpe_mcp.lab.link import DEFAULT_LINKS, Link, LinkSpec, ask_emulator
 from cpe_mcp.lab.namespaces import LabError, create, enter, ip_batch, write_sysctls
 from cpe_mcp.lab.neighbours import meet
@@ -83,6 +85,8 @@ class RadiusOptions(NamedTuple):
     """User-Password of a concentrator that asks about a source address."""
     authorize_lines: bool = True
     """Whether the cpe's addresses on both lines are known as the subscriber's."""
+    tls: bool = False
+    """Whether it listens for RADIUS over TLS too; :attr:`Lab.tls_options` is then what the cpe needs."""
 
 
 DEFAULT_RADIUS = RadiusOptions()
@@ -123,6 +127,8 @@ class Lab:
         self._package_congestion_control = package_congestion_control or congestion_control
         self.radius = radius
         self._radius_users = radius_users
+        self.tls_options: dict[str, str] = {}
+        """Options of section radius for a cpe that asks over TLS."""
         self.dhcp4_code = dhcp4_code
         self.dhcp6_code = dhcp6_code
         self._dhcp4_value = dhcp4_raw or (configs.dhcp4_option_hex(dhcp4_mcps) if dhcp4_mcps else "")
@@ -510,6 +516,19 @@ class Lab:
         self._processes.start(f"dnsmasq-{name}", self.namespace(host), argv)
         self._processes.await_port(f"dnsmasq-{name}", "udp", DHCP_SERVER_PORT)
 
+    def _radius_tls(self) -> freeradius.TlsListener:
+        authority = Authority(self.directory / "tls")
+        server = authority.sign("radius", alternative=f"IP:{ADDRESSES.radius.v4}")
+        own = authority.sign("cpe")
+        self.tls_options = {
+            "transport": "tls",
+            "tls_ca": str(authority.pair.cert),
+            "tls_cert": str(own.cert),
+            "tls_key": str(own.key),
+        }
+        address = "0.0.0.0"
+        return freeradius.TlsListener(address, TLS_PORT, str(authority.pair.cert), str(server.cert), str(server.key))
+
     def _start_servers(self) -> None:
         radius_directory = self.directory / "radius"
         line_addresses = self._line_addresses() if self.radius.authorize_lines else ()
@@ -526,6 +545,7 @@ class Lab:
                 for address in line_addresses
             ],
             enterprise=DEFAULT_ENTERPRISE,
+            tls=self._radius_tls() if self.radius.tls else None,
         )
         self._processes.start("radius", self.namespace("radius"), argv)
         server_directory = self.directory / "server"

@@ -20,6 +20,7 @@ class Reason:
     NOT_AUTHORIZED = "not-authorized"
     AUTH_TIMEOUT = "auth-timeout"
     AUTH_PENDING = "auth-pending"
+    AUTH_UNPROTECTED = "auth-unprotected"
     # one flow
     PROXIED = "proxied"
     POOLED = "pooled"
@@ -141,6 +142,8 @@ TEXTS: dict[str, str] = {
     Reason.NOT_AUTHORIZED: "RADIUS refused this subscriber",
     Reason.AUTH_TIMEOUT: "no RADIUS server answered",
     Reason.AUTH_PENDING: "waiting for the RADIUS answer",
+    Reason.AUTH_UNPROTECTED: "RADIUS is not asked over UDP on lines that are not the operator's own (wan.operator_network, "
+    "radius.transport)",
     Reason.PROXIED: "carried over Multipath TCP",
     Reason.POOLED: "carried over Multipath TCP on a warm connection",
     Reason.CONCENTRATOR_UNREACHABLE: "the concentrator did not accept a connection",

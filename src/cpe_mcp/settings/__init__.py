@@ -4,13 +4,13 @@ Daemons and tools import from here. The relay workers do not: what they need of 
 """
 
 from cpe_mcp.settings.concentrator import ConcentratorSettings
+from cpe_mcp.settings.hosts import split_host
 from cpe_mcp.settings.load import (
     load_concentrator,
     load_router,
     mask_secrets,
     parse_concentrator,
     parse_router,
-    split_host,
     warnings_of,
 )
 from cpe_mcp.settings.router import RouterSettings

@@ -17,7 +17,9 @@ from cpe_mcp.kernel.numbers import CLASSES_MAX
 from cpe_mcp.paths.scheme import LOWEST_LATENCY, SCHEMES, SINGLE, split_scheme
 from cpe_mcp.settings import concentrator, router
 from cpe_mcp.settings.concentrator import ConcentratorSettings
+from cpe_mcp.settings.hosts import split_host
 from cpe_mcp.settings.option import Option, declared_options
+from cpe_mcp.settings.radius_ways import TLS, refusal
 from cpe_mcp.settings.router import DEFAULT_PRECEDENCE, RouterSettings
 from cpe_mcp.settings.uci import Entry, Section, SettingsError, hint, parse
 
@@ -108,7 +110,8 @@ def warnings_of(settings: RouterSettings | ConcentratorSettings) -> list[str]:
     if isinstance(settings, RouterSettings):
         if not any(wan.enabled for wan in settings.wans):
             return ["no wan section is enabled: every connection is left to plain forwarding"]
-        return []
+        unprotected = refusal(settings)
+        return [unprotected] if unprotected else []
     keyed = any(subscriber.enabled and subscriber.key for subscriber in settings.subscribers)
     return [
         f"listener '{listener.name}' faces the Internet, where a key is needed, and no enabled subscriber has one: "
@@ -121,26 +124,6 @@ def warnings_of(settings: RouterSettings | ConcentratorSettings) -> list[str]:
 def mask_secrets(settings: RouterSettings | ConcentratorSettings) -> dict[str, Any]:
     """The settings as plain data for status and support reports: a secret that is set reads ``********``."""
     return {field.name: _masked(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
-
-
-def split_host(host: str, default_port: int) -> tuple[str, int]:
-    """Address and port of a ``host`` option: ``192.0.2.1``, ``192.0.2.1:1812``, ``2001:db8::1``, ``[2001:db8::1]:1812``.
-
-    Raises ValueError.
-    """
-    bracketed = re.fullmatch(r"\[([^]]+)\](?::(\d+))?", host)
-    if bracketed:
-        address, port = str(ipaddress.IPv6Address(bracketed[1])), bracketed[2]
-    elif host.count(":") == 1:
-        text, port = host.split(":")
-        address = str(ipaddress.IPv4Address(text))
-    else:
-        address, port = str(ipaddress.ip_address(host)), None
-    if port is None:
-        return address, default_port
-    if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
-        raise ValueError(f"port {port}")
-    return address, int(port)
 
 
 def allowed(declared: Option) -> str:
@@ -474,7 +457,8 @@ def _check_router(settings: RouterSettings, complaints: _Complaints) -> None:
             raise complaints.option("concentrator", static.name, "key", "is required when subscriber is set")
         if static.key and not static.subscriber:
             raise complaints.option("concentrator", static.name, "subscriber", "is required when key is set")
-    _require_radius(settings.radius, ("server", "secret", "username"), complaints)
+    proofs = ("tls_ca", "tls_cert", "tls_key") if settings.radius.transport == TLS else ("secret",)
+    _require_radius(settings.radius, ("server", "username", *proofs), complaints)
 
 
 def _check_trust(discovery: router.DiscoverySettings, complaints: _Complaints) -> None:

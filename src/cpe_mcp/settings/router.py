@@ -112,6 +112,11 @@ class WanSettings:
         "normal: used when worthwhile; backup: used only when no normal WAN is healthy.",
         choices=("normal", "backup"),
     )
+    operator_network: bool = option(
+        "flag",
+        False,
+        "The operator's own, closed network, where nobody else listens: only over such WANs RADIUS is asked without TLS.",
+    )
     metered: bool = option(
         "flag",
         False,
@@ -288,9 +293,44 @@ class RadiusSettings:
 
     enabled: bool = option("flag", False, "Ask RADIUS before any connection is taken.")
     server: tuple[str, ...] = option("host", (), "RADIUS servers, ADDRESS or ADDRESS:PORT, in order.", many=True)
-    secret: str = option("secret", "", "Secret shared with the RADIUS servers.")
+    transport: str = option(
+        "choice",
+        "udp",
+        "udp: port 1812, and only over WANs with operator_network; tls: RADIUS over TLS (RFC 6614), port 2083, over any WAN.",
+        choices=("udp", "tls"),
+    )
+    secret: str = option("secret", "", "Secret shared with the RADIUS servers; TLS needs none.")
     username: str = option("text", "", "Subscriber name.")
     password: str = option("secret", "", "Subscriber password.")
+    method: str = option(
+        "choice",
+        "pap",
+        "How the password is proven. pap: encrypted with the secret; chap: as a digest, for which the server has to know it "
+        "in clear text.",
+        choices=("pap", "chap"),
+    )
+    tls_ca: str = option("text", "", "File, PEM: the authority that the servers' certificates come from.")
+    tls_cert: str = option("text", "", "File, PEM: this router's own certificate.")
+    tls_key: str = option("text", "", "File, PEM: its key. Nobody but root may read it.")
+    tls_name: str = option(
+        "text", "", "Host name that the servers' certificates have to be for; empty: the address that is asked."
+    )
+    on_reject: str = option(
+        "choice",
+        "direct",
+        "After a Reject: plain forwarding, or no new connections.",
+        choices=("direct", "block"),
+    )
+    on_timeout: str = option(
+        "choice",
+        "direct",
+        "While no server has answered: plain forwarding, no new connections (block), or as if it had accepted (proxy), for "
+        "concentrators that decide by themselves.",
+        choices=("direct", "block", "proxy"),
+    )
+    calling_station: str = option(
+        "text", "", "Calling-Station-Id sent in requests; empty: the hardware address of the first WAN that has one."
+    )
     nas_identifier: str = option("text", "cpe-mcp", "NAS-Identifier sent in requests.")
     timeout_s: float = option("number", 2.0, "For one try.", low=0.1, high=60, unit="s")
     tries: int = option("integer", 3, "Tries per server.", low=1, high=10)

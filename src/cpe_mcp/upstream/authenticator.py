@@ -4,50 +4,73 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from cpe_mcp.aaa.answer import TIMEOUT, RadiusAnswer
+from cpe_mcp.aaa.carriers import UDP_PORT, Carrier, UdpCarrier
 from cpe_mcp.aaa.radius import RadiusClient, RadiusError
 from cpe_mcp.aaa.session import AuthSession
-from cpe_mcp.policy.reasons import TEXTS
-from cpe_mcp.settings import split_host
+from cpe_mcp.paths.snapshot import WanView
+from cpe_mcp.policy.reasons import TEXTS, Reason
+from cpe_mcp.settings import RouterSettings, split_host
+from cpe_mcp.settings.radius_ways import TLS, may_carry, refusal
 from cpe_mcp.settings.router import RadiusSettings
 
 log = logging.getLogger(__name__)
 
-RADIUS_PORT = 1812
-"""RFC 2865 section 3."""
+BLOCK, PROXY = "block", "proxy"
+"""Values of radius.on_reject and radius.on_timeout."""
+NET_CLASS = "/sys/class/net"
+
+
+class Basis(NamedTuple):
+    """All that a session depends on: with another one, it begins anew."""
+
+    radius: RadiusSettings
+    may_carry: frozenset[str]
+    refusal: str
+    dhcp_codes: tuple[int, int]
+    devices: tuple[str, ...]
+    """Of the WANs, in the order of the settings."""
+
+
+def basis_of(settings: RouterSettings) -> Basis:
+    """The part of the settings that this module works by."""
+    discovery = settings.discovery
+    devices = tuple(wan.device for wan in settings.wans if wan.enabled)
+    codes = discovery.dhcp4_code, discovery.dhcp6_code
+    return Basis(settings.radius, may_carry(settings), refusal(settings), codes, devices)
 
 
 class Authenticator:
-    """``on_change()`` is called whenever :meth:`reason` or :attr:`answer` may be another; ``addresses()`` gives the
-    WANs' own, as a hint for the server. Raises RadiusError when the settings cannot work."""
+    """``on_change()`` is called whenever :meth:`reason` or :attr:`accept` may be another; ``wans()`` gives those that are up,
+    best first. Raises RadiusError when the settings cannot work."""
 
     def __init__(
-        self, settings: RadiusSettings, *, addresses: Callable[[], Sequence[str]], on_change: Callable[[], None]
+        self, settings: RouterSettings, *, wans: Callable[[], Sequence[WanView]], on_change: Callable[[], None]
     ) -> None:
-        self._settings = settings
-        self._addresses = addresses
+        self.basis = basis_of(settings)
+        self._settings = settings.radius
+        self._wans = wans
         self._on_change = on_change
         self._hurried = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._reason = ""
         self._session: AuthSession | None = None
-        if settings.enabled:
-            self._client = RadiusClient(
-                [split_host(host, RADIUS_PORT) for host in settings.server],
-                settings.secret.encode(),
-                timeout_s=settings.timeout_s,
-                tries=settings.tries,
-                enterprise=settings.enterprise,
-                nas_identifier=settings.nas_identifier,
-            )
-            self._session = AuthSession(retry_s=settings.retry_s, now=asyncio.get_running_loop().time())
+        if self._settings.enabled:
+            self._client = _client(self._settings, self.basis.dhcp_codes)
+            self._session = AuthSession(retry_s=self._settings.retry_s, now=asyncio.get_running_loop().time())
 
     def start(self) -> None:
-        """Begin to ask."""
-        if self._session is not None:
+        """Begin to ask, unless the question would go in the clear where others listen."""
+        if self._session is None:
+            return
+        if self.basis.refusal:
+            log.warning("%s", self.basis.refusal)
+        else:
             self._task = asyncio.get_running_loop().create_task(self._run(self._session))
 
     async def stop(self) -> None:
@@ -60,10 +83,28 @@ class Authenticator:
         """A WAN came up: the next answer may be another one."""
         self._hurried.set()
 
+    def ways(self) -> list[WanView]:
+        """The WANs over which the question may go now."""
+        return [wan for wan in self._wans() if wan.name in self.basis.may_carry]
+
     def reason(self) -> str:
         """ "" when flows may be proxied, else why not: a value of Reason."""
+        reason = self._standing()
+        if self._settings.on_timeout == PROXY and reason != Reason.NOT_AUTHORIZED:
+            return ""
+        return reason
+
+    def blocks(self) -> bool:
+        """Whether connections that may not be proxied are refused and not forwarded."""
+        reason = self.reason()
+        how = self._settings.on_reject if reason == Reason.NOT_AUTHORIZED else self._settings.on_timeout
+        return bool(reason) and how == BLOCK
+
+    def _standing(self) -> str:
         if self._session is None:
             return ""
+        if self.basis.refusal:
+            return Reason.AUTH_UNPROTECTED
         view = self._session.view(asyncio.get_running_loop().time())
         return "" if view.may_proxy else view.reason
 
@@ -89,17 +130,18 @@ class Authenticator:
             return {"enabled": False, "accepted": False, "reason": "", "text": "not asked", "detail": "", "server": ""}
         now = asyncio.get_running_loop().time()
         view = self._session.view(now)
-        ask_at = self._session.ask_at(now)
+        standing, ask_at = self._standing(), self._session.ask_at(now)
         answer = self._session.answer
         return {
             "enabled": True,
-            "accepted": view.may_proxy,
-            "reason": view.reason,
-            "text": "accepted" if view.may_proxy else TEXTS[view.reason],
-            "detail": view.detail,
+            "accepted": not standing,
+            "reason": standing or view.reason,
+            "text": TEXTS[standing] if standing else "accepted",
+            "detail": self.basis.refusal or view.detail,
+            "transport": self._settings.transport,
             "server": answer.server if answer is not None else "",
             "expires_s": None if self._session.until is None else round(self._session.until - now, 1),
-            "asks_again_s": None if ask_at is None else round(max(0.0, ask_at - now), 1),
+            "asks_again_s": None if ask_at is None or self.basis.refusal else round(max(0.0, ask_at - now), 1),
             "counters": dict(self._client.counters),
         }
 
@@ -125,7 +167,11 @@ class Authenticator:
     async def _ask(self) -> RadiusAnswer:
         try:
             return await self._client.authenticate(
-                username=self._settings.username, password=self._settings.password, addresses=self._addresses()
+                username=self._settings.username,
+                password=self._settings.password,
+                calling_station=self._settings.calling_station or hardware_address(self.basis.devices),
+                wans=self._wans(),
+                ways=self.ways(),
             )
         except RadiusError as error:
             return RadiusAnswer(TIMEOUT, str(error))
@@ -140,3 +186,39 @@ class Authenticator:
             else:
                 log.info("RADIUS: %s%s", TEXTS[view.reason], f" ({view.detail})" if view.detail else "")
         self._on_change()
+
+
+def _client(settings: RadiusSettings, dhcp_codes: tuple[int, int]) -> RadiusClient:
+    """Raises RadiusError."""
+    carrier: Carrier = UdpCarrier(timeout_s=settings.timeout_s, tries=settings.tries)
+    port, secret = UDP_PORT, settings.secret.encode()
+    if settings.transport == TLS:
+        from cpe_mcp.aaa.tls_carrier import TLS_PORT, TLS_SECRET, TlsCarrier, TlsFiles
+
+        files = TlsFiles(settings.tls_ca, settings.tls_cert, settings.tls_key, settings.tls_name)
+        carrier = TlsCarrier(files, timeout_s=settings.timeout_s)
+        port, secret = TLS_PORT, TLS_SECRET
+    return RadiusClient(
+        [split_host(host, port) for host in settings.server],
+        secret,
+        timeout_s=settings.timeout_s,
+        tries=settings.tries,
+        enterprise=settings.enterprise,
+        nas_identifier=settings.nas_identifier,
+        carrier=carrier,
+        chap=settings.method == "chap",
+        dhcp_codes=dhcp_codes,
+    )
+
+
+def hardware_address(devices: Sequence[str], net_class: str = NET_CLASS) -> str:
+    """That of the first device that has one, as RFC 3580 section 3.21 writes it; "": none has."""
+    for device in devices:
+        try:
+            with open(os.path.join(net_class, device, "address"), encoding="ascii") as file:
+                address = file.read().strip()
+        except (OSError, UnicodeDecodeError):
+            continue
+        if re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", address) and set(address) != {"0", ":"}:
+            return address.upper().replace(":", "-")
+    return ""

@@ -125,6 +125,8 @@ class Control:
         )
         self.refusals = Refusals()
         self.authorization = ""
+        self.blocks = False
+        """Whether what RADIUS does not let through is refused and not forwarded (radius.on_reject, radius.on_timeout)."""
         self.cap_mbit = 0, 0
         """What RADIUS says that the concentrator grants this subscriber, ``(down, up)``; 0: no cap, or not known."""
         self.snapshot = EMPTY
@@ -343,6 +345,7 @@ class Control:
             usable=usable,
             left_alone="" if usable else self._left_alone(now),
             authorization=self.authorization,
+            blocks=self.blocks,
             reaches_ipv6=lambda name: self.ipv6_proof.reaches(name, now),
             congestion_controls=self._congestion_controls,
         )

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -22,14 +22,16 @@ from cpe_mcp.control.frames import API_SOCKET
 from cpe_mcp.control.logs import log_to_streams
 from cpe_mcp.discovery.dhcp_files import DhcpFiles
 from cpe_mcp.discovery.dns_source import DnsSource, Way
+from cpe_mcp.paths.snapshot import WanView
 from cpe_mcp.settings import RouterSettings, SettingsError, load_router, warnings_of
 from cpe_mcp.upstream.announcer import Announcer
 from cpe_mcp.upstream.answers import Answers
-from cpe_mcp.upstream.authenticator import Authenticator
+from cpe_mcp.upstream.authenticator import Authenticator, basis_of
 from cpe_mcp.upstream.chronicle import Chronicle
 from cpe_mcp.upstream.control import Control
 from cpe_mcp.upstream.netifd_watch import NetifdWatch
 from cpe_mcp.upstream.path_manager import PathManager
+from cpe_mcp.upstream.terms import unknown_wans, with_terms
 
 log = logging.getLogger("cpe_mcp")
 
@@ -67,7 +69,9 @@ class Daemon:
         self._bus.on_connected = self._netifd.attach
         self._announcer = Announcer(self._control, radius=lambda: self._authenticator, send=self._bus.send)
         self._control.on_rebuilt = self._announcer.changed
-        self._had_wans = False
+        self._had_wans = self._had_ways = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unknown_wans: list[str] = []
 
     async def start(self) -> None:
         """Raises OSError when the kernel or the file system does not let us."""
@@ -83,6 +87,8 @@ class Daemon:
 
     async def stop(self) -> None:
         """Leave plain forwarding behind. The workers keep the flows they carry."""
+        for task in self._tasks:
+            task.cancel()
         self._announcer.stop()
         self._netifd.close()
         await self._bus.stop()
@@ -111,11 +117,10 @@ class Daemon:
             return {"changed": old != new, "needs_init": needs_init, "warnings": warnings}
 
     async def _apply(self, old: RouterSettings, new: RouterSettings) -> None:
-        authenticator = self._new_authenticator(new) if old.radius != new.radius else None
+        authenticator = self._new_authenticator(new) if self._authenticator.basis != basis_of(new) else None
         self._settings = new
         set_log_level(new)
-        self._control.configure(new)
-        await self._paths.configure(new)
+        await self._use_terms()
         if old.discovery != new.discovery:  # the leases may say something else now
             self._dhcp.close()
             self._dhcp = DhcpFiles(old.general.run_dir, self._control.learn_dhcp)
@@ -137,7 +142,7 @@ class Daemon:
 
     def _new_authenticator(self, settings: RouterSettings) -> Authenticator:
         try:
-            return Authenticator(settings.radius, addresses=self._own_addresses, on_change=self._authorization_changed)
+            return Authenticator(settings, wans=self._wans_up, on_change=self._authorization_changed)
         except RadiusError as error:
             raise SettingsError(f"{self._path}: {error}") from None
 
@@ -159,12 +164,25 @@ class Daemon:
             for wan in self._paths.wans()
         ]
 
-    def _own_addresses(self) -> list[str]:
-        return [address for wan in self._paths.wans() for address in (wan.address4, wan.address6) if address]
+    def _wans_up(self) -> list[WanView]:
+        return [*self._paths.wans(), *self._paths.other_wans()]
+
+    async def _use_terms(self) -> None:
+        """The settings, with what the Accept in force says of the WANs."""
+        accept = self._authenticator.accept
+        terms = with_terms(self._settings, accept)
+        self._control.configure(terms)
+        await self._paths.configure(terms)
+
+    async def _take_terms(self) -> None:
+        async with self._reloading:
+            if self._control.settings != with_terms(self._settings, self._authenticator.accept):
+                await self._use_terms()
 
     def _authorization_changed(self) -> None:
         authenticator = self._authenticator
         self._control.authorization = authenticator.reason()
+        self._control.blocks = authenticator.blocks()
         self._paths.set_scheme(authenticator.scheme)
         accept = authenticator.accept
         self._control.cap_mbit = (accept.down_mbit, accept.up_mbit) if accept is not None else (0, 0)
@@ -172,14 +190,29 @@ class Daemon:
             self._control.candidates.learn_radius(
                 authenticator.accept.concentrators, authenticator.until, authenticator.accept.service_classes
             )
+        unknown = unknown_wans(self._settings, accept)
+        if unknown and unknown != self._unknown_wans:
+            log.warning("RADIUS gives a quota to %s, and there is no such WAN here", ", ".join(unknown))
+        self._unknown_wans = unknown
+        if self._control.settings != with_terms(self._settings, accept):
+            self._background(self._take_terms())
         self._control.changed()
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        """A task that is kept from being collected while it runs."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _paths_changed(self) -> None:
         has_wans = bool(self._paths.wans())
         if has_wans and not self._had_wans:
-            self._authenticator.hurry()
             self._dns.hurry()
         self._had_wans = has_wans
+        has_ways = bool(self._authenticator.ways())
+        if has_ways and not self._had_ways:
+            self._authenticator.hurry()
+        self._had_ways = has_ways
         self._control.changed()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from cpe_mcp.aaa.cookie import make_cookie
 from cpe_mcp.discovery.candidates import Candidate
 from cpe_mcp.paths.snapshot import ConcentratorView, Snapshot, WanView
-from cpe_mcp.policy.decide import first_wan
+from cpe_mcp.policy.decide import BLOCK, first_wan
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.policy.rules import classes_of, compile_rules
 from cpe_mcp.settings.load import split_dscp_map
@@ -30,13 +30,15 @@ def build(
     reaches_ipv6: Callable[[str], bool],
     congestion_controls: Sequence[str],
     other_wans: Sequence[WanView] = (),
+    blocks: bool = False,
 ) -> Snapshot:
     """The snapshot of this moment.
 
     ``wans`` may take first subflows, ``other_wans`` are healthy and may not.
     ``scheme`` is the one in force and why the WANs have their places. ``usable`` are the concentrators worth connecting to,
     best first; ``left_alone`` is the reason why the best known one is not among them when there is none, "" when none is
-    known. ``authorization`` is "" while RADIUS has accepted or is not asked, else the reason why not.
+    known. ``authorization`` is "" while RADIUS has accepted or is not asked, else the reason why not; then, with ``blocks``,
+    connections are refused.
     ``congestion_controls`` are those of the running kernel.
     """
     general = settings.general
@@ -59,7 +61,7 @@ def build(
         reason=reason,
         wans=tuple(wans),
         concentrators=concentrators,
-        fallback=general.fallback,
+        fallback=BLOCK if blocks and authorization else general.fallback,
         pool_size=general.pool_size,
         pool_idle_s=general.pool_idle_s,
         connect_timeout_s=general.connect_timeout_s,

@@ -46,7 +46,8 @@ const SECTIONS = [
 		advanced: {
 			trust_dhcp: _('Believe its DHCP'),
 			rate_down_mbit: _('Download rate'),
-			rate_up_mbit: _('Upload rate')
+			rate_up_mbit: _('Upload rate'),
+			operator_network: _('Network of the operator')
 		},
 		columns: [ 'enabled', 'interface', 'device', 'role', 'preference' ]
 	},
@@ -93,11 +94,20 @@ const SECTIONS = [
 		basic: {
 			enabled: _('Ask RADIUS'),
 			server: _('Servers'),
+			transport: _('Transport'),
 			secret: _('Secret'),
 			username: _('User name'),
 			password: _('Password')
 		},
 		advanced: {
+			method: _('Password is sent by'),
+			tls_ca: _('Certificate authority'),
+			tls_cert: _('Own certificate'),
+			tls_key: _('Key of the certificate'),
+			tls_name: _('Name of the servers'),
+			on_reject: _('After a Reject'),
+			on_timeout: _('Without an answer'),
+			calling_station: _('Calling station'),
 			nas_identifier: _('NAS identifier'),
 			timeout_s: _('Time limit of one try'),
 			tries: _('Tries'),
@@ -221,6 +231,14 @@ const CHOICES = {
 	'discovery.trust_alone': TRUST,
 	'discovery.second_source': TRUST,
 	'discovery.prefer': { ipv4: _('IPv4 first'), ipv6: _('IPv6 first') },
+	'radius.transport': { udp: _('UDP, in the operator\'s network only'), tls: 'TLS' },
+	'radius.method': { pap: 'PAP', chap: 'CHAP' },
+	'radius.on_reject': { direct: _('connect directly'), block: _('do not connect') },
+	'radius.on_timeout': {
+		direct: _('connect directly'),
+		block: _('do not connect'),
+		proxy: _('as if accepted')
+	},
 	'rule.action': { proxy: _('all WANs'), direct: _('direct, over one WAN'), block: _('block') },
 	'rule.fallback': { global: _('as the settings say'), block: _('do not connect') },
 	'rule.proto': { tcp: 'TCP', udp: 'UDP' },

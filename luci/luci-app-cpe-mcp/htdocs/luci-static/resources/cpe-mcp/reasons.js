@@ -14,6 +14,7 @@ return baseclass.extend({
 		'not-authorized': _('RADIUS refused this subscriber'),
 		'auth-timeout': _('no RADIUS server answered'),
 		'auth-pending': _('waiting for the RADIUS answer'),
+		'auth-unprotected': _('RADIUS is not asked over UDP on lines that are not the operator\'s own (wan.operator_network, radius.transport)'),
 		'proxied': _('carried over Multipath TCP'),
 		'pooled': _('carried over Multipath TCP on a warm connection'),
 		'concentrator-unreachable': _('the concentrator did not accept a connection'),

@@ -1,0 +1,182 @@
+"""``cpe-mcpd`` and a real FreeRADIUS in the lab: over which lines it asks, what answers do, and what never leaves it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cpe_mcp.aaa.attributes import Concentrator
+from cpe_mcp.lab.certificates import PROGRAM as OPENSSL
+from cpe_mcp.lab.freeradius import RadiusUser
+from cpe_mcp.lab.namespaces import LabError
+from cpe_mcp.lab.network import Lab, RadiusOptions, check_machine
+from cpe_mcp.lab.plan import ADDRESSES
+from cpe_mcp.lab.scenarios.daemons import await_status, flows_to
+from cpe_mcp.lab.scenarios.transfer import Talk, answers, fetch_small, greeting_server
+from cpe_mcp.policy.reasons import Reason
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.skipif(shutil.which(OPENSSL) is None, reason="needs the program openssl"),
+]
+
+NAME = f"radd{os.getpid()}"
+SECRET, PASSWORD = "planted-radius-secret", "planted-radius-password"
+KEY = b"planted-subscriber-key-of-32-oct"
+TALK_PORT = 7777
+CONCENTRATOR: Concentrator = ((ADDRESSES.concentrator1.v4, ADDRESSES.concentrator1.v6), 0)
+OPEN = {name: {"operator_network": False} for name in ("dsl", "lte")}
+"""Both lines are the Internet."""
+COUNTER = (
+    "table inet count {{\nchain in {{\ntype filter hook prerouting priority raw\nip daddr {address} counter\n}}\n}}\n"
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _machine() -> None:
+    try:
+        check_machine()
+    except LabError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    user = RadiusUser(
+        "alice",
+        PASSWORD,
+        session_timeout_s=5,
+        concentrators=(CONCENTRATOR,),
+        key=KEY,
+        handle=b"planted-handle",
+        classes=(b"gold",),
+        reply=("CPE-MCP-Quota += 'lte 5 17'", "CPE-MCP-Quota += 'cable 9'"),
+    )
+    options = RadiusOptions(secret=SECRET, password=PASSWORD, tls=True)
+    with Lab(NAME, radius=options, radius_users=[user], dhcp4_mcps=None, dhcp6_mcp=None) as lab:
+        for host in ("isp-dsl", "isp-lte"):
+            lab.run(host, ["nft", "-f", "-"], input=COUNTER.format(address=ADDRESSES.radius.v4))
+        lab.start_concentrator(1)
+        yield lab
+
+
+@pytest.fixture
+def router(lab: Lab) -> Iterator[Lab]:
+    yield lab
+    lab.stop_cpe()
+
+
+def asked_over(lab: Lab) -> dict[str, int]:
+    """Packets to the RADIUS server by line, since the lab began."""
+    found = {}
+    for line in ("dsl", "lte"):
+        listed = lab.run(f"isp-{line}", ["nft", "list", "table", "inet", "count"]).stdout
+        match = re.search(r"packets (\d+)", listed)
+        assert match is not None, listed
+        found[line] = int(match[1])
+    return found
+
+
+def await_radius(lab: Lab, **wanted: Any) -> dict[str, Any]:
+    def is_so(now: Any) -> bool:
+        return all(now["radius"].get(name) == value for name, value in wanted.items())
+
+    return await_status(lab, f"RADIUS: {wanted}", is_so)
+
+
+@pytest.mark.requirement("7.3-a")
+def test_udp_over_lines_of_others_is_refused_with_the_options_named(router: Lab) -> None:
+    before = asked_over(router)
+    router.start_cpe(wans=OPEN)
+    now = await_radius(router, reason=Reason.AUTH_UNPROTECTED)
+    assert "operator_network '1'" in now["radius"]["detail"]
+    assert "transport 'tls'" in now["radius"]["detail"]
+    assert now["radius"]["detail"] in now["warnings"]
+    await_status(router, "two WANs", lambda now: sum(wan["usable"] for wan in now["wans"]) == 2)
+    assert not router.ask("status")["interception"]["on"]
+    assert fetch_small(router), "connections are forwarded plainly"
+    assert asked_over(router) == before, "nothing has gone out"
+
+
+@pytest.mark.requirement("7.3-a")
+@pytest.mark.requirement("Y-9")
+def test_udp_leaves_by_the_operators_network_only_and_asking_again_touches_no_flow(router: Lab) -> None:
+    before = asked_over(router)
+    router.start_cpe(wans={"dsl": {"operator_network": False, "preference": 5}})
+    now = await_status(router, "connections are taken", lambda now: now["interception"]["on"])
+    assert [row["addresses"][0] for row in now["concentrators"]] == [ADDRESSES.concentrator1.v4]
+    server = ADDRESSES.server.v4
+    with greeting_server(router, "server", server, TALK_PORT), Talk(router, "client1", server, TALK_PORT) as talk:
+        assert answers(talk, 3)
+        (flow,) = flows_to(router, server, TALK_PORT)
+        assert flow["action"] == "proxy"
+        asked = router.ask("status")["radius"]["counters"]["answers"]
+        await_status(router, "asked again", lambda now: now["radius"]["counters"]["answers"] > asked)
+        assert answers(talk, 3)
+        assert [row["id"] for row in flows_to(router, server, TALK_PORT)] == [flow["id"]]
+    after = asked_over(router)
+    assert after["lte"] > before["lte"]
+    assert after["dsl"] == before["dsl"], "the line that is preferred is not the operator's"
+    lte = next(wan for wan in router.ask("paths")["wans"] if wan["name"] == "lte")
+    assert (lte["quota"]["limit_gb"], lte["metered"]) == (5.0, True), "the quota of the Accept is in force"
+    assert router.log("cpe-mcpd").count("RADIUS gives a quota to cable, and there is no such WAN here") == 1
+
+
+@pytest.mark.requirement("7.1-a")
+@pytest.mark.requirement("7.3-a")
+def test_tls_over_any_line_and_no_secret_is_seen_anywhere(router: Lab) -> None:
+    before = asked_over(router)
+    router.start_cpe(wans=OPEN, radius=router.tls_options, general={"metrics_s": 1})
+    now = await_radius(router, accepted=True, server=f"{ADDRESSES.radius.v4}:2083", transport="tls")
+    assert now["radius"]["reason"] == Reason.READY
+    assert asked_over(router) != before
+    await_status(router, "connections are taken", lambda now: now["interception"]["on"])
+    router_key = Path(router.tls_options["tls_key"]).read_text().splitlines()[1]
+    planted = [SECRET, PASSWORD, KEY.decode(), KEY.hex(), repr(KEY)[2:-1], router_key]
+    texts = {
+        "the log": router.log("cpe-mcpd") + router.log("cpe-mcp-relay"),
+        "status": str(router.ask("status")),
+        "the support report": str(router.ask("support", {"full": True})),
+        "why": str(router.ask("why", {"dest": ADDRESSES.server.v4})),
+        "check": str(router.ask("check")),
+        "arguments of processes": _arguments(),
+        "files that others may read": _readable(router.cpe_run_dir),
+    }
+    found = [(where, secret) for where, text in texts.items() for secret in planted if secret in text]
+    assert not found
+    assert "alice" in texts["the support report"], "it is the real one"
+
+
+def test_a_reject_blocks_where_the_settings_say_so(router: Lab) -> None:
+    router.start_cpe(radius={"password": "wrong", "on_reject": "block"})
+    now = await_radius(router, reason=Reason.NOT_AUTHORIZED)
+    assert now["fallback"] == "block"
+    await_status(router, "connections are taken to be refused", lambda now: now["interception"]["on"])
+    assert not fetch_small(router, timeout_s=2)
+
+
+def _arguments() -> str:
+    lines = []
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            lines.append(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace"))
+        except OSError:
+            continue
+    return "\n".join(lines)
+
+
+def _readable(directory: Path) -> str:
+    """The content of all files below that others may read."""
+    texts = []
+    for path in directory.rglob("*"):
+        if path.is_file() and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+            texts.append(path.read_text(errors="replace"))
+    assert texts, "there are such files: metrics"
+    return "\n".join(texts)
