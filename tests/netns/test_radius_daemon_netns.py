@@ -133,7 +133,7 @@ def test_udp_leaves_by_the_operators_network_only_and_asking_again_touches_no_fl
 @pytest.mark.requirement("7.3-a")
 def test_tls_over_any_line_and_no_secret_is_seen_anywhere(router: Lab) -> None:
     before = asked_over(router)
-    router.start_cpe(wans=OPEN, radius=router.tls_options, general={"metrics_s": 1})
+    router.start_cpe(wans=OPEN, radius=router.tls_options, general={"metrics_s": 1, "log_level": "debug"})
     now = await_radius(router, accepted=True, server=f"{ADDRESSES.radius.v4}:2083", transport="tls")
     assert now["radius"]["reason"] == Reason.READY
     assert asked_over(router) != before

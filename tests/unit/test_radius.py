@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pyrad.dictionary import Dictionary
 from pyrad.packet import AccessAccept, AccessChallenge, AccessReject, AuthPacket
 
+from cpe_mcp.aaa import radius as radius_module
 from cpe_mcp.aaa.attributes import (
     AttributeValueError,
     Quota,
@@ -665,6 +666,29 @@ class TestFailover:
                 await ask(radius)
                 assert len(first.heard) == 2, "not asked again so soon"
                 assert first.heard[0][0][4:20] != second.heard[0][0][4:20], "Authenticators are not used twice"
+
+        asyncio.run(scenario())
+
+    def test_a_server_that_was_silent_is_the_first_again_later_and_stays_it_when_it_answers(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(radius_module, "SILENT_S", 0.2)
+        talks = False
+
+        def handler(data: bytes, addr: Any, server: FakeServer) -> None:
+            if talks:
+                accept(data, addr, server)
+
+        async def scenario() -> None:
+            nonlocal talks
+            async with serving(handler) as first, serving(accept) as second:
+                radius = client(first.port, second.port, timeout_s=0.05, tries=1)
+                assert (await ask(radius)).server == f"127.0.0.1:{second.port}"
+                talks = True
+                assert (await ask(radius)).server == f"127.0.0.1:{second.port}", "remembered as silent"
+                await asyncio.sleep(0.25)
+                for _ in range(2):
+                    assert (await ask(radius)).server == f"127.0.0.1:{first.port}"
 
         asyncio.run(scenario())
 

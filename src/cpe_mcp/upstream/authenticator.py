@@ -26,6 +26,15 @@ BLOCK, PROXY = "block", "proxy"
 NET_CLASS = "/sys/class/net"
 
 
+class Transport(NamedTuple):
+    """How questions travel."""
+
+    carrier: Carrier
+    port: int
+    """Of a server that is set without one."""
+    secret: bytes
+
+
 class Basis(NamedTuple):
     """All that a session depends on: with another one, it begins anew."""
 
@@ -188,24 +197,29 @@ class Authenticator:
         self._on_change()
 
 
+def transport_of(settings: RadiusSettings) -> Transport:
+    """As the settings say. What TLS takes is loaded only where it is used."""
+    if settings.transport != TLS:
+        return Transport(
+            UdpCarrier(timeout_s=settings.timeout_s, tries=settings.tries), UDP_PORT, settings.secret.encode()
+        )
+    from cpe_mcp.aaa.tls_carrier import TLS_PORT, TLS_SECRET, TlsCarrier, TlsFiles
+
+    files = TlsFiles(settings.tls_ca, settings.tls_cert, settings.tls_key, settings.tls_name)
+    return Transport(TlsCarrier(files, timeout_s=settings.timeout_s), TLS_PORT, TLS_SECRET)
+
+
 def _client(settings: RadiusSettings, dhcp_codes: tuple[int, int]) -> RadiusClient:
     """Raises RadiusError."""
-    carrier: Carrier = UdpCarrier(timeout_s=settings.timeout_s, tries=settings.tries)
-    port, secret = UDP_PORT, settings.secret.encode()
-    if settings.transport == TLS:
-        from cpe_mcp.aaa.tls_carrier import TLS_PORT, TLS_SECRET, TlsCarrier, TlsFiles
-
-        files = TlsFiles(settings.tls_ca, settings.tls_cert, settings.tls_key, settings.tls_name)
-        carrier = TlsCarrier(files, timeout_s=settings.timeout_s)
-        port, secret = TLS_PORT, TLS_SECRET
+    transport = transport_of(settings)
     return RadiusClient(
-        [split_host(host, port) for host in settings.server],
-        secret,
+        [split_host(host, transport.port) for host in settings.server],
+        transport.secret,
         timeout_s=settings.timeout_s,
         tries=settings.tries,
         enterprise=settings.enterprise,
         nas_identifier=settings.nas_identifier,
-        carrier=carrier,
+        carrier=transport.carrier,
         chap=settings.method == "chap",
         dhcp_codes=dhcp_codes,
     )
