@@ -195,7 +195,7 @@ def test_filters_of_an_accept_are_carried_out_and_end_with_it(tmp_path: Path, ca
         await desk.answer(0, ACCEPT._replace(filters=("gold", "lead", "silver")))
         assert desk.filters.applied == [{"10.9.9.9": ("gold", "silver")}]
         assert "10.9.9.9: no filter here for Filter-Id 'lead'" in caplog.text
-        desk.control._authorizer.withdraw("10.9.9.9")
+        desk.control.authorizer.withdraw("10.9.9.9")
         desk.control.follow_filters()
         assert desk.filters.applied[1:] == [{"10.9.9.9": ()}]
         desk.filters.is_broken = True

@@ -20,6 +20,7 @@ NOTHING = Figures(
     refusals={},
     radius_enabled=False,
     radius={},
+    dynamic={},
     subscribers=(),
 )
 
@@ -51,6 +52,7 @@ def test_names_and_labels_are_what_prometheus_takes() -> None:
         refusals={"closed": 1},
         radius_enabled=True,
         radius={"requests": 1},
+        dynamic={"coa-ack": 1},
         subscribers=(SubscriberTotals("x", 1, 2, 3),),
     )
     for family in families(busy):

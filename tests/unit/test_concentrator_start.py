@@ -97,10 +97,10 @@ def test_configure_changes_nothing_when_it_raises(tmp_path: Path) -> None:
     async def main() -> None:
         good = load_concentrator(str(written(tmp_path, nas="us")))
         control = Control(good)
-        authorizer, radius = control._authorizer, control._radius
+        authorizer, radius = control.authorizer, control._radius
         with pytest.raises(SettingsError, match="nas_identifier"):
             control.configure(load_concentrator(str(written(tmp_path, nas=""))))
-        assert (control.settings, control._authorizer, control._radius) == (good, authorizer, radius)
+        assert (control.settings, control.authorizer, control._radius) == (good, authorizer, radius)
 
     asyncio.run(main())
 

@@ -33,15 +33,31 @@ def test_what_other_workers_have_counts() -> None:
 def test_only_news_are_told_and_everything_to_a_new_daemon() -> None:
     limits = ConnectionLimits()
     limits.take("alice", 5)
+    limits.take("alice", 5)
     limits.take("bob", 5)
-    assert limits.news() == {"alice": 1, "bob": 1}
+    limits.take("carl", 0)
+    assert limits.news() == {"alice": 2, "bob": 1}, "carl has no limit"
     assert limits.news() == {}
     limits.give_back("bob")
+    limits.give_back("carl")
     assert limits.news() == {"bob": 0}
     limits.set_elsewhere({"alice": 9})
     limits.forget_told()
-    assert limits.news() == {"alice": 1}
-    assert limits.take("alice", 2), "what the daemon before had said is no longer believed"
+    assert limits.news() == {"alice": 2}
+    assert limits.take("alice", 3), "what the daemon before had said is no longer believed"
+
+
+def test_a_limit_that_comes_later_counts_what_runs() -> None:
+    limits = ConnectionLimits()
+    for _ in range(3):
+        assert limits.take("alice", 0)
+    assert not limits.take("alice", 3)
+    assert limits.news() == {"alice": 3}
+    other = ConnectionLimits()
+    other.take("alice", 0)
+    other.set_elsewhere({"alice": 3, "bob": 1})
+    assert other.news() == {"alice": 1}, "the limit came to another worker; bob has nothing here"
+    assert not other.take("alice", 4)
 
 
 def test_counts_of_the_others() -> None:

@@ -70,7 +70,9 @@ def test_everything_uncommented_is_the_defaults() -> None:
     assert dataclasses.replace(static, name="", address=()) == type(static)()
 
     concentrator = parse_concentrator(uncommented("concentrator"))
-    assert dataclasses.replace(concentrator, subscribers=()) == ConcentratorSettings()
+    assert dataclasses.replace(concentrator, subscribers=(), dynamic_clients=()) == ConcentratorSettings()
+    (client,) = concentrator.dynamic_clients
+    assert dataclasses.replace(client, name="", address=()) == type(client)()
     (subscriber,) = concentrator.subscribers
     assert dataclasses.replace(subscriber, name="", address=()) == type(subscriber)()
 

@@ -96,10 +96,9 @@ class Authorizer:
             return self._judge_cookie(cookie)
         if facing != "customer":
             return Verdict("reject", "", TABLE_S, Reason.COOKIE_WANTED)
-        source = ipaddress.ip_address(address)
-        for network, name in self._prefixes:
-            if source.version == network.version and source in network:
-                return self._table[name]
+        name = self.table_name_of(address)
+        if name:
+            return self._table[name]
         if not self._radius.enabled:
             return Verdict("reject", "", TABLE_S, Reason.UNKNOWN_ADDRESS)
         for row in (self._sessions.get(address), self._refusals.get(address)):
@@ -162,6 +161,14 @@ class Authorizer:
     def table_row(self, name: str) -> Verdict | None:
         """How this subscriber of the table is served."""
         return self._table.get(name)
+
+    def table_name_of(self, address: str) -> str:
+        """Whose prefix of the table this address is in; "": nobody's."""
+        source = ipaddress.ip_address(address)
+        for network, name in self._prefixes:
+            if source.version == network.version and source in network:
+                return name
+        return ""
 
     def replace(self, sessions: Iterable[Session], table: Mapping[str, Verdict]) -> None:
         """These sessions, and these subscribers of the table, are served so from now on."""

@@ -21,6 +21,8 @@ from cpe_mcp.aaa.radius import MAX_PASSWORD_OCTETS, MAX_TEXT_OCTETS, RadiusClien
 from cpe_mcp.concentrator.authorizer import Authorizer, Verdict
 from cpe_mcp.concentrator.connection_counts import ConnectionCounts
 from cpe_mcp.concentrator.destination_rules import compile_rows
+from cpe_mcp.concentrator.dynamic import SubscriberSessions
+from cpe_mcp.concentrator.dynamic_end import DynamicEnd
 from cpe_mcp.concentrator.figures import BYTES_PER_MBIT, Figures, SubscriberTotals
 from cpe_mcp.concentrator.filters import FilterError, FilterHook, NoFilters
 from cpe_mcp.concentrator.kernel_setup import congestion_control, own_addresses
@@ -95,20 +97,24 @@ class Control:
         self._radius: RadiusClient | None = None
         self._caps = CapShares()
         self._connections = ConnectionCounts()
-        self._authorizer = Authorizer((), settings.radius)
+        self.authorizer = Authorizer((), settings.radius)
         self._use(settings)
+        sessions = SubscriberSessions(self, now=time.monotonic)
+        self._dynamic = DynamicEnd(settings, sessions, self.own_addresses)
         self._follow_table()
 
     def start(self) -> None:
         """Serve workers. Raises OSError when the socket cannot be made."""
         self._own = own_addresses()
         self.server.start()
+        self._dynamic.follow()
         self._run(self._upkeep())
 
     def stop(self) -> None:
         """Stop serving."""
         for task in list(self._tasks):
             task.cancel()
+        self._dynamic.close()
         self.server.close()
 
     def configure(self, settings: ConcentratorSettings) -> None:
@@ -117,6 +123,7 @@ class Control:
         Raises SettingsError, and the settings before stay in force.
         """
         self._use(settings)
+        self._dynamic.configure(settings)
         self.server.broadcast(SETTINGS, self.worker_settings())
         self.server.broadcast(FORGET, {"all": True})
         self._follow_table()
@@ -133,15 +140,17 @@ class Control:
             "half_open_max": general.half_open_max,
             "server_mptcp": general.server_mptcp,
             "congestion_control": congestion_control(general.congestion_control),
-            "destinations": compile_rows(
-                allow=destinations.allow, deny=destinations.deny, own=[*self._own, *general.public_address]
-            ),
+            "destinations": compile_rows(allow=destinations.allow, deny=destinations.deny, own=self.own_addresses()),
             "hairpin": destinations.hairpin,
             "speedtest_s": general.speedtest_s if general.speedtest else 0.0,
             "public": [
                 pack16(socket.AF_INET6 if ":" in text else socket.AF_INET, text) for text in general.public_address
             ],
         }
+
+    def own_addresses(self) -> list[str]:
+        """Those of this machine, and those that lead here through NAT."""
+        return [*self._own, *self.settings.general.public_address]
 
     async def status(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Everything a person asks first."""
@@ -157,7 +166,7 @@ class Control:
                 {"name": name, **totals, "down_mbit": cap[0], "up_mbit": cap[1]}
                 for name, totals, cap in self._subscriber_rows()
             ],
-            "authorizations": self._authorizer.status(now),
+            "authorizations": self.authorizer.status(now),
             "refusals": [{"reason": r, "text": TEXTS.get(r, r), "count": n} for r, n in self.refusals.most_common()],
             "radius": {
                 "enabled": self.settings.radius.enabled,
@@ -165,6 +174,7 @@ class Control:
                 "asking": len(self._asking),
                 "counters": dict(self._radius.counters) if self._radius is not None else {},
             },
+            "dynamic": self._dynamic.status(),
         }
 
     def figures(self, *, worker_restarts: int) -> Figures:
@@ -181,6 +191,7 @@ class Control:
             refusals=dict(self.refusals),
             radius_enabled=settings.radius.enabled,
             radius=dict(self._radius.counters) if self._radius is not None else {},
+            dynamic=self._dynamic.counters,
             subscribers=tuple(SubscriberTotals(name, **totals, cap_mbit=cap) for name, totals, cap in subscribers),
         )
 
@@ -284,16 +295,16 @@ class Control:
         facing = {row.name: row.facing for row in self.settings.listeners}.get(question["listener"], "internet")
         address = question["address"]
         now = time.monotonic()
-        verdict = self._authorizer.judge(address=address, cookie=question["cookie"], facing=facing, now=now)
+        verdict = self.authorizer.judge(address=address, cookie=question["cookie"], facing=facing, now=now)
         if verdict is not None:
             self._answer(worker, question["id"], address, verdict)
-            if not question["cookie"] and self._authorizer.wants_renewal(address, now):
+            if not question["cookie"] and self.authorizer.wants_renewal(address, now):
                 self._ask_about(address, known=True)
             return
         waiting = self._asking.get(address)
         if waiting is not None:  # others who ask about the same address get the same answer
             waiting.append((worker, question["id"]))
-        elif self._ask_about(address, known=self._authorizer.is_known(address)):
+        elif self._ask_about(address, known=self.authorizer.is_known(address)):
             self._asking[address].append((worker, question["id"]))
         else:
             full = Verdict("later", "", ASKING_FULL_S, Reason.AUTH_PENDING)
@@ -321,8 +332,8 @@ class Control:
             if address not in self._ask_again:
                 break
             self._ask_again.discard(address)
-        before = self._authorizer.session(address)
-        verdict = self._authorizer.learn(address, answer, time.monotonic())
+        before = self.authorizer.session(address)
+        verdict = self.authorizer.learn(address, answer, time.monotonic())
         log.info("RADIUS on %s: %s%s", address, answer.verdict, f" ({answer.reason})" if answer.reason else "")
         self.follow_filters(address)
         if before is not None and verdict._replace(ttl_s=0.0) != before.verdict._replace(ttl_s=0.0):
@@ -330,11 +341,17 @@ class Control:
         for worker, number in self._asking.pop(address, []):
             self._answer(worker, number, address, verdict)
 
+    def forget(self, who: Mapping[str, str]) -> None:
+        """Workers are told so: frame ``forget``. An answer of RADIUS that is on its way is of before."""
+        self.server.broadcast(FORGET, dict(who))
+        if "end" in who and who.get("address") in self._asking:
+            self._ask_again.add(who["address"])
+
     def follow_filters(self, *addresses: str) -> None:
         """What the authorizer has of these addresses is carried out, and of those whose session has ended."""
-        wanted: dict[str, tuple[str, ...]] = dict.fromkeys(self._authorizer.take_unfiltered(), ())
+        wanted: dict[str, tuple[str, ...]] = dict.fromkeys(self.authorizer.take_unfiltered(), ())
         for address in addresses:
-            names = self._authorizer.filters_of(address)
+            names = self.authorizer.filters_of(address)
             known = tuple(name for name in names if self.filters.knows(name))
             if known != names:
                 log.warning(
@@ -354,7 +371,9 @@ class Control:
         if worker in self.server.workers:
             name = verdict.subscriber
             if verdict.kind == "accept":
-                self._set_caps({name: verdict.cap_mbit})
+                self.set_caps({name: verdict.cap_mbit})
+                if verdict.connections:  # the other workers begin to tell how many they have
+                    self._tell_connections([name])
             worker.send(
                 AUTHORIZED,
                 {
@@ -374,9 +393,9 @@ class Control:
 
     def _follow_table(self) -> None:
         """Caps of the settings. Those from RADIUS stay until it is asked again."""
-        self._set_caps({row.name: (row.down_mbit, row.up_mbit) for row in self.settings.subscribers if row.enabled})
+        self.set_caps({row.name: (row.down_mbit, row.up_mbit) for row in self.settings.subscribers if row.enabled})
 
-    def _set_caps(self, caps_mbit: Mapping[str, Rates]) -> None:
+    def set_caps(self, caps_mbit: Mapping[str, Rates]) -> None:
         """Caps of these subscribers, Mbit/s down and up; running flows follow."""
         changed = [
             name
@@ -420,9 +439,10 @@ class Control:
     async def _upkeep(self) -> None:
         while True:
             await asyncio.sleep(UPKEEP_S)
-            for address in self._authorizer.expired(time.monotonic()):
+            for address in self.authorizer.expired(time.monotonic()):
                 self.server.broadcast(FORGET, {"address": address})
             self.follow_filters()
+            self._dynamic.follow()
             own = own_addresses()
             if own != self._own:
                 self._own = own
@@ -451,8 +471,8 @@ class Control:
                 client.counters.update(self._radius.counters)
         self.settings = settings
         authorizer = Authorizer(settings.subscribers, settings.radius)
-        authorizer.inherit(self._authorizer, time.monotonic())
-        self._authorizer = authorizer
+        authorizer.inherit(self.authorizer, time.monotonic())
+        self.authorizer = authorizer
         self._radius = client
 
     def _run(self, work: Any) -> None:

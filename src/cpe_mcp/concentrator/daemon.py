@@ -187,8 +187,19 @@ def print_status(result: dict[str, Any]) -> None:
             if value
         )
         print(f"RADIUS: {row['address']} {row['verdict']}{who}, for another {row['left_s']:.0f} s{terms}")
+    dynamic = result["dynamic"]
+    if dynamic["enabled"]:
+        where = ", ".join(dynamic["addresses"]) or "no address"
+        print(f"dynamic authorization: at {where} port {dynamic['port']}{_counts_text(dynamic['counters'])}")
+        for row in dynamic["peers"]:
+            print(f"dynamic authorization from {row['address']}{_counts_text(row['counters'])}")
     for row in result["refusals"]:
         print(f"refused {row['count']} times: {row['text']}")
+
+
+def _counts_text(counters: dict[str, int]) -> str:
+    """: 3 coa-ack, 1 stale"""
+    return ": " + (", ".join(f"{count} {kind}" for kind, count in sorted(counters.items())) or "nothing yet")
 
 
 def _cap_text(row: dict[str, Any]) -> str:

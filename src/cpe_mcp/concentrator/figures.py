@@ -44,6 +44,8 @@ class Figures(NamedTuple):
     radius_enabled: bool
     radius: Mapping[str, int]
     """:attr:`cpe_mcp.aaa.radius.RadiusClient.counters`."""
+    dynamic: Mapping[str, int]
+    """:attr:`cpe_mcp.aaa.dynamic_packets.DynamicAuthorization.counters`."""
     subscribers: Sequence[SubscriberTotals]
     """Empty unless the settings want them: they say who used how much (requirement 7.1-a)."""
 
@@ -143,6 +145,15 @@ def families(figures: Figures) -> list[Family]:
                 tuple(((kind,), float(count)) for kind, count in sorted(figures.radius.items())),
             )
         )
+    found.append(
+        Family(
+            f"{PREFIX}dynamic_requests",
+            COUNTER,
+            "CoA- and Disconnect-Requests by answer, retransmissions of them, and datagrams discarded by kind.",
+            ("result",),
+            tuple(((kind,), float(count)) for kind, count in sorted(figures.dynamic.items())),
+        )
+    )
     found += _by_subscriber(figures.subscribers)
     return [family for family in found if family.samples]
 

@@ -245,11 +245,11 @@ class ConcentratorFlow(Flow):
         if not worker.destinations.is_reachable(connect.address):
             self._unreachable(ICMP4_PROHIBITED, ICMP6_PROHIBITED, Reason.DESTINATION_REFUSED)
             return
+        if not worker.limits.take(verdict.subscriber, verdict.connections):
+            self._refuse(ErrorCode.RESOURCE_EXCEEDED, bytes([RETRY_WAIT_S]), Reason.CONNECTIONS_FULL)
+            return
+        self._counts = True
         if verdict.connections:
-            if not worker.limits.take(verdict.subscriber, verdict.connections):
-                self._refuse(ErrorCode.RESOURCE_EXCEEDED, bytes([RETRY_WAIT_S]), Reason.CONNECTIONS_FULL)
-                return
-            self._counts = True
             worker.loop.tick_soon()
         self.state = step(CONCENTRATOR, self.state, "open")
         self.action, self.reason = "proxy", Reason.POOLED if self.pooled else Reason.PROXIED
@@ -304,7 +304,8 @@ class ConcentratorFlow(Flow):
         if self._counts and self._verdict is not None:
             self._counts = False
             self._concentrator.limits.give_back(self._verdict.subscriber)
-            self.worker.loop.tick_soon()
+            if self._verdict.connections:
+                self.worker.loop.tick_soon()
 
     def _turns(self, owner: Owner) -> tuple[Turn | None, Turn | None]:
         """Places of DOWN and UP under the subscriber's cap."""
@@ -624,6 +625,7 @@ class ConcentratorWorker(Worker):
                 self._cap(name, rates)
         elif kind == CONNECTIONS:
             self.limits.set_elsewhere(payload)
+            self.loop.tick_soon()
         elif kind == SETTINGS:
             self._configure(payload)
 

@@ -106,6 +106,43 @@ class RadiusSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DynamicSettings:
+    """``config dynamic 'dynamic'``: changes and disconnects that AAA sends by itself (RFC 5176)."""
+
+    enabled: bool = option("flag", False, "Take CoA- and Disconnect-Requests.")
+    address: tuple[str, ...] = option(
+        "address", ("::",), "Local addresses; :: takes both families on every interface.", many=True
+    )
+    device: str = option("text", "", "Only on this network device; empty: on all.")
+    port: int = option("integer", 3799, "UDP port.", low=1, high=65535)
+    require_message_authenticator: bool = option(
+        "flag", True, "Discard requests without a Message-Authenticator; one that is there is always verified."
+    )
+    require_timestamp: bool = option(
+        "flag", True, "Discard requests without an Event-Timestamp; one that is there is always verified."
+    )
+    window_s: float = option(
+        "number",
+        300.0,
+        "How far an Event-Timestamp may be from this machine's clock, and how long a retransmission is known as one.",
+        low=10,
+        high=3600,
+        unit="s",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DynamicClientSettings:
+    """``config dynamic_client 'NAME'``: who may send CoA- and Disconnect-Requests. Without such a section these are the
+    servers of section radius, with its secret."""
+
+    name: str = ""
+    enabled: bool = option("flag", True, "Whether its requests are taken.")
+    address: tuple[str, ...] = option("address", (), "Addresses that it sends from.", many=True)
+    secret: str = option("secret", "", "Secret shared with it.")
+
+
+@dataclass(frozen=True, slots=True)
 class SubscriberSettings:
     """``config subscriber 'NAME'``: who may use this concentrator without RADIUS (design D16)."""
 
@@ -143,5 +180,7 @@ class ConcentratorSettings:
     general: GlobalSettings = GlobalSettings()
     destinations: DestinationSettings = DestinationSettings()
     radius: RadiusSettings = RadiusSettings()
+    dynamic: DynamicSettings = DynamicSettings()
+    dynamic_clients: tuple[DynamicClientSettings, ...] = ()
     listeners: tuple[ListenerSettings, ...] = (ListenerSettings(name="default"),)
     subscribers: tuple[SubscriberSettings, ...] = ()

@@ -54,6 +54,8 @@ CONCENTRATOR_SECTIONS: dict[str, SectionKind] = {
     "subscriber": SectionKind(concentrator.SubscriberSettings, "subscribers", True),
     "destinations": SectionKind(concentrator.DestinationSettings, "destinations", False),
     "radius": SectionKind(concentrator.RadiusSettings, "radius", False),
+    "dynamic": SectionKind(concentrator.DynamicSettings, "dynamic", False),
+    "dynamic_client": SectionKind(concentrator.DynamicClientSettings, "dynamic_clients", True),
 }
 
 ROUTER_MOVED = {("global", "log_level"): ("logging", "level")}
@@ -502,6 +504,7 @@ def _check_dscp_map(settings: RouterSettings, complaints: _Complaints) -> None:
 
 def _check_concentrator(settings: ConcentratorSettings, complaints: _Complaints) -> None:
     _require_radius(settings.radius, ("server", "secret"), complaints)
+    _check_dynamic(settings, complaints)
     owners: dict[str, str] = {}
     for subscriber in settings.subscribers:
         if not subscriber.key and not subscriber.address:
@@ -522,6 +525,26 @@ def _check_concentrator(settings: ConcentratorSettings, complaints: _Complaints)
                     "address",
                     f"'{address}' port {listener.port} is taken by listener '{bound[key]}'",
                 )
+
+
+def _check_dynamic(settings: ConcentratorSettings, complaints: _Complaints) -> None:
+    peers: dict[str, str] = {}
+    for client in settings.dynamic_clients:
+        if settings.dynamic.enabled and client.enabled and not (client.address and client.secret):
+            raise complaints.section("dynamic_client", client.name, "needs an address and a secret")
+        for address in client.address:
+            if peers.setdefault(address, client.name) != client.name:
+                raise complaints.option(
+                    "dynamic_client",
+                    client.name,
+                    "address",
+                    f"'{address}' is dynamic_client '{peers[address]}' already",
+                )
+    radius = settings.radius
+    if settings.dynamic.enabled and not settings.dynamic_clients and not (radius.server and radius.secret):
+        raise complaints.option(
+            "dynamic", "", "enabled", "needs a dynamic_client section, or server and secret of section radius"
+        )
 
 
 def _require_radius(

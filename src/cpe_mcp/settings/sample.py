@@ -18,12 +18,19 @@ from cpe_mcp.settings.option import Option, declared_options
 
 SIDES = {"router": ROUTER_SECTIONS, "concentrator": CONCENTRATOR_SECTIONS}
 FILES = {"router": "/etc/config/cpe-mcp", "concentrator": "/etc/config/mcp-concentrator"}
-EXAMPLE_NAMES = {"wan": "dsl", "concentrator": "home", "listener": "default", "subscriber": "alice"}
+EXAMPLE_NAMES = {
+    "wan": "dsl",
+    "concentrator": "home",
+    "listener": "default",
+    "subscriber": "alice",
+    "dynamic_client": "aaa",
+}
 """How the sample calls the sections of which there may be several."""
 EXAMPLES: dict[tuple[str, str], Any] = {
     ("wan", "device"): "eth1",
     ("concentrator", "address"): ("192.0.2.1",),
     ("subscriber", "address"): ("192.0.2.0/24",),
+    ("dynamic_client", "address"): ("192.0.2.10",),
 }
 """What the sample shows where a section is not allowed without a value. Documentation prefixes only, and no keys:
 somebody would use them."""

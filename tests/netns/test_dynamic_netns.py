@@ -1,0 +1,181 @@
+"""CoA and Disconnect by FreeRADIUS' radclient, to a running concentrator, during downloads."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from relay_world import CONCENTRATOR, World, inside, run
+from test_caps_netns import CONFIG, FREE_MBIT, RADIUS, SERVER, connect_message, mbit, pour, read_for
+from test_concentrator_netns import ROUTER1, Concentrator
+from test_radius_netns import ENTERPRISE, SECRET, serving
+
+from cpe_mcp.kernel.numbers import IPPROTO_MPTCP
+from cpe_mcp.lab.freeradius import DICTIONARY_DIR, PROGRAM, RadiusUser, write_config
+
+RADCLIENT = "radclient"
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.requirement("5.3-b"),
+    pytest.mark.skipif(
+        shutil.which(PROGRAM) is None or shutil.which(RADCLIENT) is None,
+        reason="needs the programs freeradius, radclient",
+    ),
+]
+
+NEIGHBOUR = "10.1.0.77"
+SERVICE = 5999
+PLAIN_SECRET = SECRET.replace("'", "")
+DYNAMIC = """
+config dynamic 'dynamic'
+    option enabled '1'
+"""
+
+
+class Operator:
+    """The RADIUS server's side, beside the concentrator."""
+
+    def __init__(self, namespace: str, directory: Path) -> None:
+        self.namespace, self.directory = namespace, directory
+
+    def send(self, kind: str, *attributes: str, secret: str = PLAIN_SECRET, tries: int = 3) -> str:
+        """The answer as radclient prints it; "" when there is none."""
+        lines = ", ".join(
+            (
+                'NAS-Identifier = "mcp-concentrator"',
+                *attributes,
+                f"Event-Timestamp = {int(time.time())}",
+                "Message-Authenticator = 0x00",
+            )
+        )
+        argv = [RADCLIENT, "-x", "-r", str(tries), "-t", "0.5", "-d", str(self.directory), "-D", DICTIONARY_DIR]
+        result = subprocess.run(
+            ["ip", "netns", "exec", self.namespace, *argv, "127.0.0.1:3799", kind, secret],
+            input=lines + "\n",
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        _, received, answer = (result.stdout + result.stderr).partition("Received ")
+        return received and answer
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path, "dyn", bare=True)
+    try:
+        run("ip", "-n", world.router, "address", "add", f"{NEIGHBOUR}/24", "dev", "w1")
+        yield world
+    finally:
+        world.close()
+
+
+def opened(world: World, address: str, message: bytes) -> socket.socket:
+    """Multipath TCP to the concentrator, as the router of this subscriber."""
+    with inside(world.router):
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
+        sock.bind((address, 0))
+    sock.settimeout(8)
+    sock.connect((CONCENTRATOR, SERVICE))
+    sock.sendall(message)
+    return sock
+
+
+def is_reset(sock: socket.socket) -> bool:
+    """Within 2 s, whatever is read before."""
+    sock.settimeout(2)
+    with contextlib.suppress(TimeoutError):
+        try:
+            while sock.recv(1 << 18):
+                pass
+        except ConnectionResetError:
+            return True
+    return False
+
+
+@pytest.mark.requirement("5.3-d")
+@pytest.mark.requirement("X-13")
+def test_coa_and_disconnect_during_downloads(world: World, tmp_path: Path) -> None:
+    concentrator = Concentrator(world, tmp_path, CONFIG + RADIUS + DYNAMIC)
+    concentrator.wait()
+    command = write_config(
+        str(tmp_path / "raddb"),
+        secret=PLAIN_SECRET,
+        clients=["127.0.0.1"],
+        address_users=[RadiusUser(ROUTER1, "ask", user="line-0815"), RadiusUser(NEIGHBOUR, "ask", user="line-0816")],
+        enterprise=ENTERPRISE,
+        listen=[("127.0.0.1", 1812)],
+    )
+    operator = Operator(world.far, tmp_path / "raddb")
+    message = connect_message(world.serve(pour, SERVER, 0, world.router))
+    with serving(world.far, tmp_path / "raddb", command):
+        alice, bob = (opened(world, address, message) for address in (ROUTER1, NEIGHBOUR))
+        warm = opened(world, ROUTER1, message[:4])
+        assert min(mbit([count], 1) for count in read_for([alice, bob], 1)) > FREE_MBIT / 2
+
+        # Who cannot prove the secret changes nothing, and gets no answer.
+        assert operator.send("coa", 'User-Name = "line-0815"', "CPE-MCP-Down-Mbit = 1", secret="guessed", tries=1) == ""
+        assert operator.send("disconnect", 'User-Name = "line-0815"', secret="guessed", tries=1) == ""
+        # All or nothing: there is no such filter, so there is no cap either.
+        refused = operator.send("coa", 'User-Name = "line-0815"', "CPE-MCP-Down-Mbit = 1", 'Filter-Id = "gold"')
+        assert "CoA-NAK" in refused
+        assert "Error-Cause = Invalid-Attribute-Value" in refused
+        assert "Error-Cause = Session-Context-Not-Found" in operator.send("disconnect", 'User-Name = "line-0817"')
+        assert "Error-Cause = Unsupported-Attribute" in operator.send(
+            "coa", 'User-Name = "line-0815"', "CPE-MCP-Down-Mbit = 1", "Framed-MTU = 1400"
+        )
+        alices, bobs = read_for([alice, bob], 1)
+        assert min(mbit([alices], 1), mbit([bobs], 1)) > FREE_MBIT / 2
+
+        changed = operator.send(
+            "coa",
+            'User-Name = "line-0815"',
+            "CPE-MCP-Down-Mbit = 16",
+            "CPE-MCP-Connections = 2",
+            "Proxy-State = 0x6162",
+        )
+        assert "CoA-ACK" in changed
+        assert "Proxy-State = 0x6162" in changed
+        read_for([alice, bob], 1.5)
+        alices, bobs = read_for([alice, bob], 2)
+        assert 0.9 * 16 <= mbit([alices], 2) <= 1.05 * 16
+        assert mbit([bobs], 2) > FREE_MBIT
+
+        second = opened(world, ROUTER1, message)
+        assert second.recv(4) == bytes.fromhex("01012263")
+        time.sleep(0.5)  # for the two workers to know of each other's
+        third = opened(world, ROUTER1, message)
+        assert third.recv(7) == bytes.fromhex("01022263 1e0140"), "Error 64: as many as it may have"
+
+        ended = operator.send("disconnect", f"Framed-IP-Address = {ROUTER1}")
+        assert "Disconnect-ACK" in ended
+        assert "Acct-Terminate-Cause = Admin-Reset" in ended
+        for sock in (alice, second, warm):
+            assert is_reset(sock)
+        (bobs,) = read_for([bob], 1)
+        assert mbit([bobs], 1) > FREE_MBIT, "nobody else's"
+
+        before = concentrator.ask()["radius"]["counters"]["requests"]
+        with opened(world, ROUTER1, message) as again:
+            assert again.recv(4) == bytes.fromhex("01012263"), "the server still says yes"
+        status = concentrator.ask()
+        assert status["radius"]["counters"]["requests"] == before + 1
+    assert status["dynamic"]["peers"] == [{"address": "127.0.0.1", "counters": status["dynamic"]["counters"]}]
+    assert status["dynamic"]["counters"] == {
+        "coa-ack": 1,
+        "coa-nak": 2,
+        "disconnect-ack": 1,
+        "disconnect-nak": 1,
+        "forged": 2,
+    }
+    deadline = time.monotonic() + 3
+    while not [row for row in concentrator.ask()["refusals"] if row["reason"] == "connections-full"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,0 +1,250 @@
+"""What CoA and Disconnect do to a concentrator's sessions: all of them or none, at once, and nobody else's."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_concentrator_authorization import ACCEPT, Desk, FakeFilters, run, settle
+
+from cpe_mcp.aaa.answer import RadiusAnswer
+from cpe_mcp.aaa.cookie import make_cookie
+from cpe_mcp.aaa.dynamic import Change, ErrorCause, Refused, Selector
+from cpe_mcp.concentrator.authorizer import Authorizer, Session
+from cpe_mcp.concentrator.dynamic import SubscriberSessions
+from cpe_mcp.concentrator.dynamic_end import rules
+from cpe_mcp.concentrator.filters import FilterHook
+from cpe_mcp.settings import SettingsError, parse_concentrator
+from cpe_mcp.settings.concentrator import RadiusSettings, SubscriberSettings
+
+pytestmark = [pytest.mark.unit, pytest.mark.requirement("5.3-b")]
+
+OURS = "192.0.2.1"
+KEY = "wonderland-and-back"
+
+
+class Host:
+    """A control of paper, with line-7 on two addresses, line-8 on one, and carl in the table."""
+
+    def __init__(self) -> None:
+        self.paper = FakeFilters()
+        self.filters: FilterHook = self.paper
+        carl = SubscriberSettings(name="carl", key=KEY, address=("10.8.0.0/24",), down_mbit=10)
+        self.authorizer = Authorizer([carl], RadiusSettings(enabled=True))
+        for address, user in (("10.9.9.7", "line-7"), ("2001:db8::7", "line-7"), ("10.9.9.8", "line-8")):
+            self.authorizer.learn(address, RadiusAnswer("accept", "", user=user, down_mbit=20), 0.0)
+        self.caps: list[Mapping[str, tuple[float, float]]] = []
+        self.forgotten: list[Mapping[str, str]] = []
+        self.now = 100.0
+        self.sessions = SubscriberSessions(self, now=lambda: self.now)
+
+    def own_addresses(self) -> Collection[str]:
+        return (OURS,)
+
+    def set_caps(self, caps_mbit: Mapping[str, tuple[float, float]]) -> None:
+        self.caps.append(dict(caps_mbit))
+
+    def forget(self, who: Mapping[str, str]) -> None:
+        self.forgotten.append(dict(who))
+
+    def follow_filters(self, *addresses: str) -> None:
+        gone = dict.fromkeys(self.authorizer.take_unfiltered(), ())
+        if gone:
+            self.filters.apply(gone)
+
+    def found(self, **selector: Any) -> list[str]:
+        found = self.sessions.find(Selector(**selector))
+        return [row.address if isinstance(row, Session) else row.subscriber for row in found]
+
+    def change(self, selector: Selector, **change: Any) -> None:
+        self.sessions.change(self.sessions.find(selector), Change(**change))
+
+    def verdict(self, address: str, cookie: bytes = b"") -> Any:
+        return self.authorizer.judge(address=address, cookie=cookie, facing="customer", now=self.now)
+
+
+@pytest.mark.parametrize(
+    ("selector", "names"),
+    [
+        ({"user": "line-7"}, ["10.9.9.7", "2001:db8::7"]),
+        ({"user": "line-7", "addresses": ("2001:db8::7",)}, ["2001:db8::7"]),
+        ({"addresses": ("10.9.9.8",)}, ["10.9.9.8"]),
+        ({"user": "2001:db8:0::7"}, ["2001:db8::7"]),  # as the Access-Request had it for User-Name
+        ({"user": "line-8", "addresses": ("10.9.9.7",)}, []),
+        ({"user": "carl"}, ["carl"]),
+        ({"addresses": ("10.8.0.200",)}, ["carl"]),
+        ({"user": "carl", "addresses": ("10.9.9.7",)}, []),
+        ({"user": "nobody"}, []),
+        ({"calling_station": "02:00:00:00:00:01"}, []),
+        ({"user": "line-7", "session_id": "5"}, []),
+    ],
+)
+def test_which_sessions_are_meant(selector: dict[str, Any], names: list[str]) -> None:
+    assert Host().found(**selector) == names
+
+
+def test_a_change_holds_for_what_runs_and_what_comes() -> None:
+    host = Host()
+    host.change(
+        Selector(user="line-7"), down_mbit=5, connections=9, scheme="overflow", filters=("gold",), session_timeout_s=50
+    )
+    assert host.caps == [{"line-7": (5.0, 0.0)}]
+    assert host.paper.applied == [{"10.9.9.7": ("gold",), "2001:db8::7": ("gold",)}]
+    assert host.forgotten == [{"address": "10.9.9.7"}, {"address": "2001:db8::7"}], "workers ask anew; flows go on"
+    for address in ("10.9.9.7", "2001:db8::7"):
+        verdict = host.verdict(address)
+        assert (verdict.cap_mbit, verdict.connections, verdict.ttl_s) == ((5, 0), 9, 50)
+    rows = {row["address"]: row for row in host.authorizer.status(host.now)}
+    assert (rows["10.9.9.7"]["scheme"], rows["10.9.9.7"]["filters"]) == ("overflow", ["gold"])
+    assert (rows["10.9.9.8"]["scheme"], rows["10.9.9.8"]["filters"]) == ("", [])
+    assert host.verdict("10.9.9.8").cap_mbit == (20, 0)
+
+
+def test_what_is_not_named_stays() -> None:
+    host = Host()
+    host.change(Selector(user="line-7"), filters=("gold",))
+    host.change(Selector(user="line-7"), up_mbit=3)
+    assert host.verdict("10.9.9.7").cap_mbit == (20, 3)
+    assert host.authorizer.filters_of("10.9.9.7") == ("gold",)
+
+
+@pytest.mark.parametrize(
+    ("user", "change", "cause"),
+    [
+        ("line-7", {"down_mbit": 5, "filters": ("gold", "lead")}, ErrorCause.INVALID_ATTRIBUTE_VALUE),
+        ("line-7", {"down_mbit": 5, "session_timeout_s": 0}, ErrorCause.INVALID_ATTRIBUTE_VALUE),
+        ("carl", {"down_mbit": 5, "filters": ("gold",)}, ErrorCause.UNSUPPORTED_ATTRIBUTE),
+        ("carl", {"down_mbit": 5, "scheme": "overflow"}, ErrorCause.UNSUPPORTED_ATTRIBUTE),
+    ],
+)
+def test_all_or_nothing(user: str, change: dict[str, Any], cause: ErrorCause) -> None:
+    host = Host()
+    before = host.authorizer.status(host.now), host.authorizer.table_row("carl")
+    with pytest.raises(Refused) as error:
+        host.change(Selector(user=user), **change)
+    assert error.value.cause == cause
+    assert (host.authorizer.status(host.now), host.authorizer.table_row("carl")) == before
+    assert (host.caps, host.forgotten, host.paper.applied) == ([], [], [])
+
+
+def test_filters_that_cannot_be_put_in_place_change_nothing_else() -> None:
+    host = Host()
+    host.paper.is_broken = True
+    with pytest.raises(Refused, match="no room") as error:
+        host.change(Selector(user="line-7"), down_mbit=5, filters=("gold",))
+    assert error.value.cause == ErrorCause.RESOURCES_UNAVAILABLE
+    assert (host.caps, host.forgotten) == ([], [])
+    assert host.verdict("10.9.9.7").cap_mbit == (20, 0)
+
+
+def test_concentrators_without_this_one_send_the_subscriber_away_and_back() -> None:
+    host = Host()
+    host.change(Selector(user="line-7"), concentrators=((("192.0.2.99",), 0),))
+    verdict = host.verdict("10.9.9.7")
+    assert (verdict.kind, verdict.reason) == ("reject", "moved")
+    assert host.forgotten[0] == {"address": "10.9.9.7", "end": "warm"}, "flows that run go on"
+    host.change(Selector(user="line-7"), concentrators=((("192.0.2.99",), 0), (("2001:db8::9", OURS), 5124)))
+    assert host.verdict("10.9.9.7").kind == "accept"
+
+
+def test_a_subscriber_of_the_table_is_changed_until_the_settings_are_read_again() -> None:
+    host, cookie = Host(), make_cookie("carl", KEY)
+    host.change(Selector(user="carl"), down_mbit=2, connections=3)
+    assert host.caps == [{"carl": (2.0, 0.0)}]
+    assert host.forgotten == [{"subscriber": "carl"}]
+    for verdict in (host.verdict("10.8.0.9"), host.verdict("198.51.100.1", cookie)):
+        assert (verdict.kind, verdict.cap_mbit, verdict.connections) == ("accept", (2, 0), 3)
+
+
+def test_a_disconnect_ends_flows_and_radius_is_asked_anew() -> None:
+    host = Host()
+    host.change(Selector(user="line-7"), filters=("gold",))
+    host.sessions.disconnect(host.sessions.find(Selector(user="line-7", addresses=("10.9.9.7",))))
+    assert host.forgotten[-1:] == [{"address": "10.9.9.7", "end": "flows"}]
+    assert host.paper.applied[-1] == {"10.9.9.7": ()}
+    assert host.verdict("10.9.9.7") is None
+    assert host.verdict("2001:db8::7").kind == "accept"
+    host.sessions.disconnect(host.sessions.find(Selector(user="carl")))
+    assert host.forgotten[-1] == {"subscriber": "carl", "end": "flows"}
+
+
+def test_a_session_that_has_run_out_is_still_found_for_its_flows() -> None:
+    host = Host()
+    host.now = 3700.0
+    assert host.verdict("10.9.9.7") is None
+    assert host.authorizer.expired(host.now)
+    assert host.found(user="line-7") == ["10.9.9.7", "2001:db8::7"]
+
+
+def test_an_accept_that_was_on_its_way_when_the_disconnect_came_is_asked_again(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        desk.ask("10.9.9.9")
+        await settle()
+        await desk.answer(0, ACCEPT._replace(session_timeout_s=1e-9))
+        desk.ask("10.9.9.9")
+        await settle()
+        sessions = desk.control._dynamic._sessions
+        sessions.disconnect(sessions.find(Selector(user="line-7")))
+        await desk.answer(1, ACCEPT)
+        assert len(desk.workers[0].answers()) == 1, "that Accept is of before"
+        await desk.answer(2, RadiusAnswer("reject", "blocked"))
+        assert desk.workers[0].answers()[1:] == [(2, "reject", "not-authorized")]
+        assert ("forget", {"address": "10.9.9.9", "end": "flows"}) in desk.workers[1].frames
+
+    run(tmp_path, scenario)
+
+
+# Settings ---------------------------------------------------------------------------------------------------------------
+
+RADIUS = """
+config radius 'radius'
+	list server '192.0.2.10:1645'
+	list server '2001:db8::10'
+	option secret 'of-the-servers'
+"""
+ON = "config dynamic 'dynamic'\n\toption enabled '1'\n"
+
+
+def client(*lines: str, name: str = "aaa") -> str:
+    return "\n\t".join((f"config dynamic_client '{name}'", *lines)) + "\n"
+
+
+def secrets(text: str) -> dict[str, bytes]:
+    return dict(rules(parse_concentrator(text)).secrets)
+
+
+def test_nobody_may_send_by_default() -> None:
+    settings = parse_concentrator(RADIUS + client("list address '192.0.2.11'", "option secret 's'"))
+    assert not settings.dynamic.enabled
+    assert rules(settings).secrets == {}
+
+
+def test_who_may_send() -> None:
+    assert secrets(ON + RADIUS) == {"192.0.2.10": b"of-the-servers", "2001:db8::10": b"of-the-servers"}
+    one = client("list address '192.0.2.11'", "list address '::ffff:192.0.2.12'", "option secret 'one'")
+    assert secrets(ON + RADIUS + one) == {"192.0.2.11": b"one", "192.0.2.12": b"one"}
+    off = client("list address '192.0.2.11'", "option secret 'one'", "option enabled '0'")
+    assert secrets(ON + RADIUS + off) == {}, "who has sections means only those"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (ON, ("enabled", "dynamic_client")),
+        (ON + client("list address '192.0.2.11'"), ("aaa", "secret")),
+        (ON + client("option secret 'one'"), ("aaa", "address")),
+        (
+            client("list address '192.0.2.11'", "option secret 'one'")
+            + client("list address '192.0.2.11'", "option secret 'two'", name="bbb"),
+            ("bbb", "192.0.2.11", "aaa"),
+        ),
+    ],
+)
+def test_settings_that_cannot_be_meant(text: str, words: Iterable[str]) -> None:
+    with pytest.raises(SettingsError) as error:
+        parse_concentrator(text)
+    for word in words:
+        assert word in str(error.value)
+    assert "one" not in str(error.value).replace("none", "")
