@@ -14,7 +14,7 @@ LUCI := luci/luci-app-cpe-mcp
 
 # What the lab and the tests run. Python is added only where the machine's own cannot make a virtual environment.
 PACKAGES := iproute2 nftables dnsmasq-base udhcpc busybox isc-dhcp-client freeradius nginx-light curl iperf3
-TEST_PACKAGES := shellcheck openssl freeradius-utils
+TEST_PACKAGES := shellcheck openssl freeradius-utils knot
 BENCH_PACKAGES := apache2-utils haproxy mptcpd mptcpd-plugins mptcpize
 PYTHON_PACKAGES := $(shell python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3 python3-venv)
 

@@ -380,7 +380,7 @@ def test_dns_is_asked_over_whichever_wan_answers_and_a_failure_says_so(
             [NAME],
             servers=[RESOLVER],
             ways=lambda: ways,
-            on_answer=lambda name, mcps, ttl_s: answers.append((mcps, ttl_s)),
+            on_answer=lambda name, answer: answers.append(answer),
             on_failure=lambda name, why: failures.append(why),
         )
         source.start()

@@ -5,6 +5,8 @@ All real: the lab with DHCP servers, FreeRADIUS, both daemons; concentrator2 is 
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,11 +15,13 @@ from typing import Any
 import pytest
 
 from cpe_mcp.discovery.trust import SETTLE_S
+from cpe_mcp.lab import signed_zone
 from cpe_mcp.lab.configs import SMALL_FILE, SMALL_FILE_BYTES
 from cpe_mcp.lab.freeradius import RadiusUser
 from cpe_mcp.lab.namespaces import LabError
 from cpe_mcp.lab.network import Lab, RadiusOptions, check_machine
 from cpe_mcp.lab.plan import ADDRESSES
+from cpe_mcp.settings.router import DEFAULT_SERVICE_PORT
 
 pytestmark = [pytest.mark.netns, pytest.mark.requirement("7.3-a")]
 
@@ -141,6 +145,36 @@ def test_radius_names_the_right_one_and_the_rogue_gets_nothing(lab: Lab) -> None
     status = wait_for(lab, lambda row: row["interception"]["on"])
     assert names(status) == [GOOD]
     assert ("dhcp4", "dsl", [EVIL]) in refused(status)
+    fetch(lab)
+    assert packets_to_attacker(lab) == 0
+
+
+needs_dns = pytest.mark.skipif(
+    shutil.which(signed_zone.PROGRAM) is None or not all(map(importlib.util.find_spec, ("dns", "cryptography"))),
+    reason="needs Knot DNS, dnspython and cryptography",
+)
+
+
+@needs_dns
+def test_a_name_is_believed_by_its_signatures_and_not_the_attackers_resolver(lab: Lab) -> None:
+    """The zone and its parent are signed by the server; the attacker has the same zones, with keys of their own."""
+    anchor = lab.start_dns("radius", ADDRESSES.radius.v4, [("mcp1", GOOD, DEFAULT_SERVICE_PORT)])
+    lab.start_dns("isp-dsl", ADDRESSES.isp_dsl_access.v4, [("mcp1", EVIL, DEFAULT_SERVICE_PORT)])
+    lab.stop_cpe()
+    discovery = {"precedence": ["dns"], "dns_name": [signed_zone.NAME], "trust_anchor": [anchor]}
+    lab.start_cpe(discovery={**discovery, "dns_server": [ADDRESSES.radius.v4]})
+    status = wait_for(lab, lambda row: row["interception"]["on"])
+    (concentrator,) = status["concentrators"]
+    assert (concentrator["source"], concentrator["addresses"]) == ("dns", [GOOD])
+    row = next(row for row in status["sources"] if row["source"] == "dns")
+    assert (row["dnssec"], row["unconfirmed"]) == ("dnssec-valid", [])
+    fetch(lab)
+    lab.stop_cpe()
+    lab.start_cpe(discovery={**discovery, "dns_server": [ADDRESSES.isp_dsl_access.v4]})
+    status = wait_for(lab, lambda row: refused(row) == [("dns", signed_zone.NAME, [EVIL])])
+    assert (status["concentrators"], status["reason"]) == ([], "unconfirmed")
+    row = next(row for row in status["sources"] if row["source"] == "dns")
+    assert row["reason"] == "dnssec-bogus", row
     fetch(lab)
     assert packets_to_attacker(lab) == 0
 

@@ -78,7 +78,7 @@ def test_authentication() -> None:
 
 @pytest.mark.requirement("7.3-a")
 def test_a_concentrator_that_is_not_believed_is_told_once() -> None:
-    refused = BEFORE._replace(refused=(("dhcp4", "dsl", ("203.0.113.66",)),))
+    refused = BEFORE._replace(refused=(("dhcp4", "dsl", ("203.0.113.66",), "unconfirmed"),))
     ((event, data),) = events(refused)
     assert (event, data["source"], data["interface"], data["addresses"], data["reason"]) == (
         DISCOVERY,

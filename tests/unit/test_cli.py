@@ -150,7 +150,7 @@ def test_concentrators_with_what_each_answered(tmp_path: Path, capsys: pytest.Ca
         "interface": "_x._tcp.example.net",
         "discarded": "192.0.2.53 over wan does not answer",
     }
-    source |= {"unconfirmed": ["203.0.113.66"], "reason": "unconfirmed", "text": "nobody confirms it"}
+    source |= {"unconfirmed": ["203.0.113.66"], "reason": "unconfirmed", "text": "nobody confirms it", "detail": "ask"}
     with daemon(tmp_path, {"concentrators": {"concentrators": [row], "sources": [source]}}):
         assert main(["--run-dir", str(tmp_path), "concentrators"]) == 1, "none is usable"
     shown = capsys.readouterr().out
@@ -161,7 +161,7 @@ def test_concentrators_with_what_each_answered(tmp_path: Path, capsys: pytest.Ca
         "near over lte: answers in 41.5 ms (70 s ago)",
         "died 2 times",
         "warning: dns _x._tcp.example.net: 192.0.2.53 over wan does not answer",
-        "warning: dns _x._tcp.example.net names 203.0.113.66, not used: nobody confirms it",
+        "warning: dns _x._tcp.example.net names 203.0.113.66, not used: nobody confirms it (ask)",
     ):
         assert words in shown
 

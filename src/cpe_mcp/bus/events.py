@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from cpe_mcp.policy.reasons import Reason
-
 PATH = "cpe-mcp.path"
 CONCENTRATOR = "cpe-mcp.concentrator"
 AUTH = "cpe-mcp.auth"
@@ -45,8 +43,8 @@ class View(NamedTuple):
     auth: str
     """ACCEPTED, WAITING or OFF."""
     auth_reason: str
-    refused: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
-    """(source, interface, addresses): named by somebody, and not believed."""
+    refused: tuple[tuple[str, str, tuple[str, ...], str], ...] = ()
+    """(source, interface, addresses, reason): named by somebody, and not believed."""
 
 
 def differences(before: View, after: View, texts: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -83,10 +81,11 @@ def differences(before: View, after: View, texts: Mapping[str, str]) -> Iterator
             )
     for name in before.concentrators.keys() - after.concentrators.keys():
         yield CONCENTRATOR, {"name": name, "usable": False, "reason": "", "text": "no source names it any more"}
-    for source, interface, addresses in after.refused:
-        if (source, interface, addresses) not in before.refused:
+    for refusal in after.refused:
+        if refusal not in before.refused:
+            source, interface, addresses, reason = refusal
             data = {"source": source, "interface": interface, "addresses": list(addresses)}
-            yield DISCOVERY, {**data, "reason": Reason.UNCONFIRMED, "text": text(Reason.UNCONFIRMED, "")}
+            yield DISCOVERY, {**data, "reason": reason, "text": text(reason, "")}
     if (before.auth, before.auth_reason) != (after.auth, after.auth_reason):
         otherwise = "not asked" if after.auth == OFF else after.auth
         yield (

@@ -185,6 +185,7 @@ def concentrators(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
     ]
     lines += [
         f"warning: {row['source']} {row['interface']} names {', '.join(row['unconfirmed'])}, not used: {row['text']}"
+        + (f" ({row['detail']})" if row["detail"] else "")
         for row in result["sources"]
         if row["unconfirmed"]
     ]

@@ -16,7 +16,7 @@ from cpe_mcp.discovery.dhcp_options import OptionError
 from cpe_mcp.discovery.lease import Lease, mcps_of_lease4, mcps_of_lease6
 from cpe_mcp.discovery.trust import Refusal, Trust, Voice
 from cpe_mcp.policy.reasons import TEXTS, Reason
-from cpe_mcp.settings.router import TRUST_DHCP, ConcentratorSettings, DiscoverySettings
+from cpe_mcp.settings.router import TRUST_DHCP, TRUST_DNSSEC, ConcentratorSettings, DiscoverySettings
 
 STATIC = "static"
 RADIUS = "radius"
@@ -83,6 +83,10 @@ class _Row(NamedTuple):
     """Why its last word was discarded and the one before is still here; "" when it was not."""
     service_classes: tuple[tuple[str, str], ...] = ()
     """(class, address)"""
+    dnssec: str = ""
+    """Of DNS: a value of Reason, what came of its signatures."""
+    detail: str = ""
+    """More on that, for people."""
 
 
 class CandidateTable:
@@ -167,10 +171,27 @@ class CandidateTable:
             row = _Row(tuple((mcp, 0) for mcp in mcps), lease.end(now))
         self._learn(source, interface, row)
 
-    def learn_dns(self, name: str, mcps: Sequence[tuple[tuple[str, ...], int]], until: float) -> None:
-        """What DNS said under this name, (addresses, port) each, best first; none: that there are none."""
-        if name in self._settings.dns_name:
-            self._learn(DNS, name, _Row(tuple(mcps), until))
+    def learn_dns(
+        self,
+        name: str,
+        mcps: Sequence[tuple[tuple[str, ...], int]],
+        until: float,
+        *,
+        dnssec: str = Reason.DNSSEC_OFF,
+        detail: str = "",
+        now: float = 0.0,
+    ) -> None:
+        """What DNS said under this name, (addresses, port) each, best first; none: that there are none. ``dnssec``: what came
+        of its signatures. A signed answer is not replaced by one that is not, until its end: that may be a forgery."""
+        if name not in self._settings.dns_name:
+            return
+        old = self._rows.get((DNS, name), _Row())
+        is_kept = old.dnssec == Reason.DNSSEC_VALID != dnssec and old.until is not None and now < old.until
+        if is_kept:
+            why = f"{TEXTS[dnssec]}{f' ({detail})' if detail else ''}"
+            self._learn(DNS, name, old._replace(discarded=f"{why}; the signed answer before is kept"))
+        else:
+            self._learn(DNS, name, _Row(tuple(mcps), until, dnssec=dnssec, detail=detail))
 
     def dns_failed(self, name: str, why: str) -> None:
         """No answer under this name: what was there before stays to its end, with the reason for :meth:`status`."""
@@ -217,11 +238,13 @@ class CandidateTable:
     def refused(self, now: float) -> list[Refusal]:
         """What is said and not believed."""
         trusted = self._trust.trusted(self._said(now), now)
-        said = [(STATIC, row.name, row.addresses) for row in self._static if self._is_asked(STATIC)]
+        said = [Refusal(STATIC, row.name, row.addresses) for row in self._static if self._is_asked(STATIC)]
         for (source, interface), row in sorted(self._rows.items()):
             if self._counts(source, interface, row, now):
-                said.append((source, interface, tuple(dict.fromkeys(a for part, _ in row.mcps for a in part))))
-        rest = (Refusal(s, i, tuple(a for a in addresses if a not in trusted)) for s, i, addresses in said)
+                addresses = tuple(dict.fromkeys(address for part, _ in row.mcps for address in part))
+                reason = row.dnssec if row.dnssec not in ("", Reason.DNSSEC_VALID) else Reason.UNCONFIRMED
+                said.append(Refusal(source, interface, addresses, reason))
+        rest = (row._replace(addresses=tuple(a for a in row.addresses if a not in trusted)) for row in said)
         return [refusal for refusal in rest if refusal.addresses]
 
     def next_change(self, now: float) -> float | None:
@@ -233,7 +256,7 @@ class CandidateTable:
         """Both halves for people, ready for JSON, without keys: ``concentrators`` in order, and ``sources``."""
         listed = self._listed(now)
         sources = {candidate.source for candidate in listed}
-        refused = {(row.source, row.interface): row.addresses for row in self.refused(now)}
+        refused = {(row.source, row.interface): row for row in self.refused(now)}
         used = {
             key
             for key, row in self._rows.items()
@@ -258,7 +281,8 @@ class CandidateTable:
                     "expires_s": None if row.until is None else round(row.until - now, 1),
                     "used": (source, interface) in used,
                     "discarded": row.discarded,
-                    **_unconfirmed(refused.get((source, interface), ())),
+                    "dnssec": row.dnssec,
+                    **_unconfirmed(refused.get((source, interface)), row.detail),
                 }
                 for (source, interface), row in sorted(self._rows.items())
             ],
@@ -331,13 +355,13 @@ class CandidateTable:
         for (source, interface), row in self._rows.items():
             is_silent = row.discarded and not row.mcps  # it has never said anything that had a meaning
             if not is_silent and self._speaks(source, interface, row, now):
-                addresses = said.setdefault(self._voice(source, interface), set())
+                addresses = said.setdefault(self._voice(source, interface, row), set())
                 addresses.update(address for part, _ in row.mcps for address in part)
         return said
 
-    def _voice(self, source: str, interface: str) -> Voice:
+    def _voice(self, source: str, interface: str, row: _Row) -> Voice:
         if source in (RADIUS, DNS):
-            return Voice(source)
+            return Voice(TRUST_DNSSEC if row.dnssec == Reason.DNSSEC_VALID else source)
         line = self._lines.get(interface, NO_LINE)
         return Voice(TRUST_DHCP, line.wan, line.is_trusted, source)
 
@@ -372,10 +396,12 @@ class CandidateTable:
         return tuple(sorted(addresses, key=lambda address: (":" in address) != (self._settings.prefer == "ipv6")))
 
 
-def _unconfirmed(addresses: Sequence[str]) -> dict[str, Any]:
+def _unconfirmed(refusal: Refusal | None, detail: str) -> dict[str, Any]:
     """What a row of ``sources`` says of addresses that are not believed."""
-    reason = Reason.UNCONFIRMED if addresses else ""
-    return {"unconfirmed": list(addresses), "reason": reason, "text": TEXTS.get(reason, "")}
+    if refusal is None:
+        return {"unconfirmed": [], "reason": "", "text": "", "detail": detail}
+    text = TEXTS[refusal.reason]
+    return {"unconfirmed": list(refusal.addresses), "reason": refusal.reason, "text": text, "detail": detail}
 
 
 def _name(source: str, interface: str, number: int) -> str:

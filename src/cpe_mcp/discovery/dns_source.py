@@ -1,21 +1,28 @@
 """Concentrators from DNS: asks for the SRV records of the configured names and for their targets' addresses, over the WANs.
 
 dnspython makes and reads the messages; it is loaded with the first question only. A question goes to one resolver over one
-WAN at a time, best first, and waits in a task of its own: nothing else ever waits for it. What to make of the answers is in
-:mod:`.srv` and :mod:`.candidates`.
+WAN at a time, best first, and waits in a task of its own: nothing else ever waits for it. Answers are proven by their
+signatures in a process of its own (:mod:`.dnssec_process`); here is collected what that needs, the keys of the zones above.
+What to make of the answers is in :mod:`.srv` and :mod:`.candidates`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import logging
 import random
 import re
 import socket
-from collections.abc import Callable, Iterator, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cpe_mcp.discovery.srv import TARGETS_MAX, Srv, mcps_of, ordered
+from cpe_mcp.policy.reasons import Reason
+from cpe_mcp.settings.router import DNSSEC_OFF, DNSSEC_RESOLVER, DNSSEC_VALIDATE, ROOT_ANCHORS
 
 if TYPE_CHECKING:
     import dns.message
@@ -33,6 +40,16 @@ STALE_S = 86400.0
 """How long the last good answer is kept while no resolver answers (RFC 8767 section 5: one to three days)."""
 PAYLOAD_BYTES = 1232
 """EDNS: fits into any path's MTU (DNS flag day 2020)."""
+COMMAND = (sys.executable, "-m", "cpe_mcp.discovery.dnssec_process")
+PROVE_S = 60.0
+"""For Python and its cryptography to start on a slow router, and to check a dozen signatures."""
+PROVE_TTL_S = 300.0
+"""Shortest pause between two such checks of one name, whatever its TTL."""
+ZONES_MAX = 12
+"""Zones whose keys are asked for, from the anchor down; names have seldom more than five."""
+CLOCK_LOOK_S, CLOCK_STEP_S = 30.0, 60.0
+"""A clock that was set (a router has none of its own) is noticed so soon, and counts from this difference on: signatures are
+checked again."""
 RESOLV_FILES = ("/tmp/resolv.conf.d/resolv.conf.auto", "/tmp/resolv.conf.auto", "/etc/resolv.conf")
 """netifd's list of what the access networks' DHCP named, with the interface in a comment; then the system's own."""
 
@@ -60,6 +77,24 @@ class Answer(NamedTuple):
 
     mcps: tuple[tuple[tuple[str, ...], int], ...]
     ttl_s: float
+    dnssec: str = Reason.DNSSEC_OFF
+    """A value of Reason: what came of the signatures."""
+    detail: str = ""
+    """More on that, for people."""
+    valid_s: float = float("inf")
+    """Until the first signature ends."""
+
+
+class Found(NamedTuple):
+    """What one question brought."""
+
+    records: list[Any]
+    ttl_s: float
+    wire: bytes
+    signers: frozenset[str]
+    """The zones that signed something in it."""
+    is_vouched_for: bool
+    """By a resolver on this machine, which says that it has checked the signatures (AD, RFC 4035 section 3.2.3)."""
 
 
 class DnsFailure(Exception):
@@ -67,8 +102,8 @@ class DnsFailure(Exception):
 
 
 class DnsSource:
-    """Keeps asking for ``names``. ``on_answer(name, mcps, ttl_s)`` and ``on_failure(name, why)`` are called on the event loop;
-    ``ways()`` gives the WANs in use, best first."""
+    """Keeps asking for ``names``. ``on_answer(name, answer)`` and ``on_failure(name, why)`` are called on the event loop;
+    ``ways()`` gives the WANs in use, best first. ``dnssec`` and ``anchors`` are the options of section discovery."""
 
     def __init__(
         self,
@@ -76,8 +111,10 @@ class DnsSource:
         *,
         servers: Sequence[str],
         ways: Callable[[], Sequence[Way]],
-        on_answer: Callable[[str, tuple[tuple[tuple[str, ...], int], ...], float], None],
+        on_answer: Callable[[str, Answer], None],
         on_failure: Callable[[str, str], None],
+        dnssec: str = DNSSEC_OFF,
+        anchors: Sequence[str] = ROOT_ANCHORS,
         resolv_files: Sequence[str] = RESOLV_FILES,
     ) -> None:
         self._names = tuple(names)
@@ -85,6 +122,9 @@ class DnsSource:
         self._ways = ways
         self._on_answer = on_answer
         self._on_failure = on_failure
+        self._dnssec = dnssec
+        self._anchors = tuple(anchors)
+        self._anchored = tuple(_absolute(text.split()[0]) for text in anchors)
         self._resolv_files = tuple(resolv_files)
         # One draw in this process's life: the order changes when the records do, not with every question.
         self._seed = random.SystemRandom().random()
@@ -113,6 +153,7 @@ class DnsSource:
         pause_s = RETRY_S
         while True:
             self._hurried[name].clear()
+            clock = _clock()
             try:
                 answer = await self._ask(name)
             except DnsFailure as failure:
@@ -120,61 +161,126 @@ class DnsSource:
                 wait_s, pause_s = pause_s, min(RETRY_MAX_S, 2 * pause_s)
                 may_hurry = True
             else:
-                self._on_answer(name, answer.mcps, answer.ttl_s)
+                self._on_answer(name, answer)
                 wait_s, pause_s, may_hurry = answer.ttl_s, RETRY_S, False
+            await self._pause(name, wait_s, clock, may_hurry=may_hurry)
+
+    async def _pause(self, name: str, wait_s: float, clock: float, *, may_hurry: bool) -> None:
+        """So long, or until it is hurried, or until somebody has set the clock."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + wait_s
+        while loop.time() < end:
             try:
-                async with asyncio.timeout(wait_s):
-                    while True:
-                        await self._hurried[name].wait()
-                        self._hurried[name].clear()
-                        if may_hurry:
-                            break
+                async with asyncio.timeout_at(min(end, loop.time() + CLOCK_LOOK_S)):
+                    await self._hurried[name].wait()
             except TimeoutError:
-                pass
+                if self._dnssec == DNSSEC_VALIDATE and abs(_clock() - clock) > CLOCK_STEP_S:
+                    return
+                continue
+            self._hurried[name].clear()
+            if may_hurry:
+                return
 
     async def _ask(self, name: str) -> Answer:
         """Raises DnsFailure."""
-        records, ttl_s = await self._lookup(name, "SRV")
-        chosen = ordered(
-            (Srv(row.priority, row.weight, row.port, row.target.to_text()) for row in records),
-            self._draw(sorted(row.to_text() for row in records)),
-        )
+        found = await self._lookup(name, "SRV")
+        looked_up, ttl_s = [found], found.ttl_s
+        chosen = self._ordered(Srv(row.priority, row.weight, row.port, row.target.to_text()) for row in found.records)
         addresses: dict[str, list[str]] = {}
         problem = f"the targets of {name} have no address"
         for target in dict.fromkeys(row.target for row in chosen[:TARGETS_MAX]):
             for kind in ("A", "AAAA"):
                 try:
-                    rows, address_ttl_s = await self._lookup(target, kind)
+                    found = await self._lookup(target, kind)
                 except DnsFailure as failure:
                     problem, ttl_s = str(failure), TTL_MIN_S  # one family of one target: go on with the rest, ask soon
                     continue
-                if rows:
-                    addresses.setdefault(target, []).extend(row.address for row in rows)
-                    ttl_s = min(ttl_s, address_ttl_s)
+                if found.records:
+                    looked_up.append(found)
+                    addresses.setdefault(target, []).extend(row.address for row in found.records)
+                    ttl_s = min(ttl_s, found.ttl_s)
         mcps = mcps_of(chosen, addresses)
         if chosen and not mcps:
             raise DnsFailure(problem)
-        return Answer(mcps, min(TTL_MAX_S, max(TTL_MIN_S, ttl_s)))
+        answer = Answer(mcps, min(TTL_MAX_S, max(TTL_MIN_S, ttl_s)))
+        if self._dnssec == DNSSEC_RESOLVER:
+            if all(found.is_vouched_for for found in looked_up):
+                return answer._replace(dnssec=Reason.DNSSEC_VALID)
+            return answer._replace(
+                dnssec=Reason.DNSSEC_UNSIGNED, detail="the resolver on this router does not say that it has checked it"
+            )
+        if self._dnssec == DNSSEC_VALIDATE and mcps:
+            return await self._proven(name, answer, looked_up)
+        return answer._replace(dnssec=Reason.DNSSEC_UNSIGNED if self._dnssec == DNSSEC_VALIDATE else Reason.DNSSEC_OFF)
 
-    def _draw(self, records: Sequence[str]) -> Callable[[int], int]:
-        chance = random.Random(f"{self._seed} {records}")
-        return lambda most: chance.randint(0, most)
+    def _ordered(self, records: Iterable[Srv]) -> list[Srv]:
+        rows = sorted(set(records))
+        chance = random.Random(f"{self._seed} {rows}")
+        return ordered(rows, lambda most: chance.randint(0, most))
 
-    async def _lookup(self, name: str, kind: str) -> tuple[list[Any], float]:
-        """Records and TTL in s; no records where the name or the type does not exist. Raises DnsFailure."""
+    async def _proven(self, name: str, answer: Answer, looked_up: Sequence[Found]) -> Answer:
+        """The part of an answer that is proven; all of it, with the reason, where nothing is."""
+        wires = [found.wire for found in looked_up]
+        wires += await self._keys_above({zone for found in looked_up for zone in found.signers})
+        question = {
+            "name": name,
+            "messages": [base64.b64encode(wire).decode() for wire in wires],
+            "anchors": self._anchors,
+            "now": time.time(),
+        }
+        verdict = await _ask_process(question)
+        reason, detail = str(verdict["reason"]), str(verdict["detail"])
+        if reason == Reason.DNSSEC_CLOCK:  # the clock may be set at any moment, by less than a noticeable step
+            return answer._replace(dnssec=reason, detail=detail, ttl_s=TTL_MIN_S)
+        answer = answer._replace(dnssec=reason, detail=detail, ttl_s=max(PROVE_TTL_S, answer.ttl_s))
+        if reason != Reason.DNSSEC_VALID:
+            return answer
+        chosen = self._ordered(Srv(*row) for row in verdict["records"])
+        valid_s = float(verdict["valid_s"])
+        # Asked again in time before the signatures end.
+        ttl_s = max(TTL_MIN_S, min(answer.ttl_s, valid_s / 2))
+        return answer._replace(mcps=mcps_of(chosen, verdict["addresses"]), valid_s=valid_s, ttl_s=ttl_s)
+
+    async def _keys_above(self, zones: Iterable[str]) -> list[bytes]:
+        """Answers with the keys of these zones and of those above them, up to the anchors. One that is missing shows in the
+        proof."""
+        wires: list[bytes] = []
+        left, seen = sorted(zones), set[str]()
+        while left and len(seen) < ZONES_MAX:
+            zone = left.pop(0)
+            if zone in seen or not any(_is_below(zone, anchor) for anchor in self._anchored):
+                continue
+            seen.add(zone)
+            for kind in ("DNSKEY",) if zone in self._anchored else ("DNSKEY", "DS"):
+                try:
+                    found = await self._lookup(zone, kind)
+                except DnsFailure as failure:
+                    log.debug("%s %s: %s", zone, kind, failure)
+                    continue
+                wires.append(found.wire)
+                left += sorted(found.signers)
+        return wires
+
+    async def _lookup(self, name: str, kind: str) -> Found:
+        """No records where the name or the type does not exist. Raises DnsFailure."""
         try:
             import dns.exception
+            import dns.flags
             import dns.message
             import dns.rcode
+            import dns.rdatatype
         except ImportError:
             raise DnsFailure("dnspython is not installed (package python3-dns)") from None
-        query = dns.message.make_query(name, kind, use_edns=0, payload=PAYLOAD_BYTES)
+        validates = self._dnssec == DNSSEC_VALIDATE
+        query = dns.message.make_query(name, kind, use_edns=0, payload=PAYLOAD_BYTES, want_dnssec=validates)
+        # CD: what the resolver thinks of the signatures is no matter (RFC 4035 section 3.2.2); AD: it is (RFC 6840 5.7).
+        query.flags |= dns.flags.CD if validates else dns.flags.AD if self._dnssec == DNSSEC_RESOLVER else 0
         problem = "no resolver is known"
         for resolver, way in self._askable():
             over = f" over {way.interface}" if way is not None else ""
             where = f"{resolver.address}{over}"
             try:
-                response = await _exchange(query, resolver.address, way)
+                response, wire = await _exchange(query, resolver.address, way)
             except TimeoutError:
                 problem = f"{where} does not answer"
                 continue
@@ -187,11 +293,18 @@ class DnsSource:
             try:
                 if not isinstance(response, dns.message.QueryMessage):
                     raise dns.exception.FormError
-                found = response.resolve_chaining()
+                chain = response.resolve_chaining()
             except dns.exception.DNSException as error:
                 problem = f"{where}: {error}"
                 continue
-            return list(found.answer or ()), float(found.minimum_ttl)
+            signers = frozenset(
+                _absolute(signature.signer.to_text())
+                for rrset in response.answer
+                if rrset.rdtype == dns.rdatatype.RRSIG
+                for signature in rrset
+            )
+            is_vouched_for = way is None and bool(response.flags & dns.flags.AD)
+            return Found(list(chain.answer or ()), float(chain.minimum_ttl), wire, signers, is_vouched_for)
         raise DnsFailure(problem)
 
     def _askable(self) -> Iterator[tuple[Resolver, Way | None]]:
@@ -233,8 +346,46 @@ def parse_resolvers(text: str) -> list[Resolver]:
     return list(dict.fromkeys(found))
 
 
-async def _exchange(query: dns.message.Message, address: str, way: Way | None) -> dns.message.Message:
-    """One question and its answer, by UDP, and by TCP where it did not fit. Raises TimeoutError, OSError, DNSException."""
+def _clock() -> float:
+    """Another value after somebody has set the clock."""
+    return time.time() - asyncio.get_running_loop().time()
+
+
+def _absolute(zone: str) -> str:
+    return zone.rstrip(".").lower() + "."
+
+
+def _is_below(zone: str, anchor: str) -> bool:
+    return anchor in (".", zone) or zone.endswith("." + anchor)
+
+
+async def _ask_process(question: dict[str, Any]) -> dict[str, Any]:
+    """The verdict of :mod:`.dnssec_process`; that it failed, when it does."""
+    failed = {"reason": Reason.DNSSEC_FAILED, "detail": ""}
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+    except OSError as error:
+        return failed | {"detail": f"no process can be started: {error.strerror}"}
+    try:
+        async with asyncio.timeout(PROVE_S):
+            output, _ = await process.communicate(json.dumps(question).encode())
+        verdict: dict[str, Any] = json.loads(output)
+    except TimeoutError:
+        return failed | {"detail": "it took too long"}
+    except (OSError, ValueError):
+        return failed | {"detail": "the log has the details"}
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return verdict
+
+
+async def _exchange(query: dns.message.Message, address: str, way: Way | None) -> tuple[dns.message.Message, bytes]:
+    """One question and its answer, parsed and as it came, by UDP, and by TCP where it did not fit. Raises TimeoutError,
+    OSError, DNSException."""
     import dns.flags
     import dns.message
 
@@ -250,7 +401,7 @@ async def _exchange(query: dns.message.Message, address: str, way: Way | None) -
                 if query.is_response(response):
                     break
         if not response.flags & dns.flags.TC:
-            return response
+            return response, answer
         with _socket_to(address, way, socket.SOCK_STREAM) as sock:
             await loop.sock_connect(sock, (address, DNS_PORT))
             await loop.sock_sendall(sock, len(wire).to_bytes(2, "big") + wire)
@@ -260,7 +411,10 @@ async def _exchange(query: dns.message.Message, address: str, way: Way | None) -
                 if not more:
                     raise OSError("the resolver closed the connection")
                 data += more
-            return dns.message.from_wire(data[2:], ignore_trailing=True)
+            response = dns.message.from_wire(data[2:], ignore_trailing=True)
+            if not query.is_response(response):
+                raise OSError("the resolver answered another question")
+            return response, data[2:]
 
 
 def _socket_to(address: str, way: Way | None, kind: int) -> socket.socket:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
+from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.settings.router import NOBODY, TRUST_DHCP, TRUST_DNS, DiscoverySettings
 
 CONFIRMED_S = 7 * 86400.0
@@ -94,6 +95,8 @@ class Refusal(NamedTuple):
     source: str
     interface: str
     addresses: tuple[str, ...]
+    reason: str = Reason.UNCONFIRMED
+    """A value of Reason: of an answer of DNS, what is wrong with its signatures."""
 
 
 SETTLE_S = 10.0

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from cpe_mcp.aaa.tls_carrier import TLS_PORT
 from cpe_mcp.control.ask import ask
 from cpe_mcp.control.frames import API_SOCKET
-from cpe_mcp.lab import configs, freeradius, state
+from cpe_mcp.lab import configs, freeradius, signed_zone, state
 from cpe_mcp.lab.certificates import Authority
 from cpe_mcp.lab.link import DEFAULT_LINKS, Link, LinkSpec, ask_emulator
 from cpe_mcp.lab.namespaces import LabError, create, enter, ip_batch, write_sysctls
@@ -278,6 +278,18 @@ class Lab:
         self._processes.stop(f"dnsmasq-{name}")
         value = configs.dhcp4_option_hex(dhcp4_mcps) if dhcp4_mcps else ""
         self._start_dhcp_server(name, self.addresses.of(f"cpe-{name}"), value)
+
+    def start_dns(
+        self, host: str, address: str, targets: Sequence[tuple[str, str, int]], *, signed: bool = True
+    ) -> str:
+        """Start a DNS server on a host, with the operator's zone of :mod:`.signed_zone`, which names these concentrators;
+        returns the trust anchor that its keys need. Raises LabError."""
+        if shutil.which(signed_zone.PROGRAM) is None:
+            raise LabError(f"needs {signed_zone.PROGRAM}: apt install {signed_zone.PACKAGE}")
+        zone = signed_zone.write_zones(self.directory / host / "dns", address, targets, signed=signed)
+        self._processes.start(f"dns-{host}", self.namespace(host), zone.command)
+        self._processes.await_text(f"dns-{host}", signed_zone.READY)
+        return zone.anchor
 
     def wan(self, name: str) -> Wan:
         """The cpe's end of a line, as netifd keeps it."""

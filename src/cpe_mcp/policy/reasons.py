@@ -21,6 +21,15 @@ class Reason:
     AUTH_TIMEOUT = "auth-timeout"
     AUTH_PENDING = "auth-pending"
     AUTH_UNPROTECTED = "auth-unprotected"
+    # whether an answer of DNS is proven
+    DNSSEC_VALID = "dnssec-valid"
+    DNSSEC_UNSIGNED = "dnssec-unsigned"
+    DNSSEC_BOGUS = "dnssec-bogus"
+    DNSSEC_EXPIRED = "dnssec-expired"
+    DNSSEC_CLOCK = "dnssec-clock"
+    DNSSEC_NO_PACKAGE = "dnssec-no-package"
+    DNSSEC_FAILED = "dnssec-failed"
+    DNSSEC_OFF = "dnssec-off"
     # one flow
     PROXIED = "proxied"
     POOLED = "pooled"
@@ -144,6 +153,14 @@ TEXTS: dict[str, str] = {
     Reason.AUTH_PENDING: "waiting for the RADIUS answer",
     Reason.AUTH_UNPROTECTED: "RADIUS is not asked over UDP on lines that are not the operator's own (wan.operator_network, "
     "radius.transport)",
+    Reason.DNSSEC_VALID: "the answer is proven by its signatures",
+    Reason.DNSSEC_UNSIGNED: "the answer, or a delegation above it, is not signed",
+    Reason.DNSSEC_BOGUS: "a signature is wrong, so the answer may be forged",
+    Reason.DNSSEC_EXPIRED: "a signature has run out",
+    Reason.DNSSEC_CLOCK: "the signatures begin later than this router's clock shows: is its time set?",
+    Reason.DNSSEC_NO_PACKAGE: "signatures cannot be checked: the package python3-cryptography is not installed",
+    Reason.DNSSEC_FAILED: "the check of the signatures came to no end",
+    Reason.DNSSEC_OFF: "signatures are not checked (discovery.dnssec)",
     Reason.PROXIED: "carried over Multipath TCP",
     Reason.POOLED: "carried over Multipath TCP on a warm connection",
     Reason.CONCENTRATOR_UNREACHABLE: "the concentrator did not accept a connection",

@@ -61,6 +61,11 @@ CONCENTRATOR_SECTIONS: dict[str, SectionKind] = {
 ROUTER_MOVED = {("global", "log_level"): ("logging", "level")}
 """Options that live in another section now; the old place is still read, the new one wins."""
 
+ANCHOR = re.compile(
+    r"(\.|([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?) +[0-9]{1,5} +[0-9]{1,3} +"
+    r"(2 +[0-9A-Fa-f]{64}|4 +[0-9A-Fa-f]{96})"
+)
+"""A DS record with its zone before it."""
 FLAG_WORDS = {
     "1": True, "on": True, "yes": True, "true": True,
     "0": False, "off": False, "no": False, "false": False,
@@ -471,6 +476,15 @@ def _check_trust(discovery: router.DiscoverySettings, complaints: _Complaints) -
             raise complaints.option("discovery", "", name, f"'{repeated[0]}' is in the list twice")
         if router.NOBODY in listed and len(listed) > 1:
             raise complaints.option("discovery", "", name, f"'{router.NOBODY}' is not allowed together with others")
+    for anchor in discovery.trust_anchor:
+        if not ANCHOR.fullmatch(anchor):
+            problem = f"'{anchor}' is not a DS record: ZONE KEYTAG ALGORITHM DIGESTTYPE DIGEST, digest type 2 or 4"
+            raise complaints.option("discovery", "", "trust_anchor", problem)
+    remote = [server for server in discovery.dns_server if not ipaddress.ip_address(server).is_loopback]
+    if discovery.dnssec == router.DNSSEC_RESOLVER and (remote or not discovery.dns_server):
+        problem = f"'{discovery.dnssec}' needs a list dns_server with addresses of this router only, such as 127.0.0.1"
+        problem += f"; anybody on the way to {remote[0]} could forge its word" if remote else ""
+        raise complaints.option("discovery", "", "dnssec", problem)
     if discovery.trust_alone == discovery.second_source == (router.NOBODY,):
         problem = f"and trust_alone are both '{router.NOBODY}', so no concentrator could ever be used"
         raise complaints.option("discovery", "", "second_source", problem)

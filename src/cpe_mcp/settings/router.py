@@ -16,7 +16,7 @@ DEFAULT_DHCP6_CODE = 65001
 """High unassigned DHCPv6 option code (design D12)."""
 DEFAULT_PRECEDENCE = ("static", "radius", "dhcp", "dns")
 """What the user wrote wins; what AAA says of a subscriber beats what DHCP says to everybody (as RFC 9445 has it); DNS, which
-anybody on the way can forge, comes last."""
+says the same to everybody too, comes last."""
 TRUST_STATIC, TRUST_RADIUS, TRUST_DNSSEC, TRUST_DHCP, TRUST_DNS = "static", "radius", "dnssec", "dhcp", "dns"
 NOBODY = "none"
 TRUST_CHOICES = (TRUST_STATIC, TRUST_RADIUS, TRUST_DNSSEC, TRUST_DHCP, TRUST_DNS, NOBODY)
@@ -24,6 +24,12 @@ DEFAULT_TRUST_ALONE = (TRUST_STATIC, TRUST_RADIUS, TRUST_DNSSEC)
 """Those that nobody on the way can forge: what the user wrote, what RADIUS signed, what a zone signed."""
 DEFAULT_SECOND_SOURCE = (TRUST_STATIC, TRUST_RADIUS, TRUST_DNSSEC, TRUST_DHCP)
 """DHCP too: that of one WAN confirms that of another one, since an attacker has one access network and seldom two."""
+DNSSEC_VALIDATE, DNSSEC_RESOLVER, DNSSEC_OFF = "validate", "resolver", "off"
+ROOT_ANCHORS = (
+    ". 20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D",
+    ". 38696 8 2 683D2D0ACB8C9B712A1948B27F741219298D0A450D612C483AF444A4C0FB2B16",
+)
+"""The root zone's key signing keys of 2017 and 2024, as IANA publishes them (root-anchors.xml)."""
 DEFAULT_ENTERPRISE = 32473
 """The enterprise number reserved for examples (RFC 5612); operators put their own."""
 GB = 10**9
@@ -243,11 +249,25 @@ class DiscoverySettings:
     dns_name: tuple[str, ...] = option(
         "domain",
         (),
-        "Names whose DNS SRV records name concentrators, such as _mptcp-convert._tcp.example.net; empty: DNS is not asked.",
+        "Names whose DNS SRV records name concentrators, such as _convert._tcp.example.net; empty: DNS is not asked.",
         many=True,
     )
     dns_server: tuple[str, ...] = option(
         "address", (), "Resolvers that are asked for them; empty: those that the WANs' DHCP named.", many=True
+    )
+    dnssec: str = option(
+        "choice",
+        DNSSEC_VALIDATE,
+        "Who checks the signatures of DNS. validate: this package, from trust_anchor down (package python3-cryptography); "
+        "resolver: a validating resolver on this router, which dns_server names; off: nobody, and no answer counts as signed.",
+        choices=(DNSSEC_VALIDATE, DNSSEC_RESOLVER, DNSSEC_OFF),
+    )
+    trust_anchor: tuple[str, ...] = option(
+        "text",
+        ROOT_ANCHORS,
+        "Keys that are trusted without a proof, as the DS record of a zone: ZONE KEYTAG ALGORITHM DIGESTTYPE DIGEST. Set, it "
+        "replaces the root zone's.",
+        many=True,
     )
     dhcp4_code: int = option("integer", DEFAULT_DHCP4_CODE, "DHCPv4 option code; not 249 or 252.", low=224, high=254)
     dhcp6_code: int = option("integer", DEFAULT_DHCP6_CODE, "DHCPv6 option code.", low=1, high=65535)

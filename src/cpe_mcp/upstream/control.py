@@ -29,6 +29,7 @@ from cpe_mcp.control.frames import (
 from cpe_mcp.control.server import ControlServer, Worker
 from cpe_mcp.discovery.candidates import Candidate, CandidateTable, Line
 from cpe_mcp.discovery.dns_source import STALE_S
+from cpe_mcp.discovery.dns_source import Answer as Answered
 from cpe_mcp.discovery.lease import Lease
 from cpe_mcp.discovery.trust import Refusals
 from cpe_mcp.kernel.mptcp_counters import JOIN_SYN_TX, JOIN_SYNACK_RX, mptcp_counters
@@ -300,12 +301,13 @@ class Control:
             log.info("concentrators: %s", ", ".join(candidate.name for candidate in after) or "none")
         self.changed()
 
-    def learn_dns(self, name: str, mcps: tuple[tuple[tuple[str, ...], int], ...], ttl_s: float) -> None:
+    def learn_dns(self, name: str, answer: Answered) -> None:
         """DNS answered."""
         before = self.candidates.candidates(self.now)
         own = {address for wan in self.paths.wans() for address in (wan.address4, wan.address6) if address}
-        mcps = tuple(row for row in mcps if own.isdisjoint(row[0]))
-        self.candidates.learn_dns(name, mcps, self.now + ttl_s + STALE_S)
+        mcps = tuple(row for row in answer.mcps if own.isdisjoint(row[0]))
+        until = self.now + min(answer.ttl_s + STALE_S, answer.valid_s)
+        self.candidates.learn_dns(name, mcps, until, dnssec=answer.dnssec, detail=answer.detail, now=self.now)
         after = self.candidates.candidates(self.now)
         if before != after:
             log.info("concentrators: %s", ", ".join(candidate.name for candidate in after) or "none")
@@ -387,7 +389,7 @@ class Control:
                 refusal.source,
                 refusal.interface,
                 ", ".join(refusal.addresses),
-                TEXTS[Reason.UNCONFIRMED],
+                TEXTS[refusal.reason],
             )
 
     def _ask_due(self, known: Sequence[Candidate]) -> None:

@@ -155,6 +155,8 @@ class Daemon:
             ways=self._dns_ways,
             on_answer=self._control.learn_dns,
             on_failure=self._control.dns_failed,
+            dnssec=settings.discovery.dnssec,
+            anchors=settings.discovery.trust_anchor,
         )
 
     def _dns_ways(self) -> list[Way]:

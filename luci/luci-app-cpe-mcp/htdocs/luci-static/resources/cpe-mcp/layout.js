@@ -80,6 +80,8 @@ const SECTIONS = [
 		advanced: {
 			interface: _('Interfaces asked'),
 			dns_server: _('DNS resolvers'),
+			dnssec: _('Signatures in DNS'),
+			trust_anchor: _('Trust anchors'),
 			dhcp_override: _('DHCP goes first'),
 			dhcp4_code: _('DHCPv4 option'),
 			dhcp6_code: _('DHCPv6 option'),
@@ -230,6 +232,11 @@ const CHOICES = {
 	},
 	'discovery.trust_alone': TRUST,
 	'discovery.second_source': TRUST,
+	'discovery.dnssec': {
+		validate: _('checked here'),
+		resolver: _('checked by a resolver on this router'),
+		off: _('not checked')
+	},
 	'discovery.prefer': { ipv4: _('IPv4 first'), ipv6: _('IPv6 first') },
 	'radius.transport': { udp: _('UDP, in the operator\'s network only'), tls: 'TLS' },
 	'radius.method': { pap: 'PAP', chap: 'CHAP' },

@@ -152,7 +152,7 @@ function sourceLines(sources) {
 		return [
 			row.discarded ? '%s %s: %s'.format(row.source, row.interface, row.discarded) : null,
 			(row.unconfirmed || []).length ? _('%s %s names %s, which is not used: %s').format(row.source, row.interface,
-				row.unconfirmed.join(', '), parts.reason(row)) : null
+				row.unconfirmed.join(', '), parts.reason(row)) + (row.detail ? ' (%s)'.format(row.detail) : '') : null
 		];
 	}).filter(Boolean).map(function(text) { return el('p', { 'class': 'cpe-why' }, text) });
 }
