@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ NAME = f"radd{os.getpid()}"
 SECRET, PASSWORD = "planted-radius-secret", "planted-radius-password"
 KEY = b"planted-subscriber-key-of-32-oct"
 TALK_PORT = 7777
+CAP_MBIT = 16
 CONCENTRATOR: Concentrator = ((ADDRESSES.concentrator1.v4, ADDRESSES.concentrator1.v6), 0)
 OPEN = {name: {"operator_network": False} for name in ("dsl", "lte")}
 """Both lines are the Internet."""
@@ -57,6 +59,7 @@ def lab() -> Iterator[Lab]:
         key=KEY,
         handle=b"planted-handle",
         classes=(b"gold",),
+        down_mbit=CAP_MBIT,
         reply=("CPE-MCP-Quota += 'lte 5 17'", "CPE-MCP-Quota += 'cable 9'"),
     )
     options = RadiusOptions(secret=SECRET, password=PASSWORD, tls=True)
@@ -152,6 +155,26 @@ def test_tls_over_any_line_and_no_secret_is_seen_anywhere(router: Lab) -> None:
     found = [(where, secret) for where, text in texts.items() for secret in planted if secret in text]
     assert not found
     assert "alice" in texts["the support report"], "it is the real one"
+
+
+def test_the_cap_of_the_accept_holds_back_what_goes_through_concentrators(router: Lab) -> None:
+    """The concentrator here knows of none, and the lines carry several times as much. Two workers: all of it is for the
+    one that has something to carry."""
+    router.start_cpe()
+    router.start_cpe_relay(1)
+    try:
+        await_status(
+            router, "two workers take connections", lambda now: now["interception"]["on"] and len(now["workers"]) == 2
+        )
+        size = 4_000_000
+        router.serve_file("capped", size)
+        started = time.monotonic()
+        router.run("client1", ["curl", "-sfo", "/dev/null", f"http://{ADDRESSES.server.v4}/capped"], timeout=20)
+        mbit = size * 8e-6 / (time.monotonic() - started)
+        assert 0.7 * CAP_MBIT < mbit < 1.1 * CAP_MBIT
+        assert {row["action"] for row in flows_to(router, ADDRESSES.server.v4, 80)} == {"proxy"}
+    finally:
+        router.stop_cpe("cpe-mcp-relay1")
 
 
 def test_a_reject_blocks_where_the_settings_say_so(router: Lab) -> None:

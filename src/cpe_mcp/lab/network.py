@@ -377,10 +377,10 @@ class Lab:
         self._await_answer("cpe-mcpd", self.cpe_run_dir)
         self.start_cpe_relay()
 
-    def start_cpe_relay(self) -> None:
-        """Start the relay worker alone, for instance after it was killed."""
-        relay = ["cpe-mcp-relay", "--run-dir", str(self.cpe_run_dir), "--index", "0"]
-        self._start_daemon("cpe-mcp-relay", "cpe", [*relay, "--port", str(DEFAULT_INTERCEPT_PORT)])
+    def start_cpe_relay(self, index: int = 0) -> None:
+        """Start the relay worker alone, for instance after it was killed, or a further one, ``cpe-mcp-relay1`` and so on."""
+        relay = ["cpe-mcp-relay", "--run-dir", str(self.cpe_run_dir), "--index", str(index)]
+        self._start_daemon(f"cpe-mcp-relay{index or ''}", "cpe", [*relay, "--port", str(DEFAULT_INTERCEPT_PORT)])
 
     def stop_cpe(self, *which: str) -> None:
         """SIGTERM to both daemons of the cpe, or to those named, and wait."""

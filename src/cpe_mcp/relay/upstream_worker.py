@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from cpe_mcp.control.frames import ANSWERED, SNAPSHOT, TROUBLE
+from cpe_mcp.control.frames import ANSWERED, CAPS, DEMAND, SNAPSHOT, TROUBLE
 from cpe_mcp.control.frames import DIRECT as DIRECT_FRAME
 from cpe_mcp.convert import Client, ConvertError, Established, Refused
 from cpe_mcp.kernel.numbers import class_address
@@ -25,6 +25,7 @@ from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.relay.flow import CLOSED, DIRECT, NEW, RELAYING, UPSTREAM, WAITING, step
 from cpe_mcp.relay.loop import End
 from cpe_mcp.relay.opening import Attempt, Opening, is_repeatable, late_s
+from cpe_mcp.relay.own_cap import OWN, OwnCap
 from cpe_mcp.relay.pool import Pool, Route, judge_refusal
 from cpe_mcp.relay.pump import read_once
 from cpe_mcp.relay.records import FlowRecord
@@ -647,7 +648,8 @@ class UpstreamFlow(Flow):
 
     def _relay(self, up: bytes, down: bytes) -> None:
         early, self._early, self._convert = self._early, b"", None
-        self.relay(up, down, moved_up=len(early), moved_down=len(down))
+        turns = self._upstream.cap.turns(self)
+        self.relay(up, down, moved_up=len(early), moved_down=len(down), turns=turns)
 
     def _trouble(self, reason: str, wait_s: float, detail: str) -> None:
         self._upstream.trouble(*self.peer_names(), reason, wait_s, detail)
@@ -696,6 +698,7 @@ class UpstreamWorker(Worker):
         super().__init__(run_dir, index, port=port)
         self.snapshot: Snapshot = EMPTY
         self.pool = Pool(self.loop, self.trouble, self.handshake, self.handshake_took)
+        self.cap = OwnCap(self.loop)
         self.wan_of: dict[str, str] = {}
         """Name of the WAN that has or had this address."""
         self.busy = 0.0
@@ -844,7 +847,9 @@ class UpstreamWorker(Worker):
         }
 
     def on_frame(self, kind: str, payload: Any) -> None:
-        """A new snapshot."""
+        """A new snapshot, or another share of the cap."""
+        if kind == CAPS:
+            self.cap.set(payload[OWN], list(self.live.values()))
         if kind != SNAPSHOT:
             return
         self.snapshot = from_wire(payload)
@@ -865,7 +870,7 @@ class UpstreamWorker(Worker):
         self.pool.refill()
 
     def on_tick(self) -> bool:
-        """The pool's handshakes are timed too."""
+        """The pool's handshakes are timed too, and who is held back by a cap says so."""
         if self.loop.now >= self._next_sample:
             self._next_sample = self.loop.now + SAMPLE_S
             self._measure_busy()
@@ -876,7 +881,10 @@ class UpstreamWorker(Worker):
             self.comparison.on_deadline()
         for witness in [witness for witness in self.witnesses if witness.deadline <= self.loop.now]:
             witness.give_up()
-        return self.pool.tick() or self.comparison is not None or bool(self.witnesses)
+        demands = self.cap.demands()
+        if demands:
+            self.control.send(DEMAND, dict(demands))
+        return bool(demands) or self.pool.tick() or self.comparison is not None or bool(self.witnesses)
 
     def _measure_busy(self) -> None:
         before, self._ran = self._ran, (self.loop.now, wanted_cpu_s())

@@ -250,7 +250,7 @@ class Answers:
                 subflow["remote"] = _endpoint(subflow["remote"], subflow.pop("remote_port"))
                 # Backup is a flag of the endpoint: all subflows of a WAN have it, or none; plain TCP knows no backup.
                 subflow["backup"] = bool(flow["mptcp"] and wans.get(subflow["wan"], {}).get("backup"))
-            verdict = judge(evidence_of(flow, wans, known_mbit=known, cap_mbit=self._control.cap_mbit))
+            verdict = judge(evidence_of(flow, wans, known_mbit=known, cap_mbit=self._control.caps.mbit))
             for subflow in flow["subflows"]:
                 for name in ("segments_in", "segment_bytes", "unacked", "lost"):  # only what is made of them is of use
                     subflow.pop(name, None)

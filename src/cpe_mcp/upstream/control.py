@@ -17,6 +17,7 @@ from cpe_mcp.control.frames import (
     ANSWERED,
     CONTROL_SOCKET,
     COUNTERS,
+    DEMAND,
     DIRECT,
     DROP,
     DROPPED,
@@ -41,6 +42,7 @@ from cpe_mcp.policy.negotiation import REMOVED, UNKNOWN, Joins, Negotiations
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.relay.records import FlowRecord
 from cpe_mcp.settings import RouterSettings
+from cpe_mcp.upstream.cap_keeper import CapKeeper
 from cpe_mcp.upstream.concentrator_asker import ask_over
 from cpe_mcp.upstream.ledger import Ledger
 from cpe_mcp.upstream.snapshot_builder import build, describe_changes, interception
@@ -128,8 +130,8 @@ class Control:
         self.authorization = ""
         self.blocks = False
         """Whether what RADIUS does not let through is refused and not forwarded (radius.on_reject, radius.on_timeout)."""
-        self.cap_mbit = 0, 0
-        """What RADIUS says that the concentrator grants this subscriber, ``(down, up)``; 0: no cap, or not known."""
+        self.caps = CapKeeper(lambda: self.workers)
+        """What RADIUS grants this subscriber."""
         self.snapshot = EMPTY
         self.interception = (False, False)
         self.ipv6_proof = Ipv6Proof()
@@ -166,6 +168,7 @@ class Control:
             ANSWERED: self._answered,
             FLOWS: self._flows,
             DROPPED: self._dropped,
+            DEMAND: self.caps.demanded,
         }
 
     @property
@@ -467,6 +470,7 @@ class Control:
     def _on_hello(self, worker: Worker) -> None:
         log.info("relay worker %d (pid %d) is connected", worker.index, worker.pid)
         worker.send(SNAPSHOT, to_wire(self.snapshot))
+        self.caps.joined(worker)
         if worker.port:
             self.paths.set_intercept_port(worker.port)
         self.changed()
@@ -475,6 +479,7 @@ class Control:
         if worker.pid:
             log.info("relay worker %d (pid %d) is gone", worker.index, worker.pid)
             self.negotiations.forget_worker(worker.pid)
+            self.caps.left(worker)
         for query in self._queries.values():
             query.heard(worker)
         self.changed()

@@ -187,7 +187,7 @@ class Daemon:
         self._control.blocks = authenticator.blocks()
         self._paths.set_scheme(authenticator.scheme)
         accept = authenticator.accept
-        self._control.cap_mbit = (accept.down_mbit, accept.up_mbit) if accept is not None else (0, 0)
+        self._control.caps.set(*((accept.down_mbit, accept.up_mbit) if accept is not None else (0, 0)))
         if authenticator.accept is not None:
             self._control.candidates.learn_radius(
                 authenticator.accept.concentrators, authenticator.until, authenticator.accept.service_classes
