@@ -14,7 +14,7 @@ from cpe_mcp.aaa.cookie import make_cookie
 from cpe_mcp.aaa.dynamic import Change, ErrorCause, Refused, Selector
 from cpe_mcp.concentrator.authorizer import Authorizer, Session
 from cpe_mcp.concentrator.dynamic import SubscriberSessions
-from cpe_mcp.concentrator.dynamic_end import rules
+from cpe_mcp.concentrator.dynamic_rules import rules
 from cpe_mcp.concentrator.filters import FilterHook
 from cpe_mcp.settings import SettingsError, parse_concentrator
 from cpe_mcp.settings.concentrator import RadiusSettings, SubscriberSettings

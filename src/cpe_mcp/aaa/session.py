@@ -76,6 +76,11 @@ class AuthSession:
         self._expire(now)
         return None if self._is_asking or self._ask_at == float("inf") else self._ask_at
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether a question is open."""
+        return self._is_asking
+
     def asked(self) -> None:
         """A question is on its way."""
         self._is_asking = True
@@ -89,12 +94,15 @@ class AuthSession:
         self._ask_at = now + self._retry_s
         if answer.verdict == ACCEPT:
             self.accept = answer
-            self._until, self._ask_at = None, float("inf")
-            if answer.session_timeout_s is not None:
-                session_s = max(answer.session_timeout_s, MIN_SESSION_S)
-                self._until, self._ask_at = now + session_s, now + RENEW_SHARE * session_s
+            self._hold(answer, now)
         elif answer.verdict == REJECT:
             self.accept = self._until = None
+
+    def replace(self, accept: RadiusAnswer, now: float, *, is_new_time: bool) -> None:
+        """The server has changed the Accept in force (RFC 5176); ``is_new_time``: how long it holds, from now, too."""
+        self.accept = accept
+        if is_new_time:
+            self._hold(accept, now)
 
     def hurry(self, now: float) -> None:
         """Something changed that may change the answer (a WAN came up, new credentials): ask at once."""
@@ -109,6 +117,12 @@ class AuthSession:
     def until(self) -> float | None:
         """When the Accept in force runs out; None: there is none, or it holds until it is taken back."""
         return self._until
+
+    def _hold(self, accept: RadiusAnswer, now: float) -> None:
+        self._until, self._ask_at = None, float("inf")
+        if accept.session_timeout_s is not None:
+            session_s = max(accept.session_timeout_s, MIN_SESSION_S)
+            self._until, self._ask_at = now + session_s, now + RENEW_SHARE * session_s
 
     def _expire(self, now: float) -> None:
         if self._until is not None and now >= self._until:

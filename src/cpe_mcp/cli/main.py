@@ -73,7 +73,12 @@ def _radius_line(status: Mapping[str, Any]) -> str:
     """What came of asking, and what the server said, or why none did, unless a warning says it already."""
     radius = status["radius"]
     detail = radius["detail"]
-    return f"{radius['text']} ({detail})" if detail and detail not in status["warnings"] else str(radius["text"])
+    line = f"{radius['text']} ({detail})" if detail and detail not in status["warnings"] else str(radius["text"])
+    dynamic = radius.get("dynamic")
+    if not dynamic:
+        return line
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(dynamic["counters"].items()))
+    return f"{line}; changes taken at {', '.join(dynamic['addresses']) or 'no address'}: {counts or 'none yet'}"
 
 
 def paths(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:

@@ -17,12 +17,15 @@ from typing import Any
 
 import cpe_mcp
 from cpe_mcp.aaa.answer import TIMEOUT, RadiusAnswer
+from cpe_mcp.aaa.dynamic import Nas
+from cpe_mcp.aaa.dynamic_end import DynamicEnd
+from cpe_mcp.aaa.dynamic_packets import plain_address
 from cpe_mcp.aaa.radius import MAX_PASSWORD_OCTETS, MAX_TEXT_OCTETS, RadiusClient, RadiusError
 from cpe_mcp.concentrator.authorizer import Authorizer, Verdict
 from cpe_mcp.concentrator.connection_counts import ConnectionCounts
 from cpe_mcp.concentrator.destination_rules import compile_rows
-from cpe_mcp.concentrator.dynamic import SubscriberSessions
-from cpe_mcp.concentrator.dynamic_end import DynamicEnd
+from cpe_mcp.concentrator.dynamic import ABILITIES, SubscriberSessions
+from cpe_mcp.concentrator.dynamic_rules import places, rules
 from cpe_mcp.concentrator.figures import BYTES_PER_MBIT, Figures, SubscriberTotals
 from cpe_mcp.concentrator.filters import FilterError, FilterHook, NoFilters
 from cpe_mcp.concentrator.kernel_setup import congestion_control, own_addresses
@@ -100,14 +103,14 @@ class Control:
         self.authorizer = Authorizer((), settings.radius)
         self._use(settings)
         sessions = SubscriberSessions(self, now=time.monotonic)
-        self._dynamic = DynamicEnd(settings, sessions, self.own_addresses)
+        self._dynamic = DynamicEnd(rules(settings), nas=self._nas, abilities=ABILITIES, sessions=sessions)
         self._follow_table()
 
     def start(self) -> None:
         """Serve workers. Raises OSError when the socket cannot be made."""
         self._own = own_addresses()
         self.server.start()
-        self._dynamic.follow()
+        self._follow_dynamic()
         self._run(self._upkeep())
 
     def stop(self) -> None:
@@ -123,7 +126,8 @@ class Control:
         Raises SettingsError, and the settings before stay in force.
         """
         self._use(settings)
-        self._dynamic.configure(settings)
+        self._dynamic.configure(rules(settings))
+        self._follow_dynamic()
         self.server.broadcast(SETTINGS, self.worker_settings())
         self.server.broadcast(FORGET, {"all": True})
         self._follow_table()
@@ -174,7 +178,11 @@ class Control:
                 "asking": len(self._asking),
                 "counters": dict(self._radius.counters) if self._radius is not None else {},
             },
-            "dynamic": self._dynamic.status(),
+            "dynamic": {
+                "enabled": self.settings.dynamic.enabled,
+                "port": self.settings.dynamic.port,
+                **self._dynamic.status(),
+            },
         }
 
     def figures(self, *, worker_restarts: int) -> Figures:
@@ -347,6 +355,14 @@ class Control:
         if "end" in who and who.get("address") in self._asking:
             self._ask_again.add(who["address"])
 
+    def _nas(self) -> Nas:
+        addresses = [plain_address(text) for text in self.own_addresses()]
+        return Nas(self.settings.radius.nas_identifier, addresses)
+
+    def _follow_dynamic(self) -> None:
+        """Open what the settings want; an address of theirs may come later."""
+        self._dynamic.follow(places(self.settings), self.settings.dynamic.port)
+
     def follow_filters(self, *addresses: str) -> None:
         """What the authorizer has of these addresses is carried out, and of those whose session has ended."""
         wanted: dict[str, tuple[str, ...]] = dict.fromkeys(self.authorizer.take_unfiltered(), ())
@@ -442,7 +458,7 @@ class Control:
             for address in self.authorizer.expired(time.monotonic()):
                 self.server.broadcast(FORGET, {"address": address})
             self.follow_filters()
-            self._dynamic.follow()
+            self._follow_dynamic()
             own = own_addresses()
             if own != self._own:
                 self._own = own

@@ -117,8 +117,15 @@ def warnings_of(settings: RouterSettings | ConcentratorSettings) -> list[str]:
     if isinstance(settings, RouterSettings):
         if not any(wan.enabled for wan in settings.wans):
             return ["no wan section is enabled: every connection is left to plain forwarding"]
-        unprotected = refusal(settings)
-        return [unprotected] if unprotected else []
+        unprotected, warnings = refusal(settings), []
+        if unprotected:
+            warnings.append(unprotected)
+        radius = settings.radius
+        if radius.enabled and radius.dynamic and not any(wan.enabled and wan.operator_network for wan in settings.wans):
+            warnings.append(
+                "option dynamic of section radius does nothing: no enabled wan section has operator_network '1'"
+            )
+        return warnings
     keyed = any(subscriber.enabled and subscriber.key for subscriber in settings.subscribers)
     return [
         f"listener '{listener.name}' faces the Internet, where a key is needed, and no enabled subscriber has one: "
@@ -466,6 +473,8 @@ def _check_router(settings: RouterSettings, complaints: _Complaints) -> None:
             raise complaints.option("concentrator", static.name, "subscriber", "is required when key is set")
     proofs = ("tls_ca", "tls_cert", "tls_key") if settings.radius.transport == TLS else ("secret",)
     _require_radius(settings.radius, ("server", "username", *proofs), complaints)
+    if settings.radius.enabled and settings.radius.dynamic and not settings.radius.secret:
+        raise complaints.option("radius", "", "secret", "is required when dynamic is on, with TLS too")
 
 
 def _check_trust(discovery: router.DiscoverySettings, complaints: _Complaints) -> None:

@@ -364,6 +364,16 @@ class RadiusSettings:
         low=1,
         high=2**32 - 1,
     )
+    dynamic: bool = option(
+        "flag",
+        False,
+        "Take CoA- and Disconnect-Requests (RFC 5176), on the addresses of WANs with operator_network only; elsewhere the port "
+        "stays closed.",
+    )
+    dynamic_client: tuple[str, ...] = option(
+        "address", (), "Who may send them, with the same secret; empty: the RADIUS servers.", many=True
+    )
+    dynamic_port: int = option("integer", 3799, "UDP port for them.", low=1, high=65535)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from cpe_mcp.aaa.answer import TIMEOUT, RadiusAnswer
+from cpe_mcp.aaa.answer import REJECT, TIMEOUT, RadiusAnswer
 from cpe_mcp.aaa.carriers import UDP_PORT, Carrier, UdpCarrier
+from cpe_mcp.aaa.dynamic import Nas
+from cpe_mcp.aaa.dynamic_end import DynamicEnd
 from cpe_mcp.aaa.radius import RadiusClient, RadiusError
 from cpe_mcp.aaa.session import AuthSession
 from cpe_mcp.paths.snapshot import WanView
@@ -18,6 +20,7 @@ from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.settings import RouterSettings, split_host
 from cpe_mcp.settings.radius_ways import TLS, may_carry, refusal
 from cpe_mcp.settings.router import RadiusSettings
+from cpe_mcp.upstream.dynamic import ABILITIES, RouterSession, places, rules
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,9 @@ class Basis(NamedTuple):
     dhcp_codes: tuple[int, int]
     devices: tuple[str, ...]
     """Of the WANs, in the order of the settings."""
+    wans: frozenset[str]
+    operator_wans: frozenset[str]
+    """Those that are the operator's own network."""
 
 
 def basis_of(settings: RouterSettings) -> Basis:
@@ -51,7 +57,9 @@ def basis_of(settings: RouterSettings) -> Basis:
     discovery = settings.discovery
     devices = tuple(wan.device for wan in settings.wans if wan.enabled)
     codes = discovery.dhcp4_code, discovery.dhcp6_code
-    return Basis(settings.radius, may_carry(settings), refusal(settings), codes, devices)
+    wans = frozenset(wan.name for wan in settings.wans if wan.enabled)
+    operator_wans = frozenset(wan.name for wan in settings.wans if wan.enabled and wan.operator_network)
+    return Basis(settings.radius, may_carry(settings), refusal(settings), codes, devices, wans, operator_wans)
 
 
 class Authenticator:
@@ -69,9 +77,13 @@ class Authenticator:
         self._task: asyncio.Task[None] | None = None
         self._reason = ""
         self._session: AuthSession | None = None
+        self._dynamic: DynamicEnd | None = None
+        self._is_superseded = self._is_rearmed = False
         if self._settings.enabled:
             self._client = _client(self._settings, self.basis.dhcp_codes)
             self._session = AuthSession(retry_s=self._settings.retry_s, now=asyncio.get_running_loop().time())
+            if self._settings.dynamic:
+                self._dynamic = self._dynamic_end()
 
     def start(self) -> None:
         """Begin to ask, unless the question would go in the clear where others listen."""
@@ -81,9 +93,12 @@ class Authenticator:
             log.warning("%s", self.basis.refusal)
         else:
             self._task = asyncio.get_running_loop().create_task(self._run(self._session))
+            self.follow_wans()
 
     async def stop(self) -> None:
-        """Ask no more."""
+        """Ask no more, and be told nothing more."""
+        if self._dynamic is not None:
+            self._dynamic.close()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -91,6 +106,25 @@ class Authenticator:
     def hurry(self) -> None:
         """A WAN came up: the next answer may be another one."""
         self._hurried.set()
+
+    def follow_wans(self) -> None:
+        """Addresses have come or gone."""
+        if self._dynamic is not None and self._task is not None:
+            self._dynamic.follow(places(self._wans(), self.basis.operator_wans), self._settings.dynamic_port)
+
+    def replace(self, accept: RadiusAnswer, *, is_new_time: bool) -> None:
+        """A CoA-Request has changed the Accept in force."""
+        if self._session is not None:
+            self._session.replace(accept, asyncio.get_running_loop().time(), is_new_time=is_new_time)
+            self._rearm()
+
+    def withdraw(self) -> None:
+        """A Disconnect-Request: as a Reject. An answer that is on its way is of before."""
+        if self._session is not None:
+            self._is_superseded = self._session.is_asking
+            answer = RadiusAnswer(REJECT, "the server has ended the session (Disconnect-Request)")
+            self._session.answered(answer, asyncio.get_running_loop().time())
+            self._rearm()
 
     def ways(self) -> list[WanView]:
         """The WANs over which the question may go now."""
@@ -152,6 +186,7 @@ class Authenticator:
             "expires_s": None if self._session.until is None else round(self._session.until - now, 1),
             "asks_again_s": None if ask_at is None or self.basis.refusal else round(max(0.0, ask_at - now), 1),
             "counters": dict(self._client.counters),
+            "dynamic": self._dynamic.status() if self._dynamic is not None else None,
         }
 
     async def _run(self, session: AuthSession) -> None:
@@ -166,24 +201,54 @@ class Authenticator:
                 pass
             else:
                 self._hurried.clear()
-                if not session.view(loop.time()).may_proxy:
+                if self._is_rearmed:
+                    self._is_rearmed = False
+                elif not session.view(loop.time()).may_proxy:
                     session.hurry(loop.time())
             ask_at = session.ask_at(loop.time())
             if ask_at is not None and ask_at <= loop.time():
                 session.asked()
-                session.answered(await self._ask(), loop.time())
+                answer = await self._ask()
+                if self._is_superseded:
+                    self._is_superseded = False
+                else:
+                    session.answered(answer, loop.time())
 
     async def _ask(self) -> RadiusAnswer:
         try:
             return await self._client.authenticate(
                 username=self._settings.username,
                 password=self._settings.password,
-                calling_station=self._settings.calling_station or hardware_address(self.basis.devices),
+                calling_station=self._calling_station(),
                 wans=self._wans(),
                 ways=self.ways(),
             )
         except RadiusError as error:
             return RadiusAnswer(TIMEOUT, str(error))
+
+    def _rearm(self) -> None:
+        """Times and state are others: look again, without asking for it."""
+        self._is_rearmed = True
+        self._hurried.set()
+
+    def _dynamic_end(self) -> DynamicEnd:
+        session = RouterSession(
+            self,
+            username=self._settings.username,
+            wans=self.basis.wans,
+            addresses=self._addresses,
+            calling_station=self._calling_station,
+        )
+        return DynamicEnd(rules(self._settings), nas=self._nas, abilities=ABILITIES, sessions=session)
+
+    def _nas(self) -> Nas:
+        return Nas(self._settings.nas_identifier, self._addresses())
+
+    def _addresses(self) -> list[str]:
+        return [address for wan in self._wans() for address in (wan.address4, wan.address6) if address]
+
+    def _calling_station(self) -> str:
+        return self._settings.calling_station or hardware_address(self.basis.devices)
 
     def _tell(self, session: AuthSession) -> None:
         """Log a new state once, and have it looked at."""

@@ -211,6 +211,7 @@ class Daemon:
         if has_wans and not self._had_wans:
             self._dns.hurry()
         self._had_wans = has_wans
+        self._authenticator.follow_wans()
         has_ways = bool(self._authenticator.ways())
         if has_ways and not self._had_ways:
             self._authenticator.hurry()

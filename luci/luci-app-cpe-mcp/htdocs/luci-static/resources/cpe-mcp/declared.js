@@ -120,6 +120,9 @@ return baseclass.extend({
 				'tries': { kind: 'integer', default: '3', low: 1, high: 10, doc: _('Tries per server.') },
 				'retry_s': { kind: 'number', default: '30', low: 1, high: 86400, unit: 's', doc: _('Pause before asking again after Reject or timeout.') },
 				'enterprise': { kind: 'integer', default: '32473', low: 1, high: 4294967295, doc: _('Enterprise number of the attributes that carry concentrators.') },
+				'dynamic': { kind: 'flag', default: '0', doc: _('Take CoA- and Disconnect-Requests (RFC 5176), on the addresses of WANs with operator_network only; elsewhere the port stays closed.') },
+				'dynamic_client': { kind: 'address', many: true, default: [], doc: _('Who may send them, with the same secret; empty: the RADIUS servers.') },
+				'dynamic_port': { kind: 'integer', default: '3799', low: 1, high: 65535, doc: _('UDP port for them.') },
 			}
 		},
 		'rule': {

@@ -114,7 +114,10 @@ const SECTIONS = [
 			timeout_s: _('Time limit of one try'),
 			tries: _('Tries'),
 			retry_s: _('Pause before asking again'),
-			enterprise: _('Enterprise number')
+			enterprise: _('Enterprise number'),
+			dynamic: _('Changes by the servers'),
+			dynamic_client: _('Who may send changes'),
+			dynamic_port: _('Port for changes')
 		}
 	},
 	{

@@ -201,7 +201,8 @@ function authenticationTile(status) {
 		radius.detail ? el('p', { 'class': 'cpe-why' }, radius.detail) : null,
 		radius.server ? parts.fact(_('Server'), radius.server) : null,
 		radius.expires_s != null ? parts.fact(_('Valid for'), units.duration(radius.expires_s)) : null,
-		radius.asks_again_s != null ? parts.fact(_('Asks again in'), units.duration(radius.asks_again_s)) : null);
+		radius.asks_again_s != null ? parts.fact(_('Asks again in'), units.duration(radius.asks_again_s)) : null,
+		radius.dynamic ? parts.fact(_('Changes taken at'), radius.dynamic.addresses.join(', ') || _('no address')) : null);
 }
 
 function proofList(names, records) {

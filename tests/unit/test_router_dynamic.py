@@ -1,0 +1,234 @@
+"""Dynamic authorization of a router: a change takes the way of an Accept, a Disconnect that of a Reject."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from test_authenticator import DSL, OWN, TEXT, VIEWS, settings
+
+from cpe_mcp.aaa.answer import RadiusAnswer
+from cpe_mcp.aaa.dynamic import Change, ErrorCause, Refused, Selector
+from cpe_mcp.aaa.dynamic_packets import Rules
+from cpe_mcp.aaa.session import AuthSession
+from cpe_mcp.cli.main import _radius_line
+from cpe_mcp.paths.snapshot import WanView
+from cpe_mcp.policy.reasons import Reason
+from cpe_mcp.settings import SettingsError, parse_router, warnings_of
+from cpe_mcp.settings.router import RadiusSettings
+from cpe_mcp.upstream.authenticator import Authenticator
+from cpe_mcp.upstream.dynamic import RouterSession, places, rules
+
+pytestmark = [pytest.mark.unit, pytest.mark.requirement("5.3-b")]
+
+ACCEPT = RadiusAnswer("accept", "", ((("192.0.2.1",), 0),), 100.0, "s", "line-0815", 100, 50, "overflow")
+CONCENTRATORS = ((("192.0.2.2",), 5124),)
+
+
+class FakeRadius:
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[asyncio.Future[RadiusAnswer]] = []
+        self.counters: dict[str, int] = {}
+
+    async def authenticate(self, **_: Any) -> RadiusAnswer:
+        self.asked.append(asyncio.get_running_loop().create_future())
+        return await self.asked[-1]
+
+
+class Desk:
+    """An authenticator that was accepted."""
+
+    def __init__(self, **radius: Any) -> None:
+        self.changes = 0
+        self.authenticator = Authenticator(settings(DSL, OWN, **radius), wans=lambda: VIEWS, on_change=self._changed)
+        self.radius = self.authenticator._client = FakeRadius()  # type: ignore[assignment]
+        self.session = RouterSession(
+            self.authenticator,
+            username="alice",
+            wans={"dsl", "vlan"},
+            addresses=lambda: ["192.0.2.7", "10.0.0.7"],
+            calling_station=lambda: "02-00-00-00-00-01",
+        )
+        self.authenticator.start()
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    async def answer(self, answer: RadiusAnswer) -> None:
+        await settle()
+        self.radius.asked[-1].set_result(answer)
+        await settle()
+
+    def change(self, **change: Any) -> None:
+        self.session.change(self.session.find(Selector(user="alice")), Change(**change))
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def run(scenario: Callable[[Desk], Awaitable[None]], **radius: Any) -> None:
+    async def main() -> None:
+        desk = Desk(**radius)
+        await scenario(desk)
+        await desk.authenticator.stop()
+
+    asyncio.run(main())
+
+
+def test_which_session_is_meant() -> None:
+    async def scenario(desk: Desk) -> None:
+        assert desk.session.find(Selector(user="alice")) == [], "nothing was accepted yet"
+        await desk.answer(ACCEPT)
+        for selector in (
+            Selector(user="alice"),
+            Selector(user="line-0815"),
+            Selector(addresses=("192.0.2.7", "10.0.0.7")),
+            Selector(user="alice", calling_station="02-00-00-00-00-01"),
+        ):
+            assert desk.session.find(selector) == [ACCEPT]
+        for selector in (
+            Selector(user="bob"),
+            Selector(user="alice", addresses=("192.0.2.9",)),
+            Selector(user="alice", session_id="7"),
+        ):
+            assert desk.session.find(selector) == []
+
+    run(scenario)
+
+
+def test_a_change_is_an_accept_that_says_something_else() -> None:
+    async def scenario(desk: Desk) -> None:
+        await desk.answer(ACCEPT)
+        until, changes = desk.authenticator.until, desk.changes
+        desk.change(concentrators=CONCENTRATORS, scheme="single:dsl", down_mbit=7)
+        await settle()
+        expected = ACCEPT._replace(concentrators=CONCENTRATORS, scheme="single:dsl", down_mbit=7)
+        assert (desk.authenticator.accept, desk.authenticator.scheme) == (expected, "single:dsl")
+        assert (desk.authenticator.until, desk.authenticator.reason()) == (until, "")
+        assert desk.changes > changes, "whoever acts on an Accept is told"
+        assert len(desk.radius.asked) == 1, "nothing is asked for it"
+
+    run(scenario)
+
+
+def test_another_session_timeout_counts_from_now() -> None:
+    session = AuthSession(retry_s=30, now=0)
+    session.asked()
+    session.answered(ACCEPT, 0)
+    session.replace(ACCEPT._replace(session_timeout_s=50.0), 10, is_new_time=True)
+    assert (session.until, session.ask_at(11)) == (60, 50)
+    session.replace(ACCEPT, 20, is_new_time=False)
+    assert (session.until, session.ask_at(21)) == (60, 50)
+
+
+@pytest.mark.parametrize(
+    "change", [{"scheme": "single:moon", "down_mbit": 1}, {"session_timeout_s": 0, "down_mbit": 1}]
+)
+def test_all_or_nothing(change: dict[str, Any]) -> None:
+    async def scenario(desk: Desk) -> None:
+        await desk.answer(ACCEPT)
+        with pytest.raises(Refused) as error:
+            desk.change(**change)
+        assert error.value.cause == ErrorCause.INVALID_ATTRIBUTE_VALUE
+        assert desk.authenticator.accept == ACCEPT
+
+    run(scenario)
+
+
+def test_a_disconnect_is_as_a_reject() -> None:
+    async def scenario(desk: Desk) -> None:
+        await desk.answer(ACCEPT)
+        desk.session.disconnect(desk.session.find(Selector(user="alice")))
+        await settle()
+        assert (desk.authenticator.reason(), desk.authenticator.accept) == (Reason.NOT_AUTHORIZED, None)
+        assert desk.authenticator.blocks()
+        status = desk.authenticator.status()
+        assert "Disconnect-Request" in status["detail"]
+        assert len(desk.radius.asked) == 1, "it asks again after retry_s, and not at once"
+        assert status["asks_again_s"] > 25
+
+    run(scenario, on_reject="block")
+
+
+def test_an_accept_that_was_on_its_way_when_the_disconnect_came_does_not_count() -> None:
+    async def scenario(desk: Desk) -> None:
+        await desk.answer(ACCEPT._replace(session_timeout_s=None))
+        assert desk.authenticator._session is not None
+        desk.authenticator._session.hurry(0)
+        desk.authenticator._rearm()
+        await settle()
+        assert len(desk.radius.asked) == 2
+        desk.session.disconnect(desk.session.find(Selector(user="alice")))
+        await desk.answer(ACCEPT)
+        assert desk.authenticator.reason() == Reason.NOT_AUTHORIZED
+
+    run(scenario)
+
+
+# Where it listens, and to whom ------------------------------------------------------------------------------------------
+
+
+def test_it_listens_on_wans_of_the_operators_network_only() -> None:
+    wans = [*VIEWS, WanView("both", "eth3", "10.3.0.7", "2001:db8::7"), WanView("down", "eth4", "", "")]
+    assert places(wans, {"vlan", "both", "down"}) == [
+        ("10.0.0.7", "eth2"),
+        ("10.3.0.7", "eth3"),
+        ("2001:db8::7", "eth3"),
+    ]
+    assert places(wans, set()) == []
+
+
+def listens(**radius: Any) -> Any:
+    """The places that an authenticator opens, None when it has no such end at all."""
+    found: list[Any] = []
+
+    async def main() -> None:
+        authenticator = Authenticator(settings(DSL, OWN, **radius), wans=lambda: VIEWS, on_change=lambda: None)
+        authenticator._client = FakeRadius()  # type: ignore[assignment]
+        if authenticator._dynamic is not None:
+            authenticator._dynamic.follow = lambda places, port: found.append((places, port))  # type: ignore[method-assign]
+        authenticator.start()
+        await authenticator.stop()
+
+    asyncio.run(main())
+    return found
+
+
+def test_it_is_off_by_default() -> None:
+    assert listens() == []
+    assert listens(dynamic=True, dynamic_port=4000) == [([("10.0.0.7", "eth2")], 4000)]
+    assert listens(dynamic=True, enabled=False) == []
+
+
+def test_the_servers_may_send_or_who_is_named_and_proofs_are_required() -> None:
+    radius = RadiusSettings(server=("192.0.2.20:1645", "2001:db8::20"), secret="s", dynamic=True)
+    assert rules(radius) == Rules({"192.0.2.20": b"s", "2001:db8::20": b"s"}, 32473, True, True, 300.0)
+    named = RadiusSettings(server=("192.0.2.20",), secret="s", dynamic_client=("192.0.2.21",))
+    assert rules(named).secrets == {"192.0.2.21": b"s"}
+
+
+def test_settings_that_cannot_be_meant() -> None:
+    tls = " option transport 'tls'\n option tls_ca '/ca'\n option tls_cert '/c'\n option tls_key '/k'\n"
+    with pytest.raises(SettingsError, match="option secret: is required when dynamic is on"):
+        parse_router(TEXT + tls + " option dynamic '1'\n")
+    (warning,) = warnings_of(parse_router(TEXT + tls + " option secret 's'\n option dynamic '1'\n"))
+    assert "option dynamic of section radius does nothing" in warning
+
+
+def test_the_command_line_shows_where_and_what_came() -> None:
+    async def scenario(desk: Desk) -> None:
+        await desk.answer(ACCEPT)
+        status: dict[str, Any] = {"radius": desk.authenticator.status(), "warnings": []}
+        assert _radius_line(status) == "accepted; changes taken at no address: none yet"
+        status["radius"]["dynamic"] |= {"addresses": ["10.0.0.7"], "counters": {"stale": 1, "coa-ack": 2}}
+        assert _radius_line(status) == "accepted; changes taken at 10.0.0.7: 2 coa-ack, 1 stale"
+
+    run(scenario, dynamic=True)
+    run_off = {"radius": {"text": "accepted", "detail": "", "dynamic": None}, "warnings": []}
+    assert _radius_line(run_off) == "accepted"
