@@ -187,6 +187,7 @@ class World:
             connect_timeout_s=1.0,
             reply_timeout_s=3.0,
             congestion_control="",
+            lossy_congestion_control="",
         )
         self.settings: dict[str, Any] = {
             "listeners": [
@@ -199,6 +200,7 @@ class World:
             "half_open_max": HALF_OPEN_MAX,
             "server_mptcp": False,
             "congestion_control": "",
+            "lossy_congestion_control": "",
             "destinations": {"allow": [[bytes(16), 0]], "deny": []},
             "hairpin": False,
             "speedtest_s": 4.0,

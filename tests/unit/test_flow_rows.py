@@ -31,6 +31,8 @@ SUBFLOW = SubflowInfo(
     rwnd_limited_ms=0,
     sndbuf_limited_ms=0,
     segments_in=1000,
+    segments_out=400,
+    min_rtt_ms=18.0,
     segment_bytes=1400,
     reordered=20,
 )

@@ -81,6 +81,7 @@ READY = Snapshot(
     connect_timeout_s=1.0,
     reply_timeout_s=3.0,
     congestion_control="",
+    lossy_congestion_control="",
 )
 FACTS = Facts(
     snapshot=READY,

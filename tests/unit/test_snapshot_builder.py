@@ -12,7 +12,7 @@ from cpe_mcp.discovery.candidates import Candidate
 from cpe_mcp.paths.snapshot import Snapshot, WanView
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.settings.router import GlobalSettings, RouterSettings
-from cpe_mcp.upstream.snapshot_builder import build, choose_congestion_control, describe_changes, interception
+from cpe_mcp.upstream.snapshot_builder import build, describe_changes, interception
 
 pytestmark = pytest.mark.unit
 
@@ -95,18 +95,11 @@ def test_each_concentrator_carries_what_is_known_of_its_ipv6() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("wanted", "available", "chosen"),
-    [
-        ("auto", ["reno", "cubic", "bbr"], "bbr"),
-        ("auto", ["reno", "cubic"], ""),
-        ("auto", [], ""),
-        ("cubic", ["bbr"], "cubic"),
-        ("", ["bbr"], ""),
-    ],
-)
-def test_congestion_control(wanted: str, available: list[str], chosen: str) -> None:
-    assert choose_congestion_control(wanted, available) == chosen
+def test_congestion_control() -> None:
+    auto = made(congestion_controls=["cubic", "bbr"])
+    assert (auto.congestion_control, auto.lossy_congestion_control) == ("", "bbr")
+    fixed = made(GlobalSettings(congestion_control="cubic"), congestion_controls=["cubic", "bbr"])
+    assert (fixed.congestion_control, fixed.lossy_congestion_control) == ("cubic", "")
 
 
 def test_nothing_is_taken_without_a_worker_or_when_switched_off() -> None:

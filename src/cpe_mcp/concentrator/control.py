@@ -135,6 +135,7 @@ class Control:
     def worker_settings(self) -> dict[str, Any]:
         """The ``settings`` frame."""
         general, destinations = self.settings.general, self.settings.destinations
+        chosen = congestion_control(general.congestion_control)
         return {
             "listeners": self._listeners(),
             "connect_timeout_s": general.connect_timeout_s,
@@ -143,7 +144,8 @@ class Control:
             "pool_max": general.pool_max,
             "half_open_max": general.half_open_max,
             "server_mptcp": general.server_mptcp,
-            "congestion_control": congestion_control(general.congestion_control),
+            "congestion_control": chosen.first,
+            "lossy_congestion_control": chosen.lossy,
             "destinations": compile_rows(allow=destinations.allow, deny=destinations.deny, own=self.own_addresses()),
             "hairpin": destinations.hairpin,
             "speedtest_s": general.speedtest_s if general.speedtest else 0.0,

@@ -6,6 +6,7 @@ import logging
 
 from cpe_mcp.kernel.mptcp import MptcpNetlink
 from cpe_mcp.kernel.sysctl import Tuning, read, tune
+from cpe_mcp.policy.congestion_control import Choice, choose
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +44,9 @@ def prepare(*, max_subflows: int, tune_kernel: bool) -> None:
             log.warning("kernel: %s", line)
 
 
-def congestion_control(wanted: str) -> str:
-    """``auto`` is bbr where the kernel has it; "" leaves the kernel's default."""
-    if wanted != "auto":
-        return wanted
-    return "bbr" if "bbr" in (read("net.ipv4.tcp_available_congestion_control") or "").split() else ""
+def congestion_control(wanted: str) -> Choice:
+    """The option, given what this kernel has."""
+    return choose(wanted, (read("net.ipv4.tcp_available_congestion_control") or "").split())
 
 
 def own_addresses() -> list[str]:

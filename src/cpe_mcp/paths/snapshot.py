@@ -87,6 +87,8 @@ class Snapshot(NamedTuple):
     """For the Convert reply, counted from the Connect TLV; the server's handshake is in it."""
     congestion_control: str
     """TCP congestion control of connections to the concentrator; "" leaves the kernel's default."""
+    lossy_congestion_control: str
+    """What one of them is changed to when its lines lose packets; "": none is."""
     scheme: str = "adaptive"
     """What distributes the bytes over the WANs; flows carry it in their records."""
     scheme_reason: str = ""
@@ -111,6 +113,7 @@ EMPTY = Snapshot(
     connect_timeout_s=3.0,
     reply_timeout_s=10.0,
     congestion_control="",
+    lossy_congestion_control="",
 )
 """What a worker believes before the control daemon has spoken: everything direct."""
 

@@ -371,6 +371,7 @@ class ConcentratorFlow(Flow):
         test = self._measuring = Measuring(self, port, reply, len(self._request.trailing))
         test.turn = self._turns(test)[DOWN if test.is_sending else UP]
         self._request = None
+        worker.congestion.begins(worker.loop.now, self)
         self._measuring.start()
 
     # Refusal --------------------------------------------------------------------------------------------------------
@@ -473,6 +474,18 @@ class ConcentratorFlow(Flow):
     def peer_names(self) -> tuple[str, str]:
         """The subscriber stands where an upstream record names the concentrator."""
         return (self._verdict.subscriber if self._verdict is not None else "", "")
+
+    def sending(self) -> tuple[Socket | None, int]:
+        """See :class:`Flow`."""
+        if self.relaying is not None:
+            return self.near.sock, self.relaying.down.moved
+        if self._measuring is not None and self._measuring.is_sending:
+            return self.near.sock, self._measuring.moved
+        return None, 0
+
+    def sends_from(self) -> str:
+        """See :class:`Flow`: the address of the peer's first subflow."""
+        return self.client[0]
 
 
 class ConcentratorWorker(Worker):
@@ -654,6 +667,7 @@ class ConcentratorWorker(Worker):
         self.public = frozenset(settings["public"])
         self.destinations = DestinationTable(settings["destinations"])
         self._congestion_control = settings["congestion_control"]
+        self.congestion.configure(settings["lossy_congestion_control"])
         wanted = {
             (row["name"], address, row["port"], row["device"])
             for row in settings["listeners"]
@@ -672,7 +686,8 @@ class ConcentratorWorker(Worker):
             print(f"listener {name}: {address} port {port}: {error.strerror}", file=sys.stderr)
             self.count("listen_failed")
             return
-        set_congestion_control(listener, self._congestion_control)
+        if self._congestion_control:
+            set_congestion_control(listener, self._congestion_control)
         self._listeners[name, address, port, device] = listener
         self.loop.add_level(listener.fileno(), partial(self._accept, listener, name))
 

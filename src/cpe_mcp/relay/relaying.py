@@ -91,6 +91,7 @@ class Flow:
         "far",
         "first_byte",
         "id",
+        "is_robust",
         "near",
         "pooled",
         "reason",
@@ -118,6 +119,8 @@ class Flow:
         """What the record says; "" until something was decided."""
         self.reason = ""
         self.pooled = False
+        self.is_robust = False
+        """Its Multipath TCP connection has the congestion control for lossy lines."""
         self.near = End(sock, self)
         self.near.readable = self.near.writable = True  # worth a try before the first edge
         self.far: End | None = None
@@ -159,6 +162,14 @@ class Flow:
         """``(concentrator, wan)`` for the record."""
         raise NotImplementedError
 
+    def sending(self) -> tuple[Socket | None, int]:
+        """See :class:`cpe_mcp.relay.congestion.Sender`."""
+        raise NotImplementedError
+
+    def sends_from(self) -> str:
+        """See :class:`cpe_mcp.relay.congestion.Sender`."""
+        raise NotImplementedError
+
     def relay(
         self,
         up: bytes,
@@ -178,6 +189,7 @@ class Flow:
         self.relaying.down.rest = down
         self.relaying.down.moved = moved_down
         self.relaying.down.turn, self.relaying.up.turn = turns
+        self.worker.congestion.begins(self.worker.loop.now, self)
         self.on_again()
 
     def is_reset(self) -> bool:

@@ -264,13 +264,14 @@ def unpack16(address: bytes) -> tuple[int, str]:
     return _socket.AF_INET6, _socket.inet_ntop(_socket.AF_INET6, address)
 
 
-def set_congestion_control(sock: Socket, name: str) -> None:
-    """On a listener: what it accepts inherits it. An algorithm that the kernel lacks leaves its default."""
-    if name:
-        try:
-            sock.setsockopt(_socket.IPPROTO_TCP, TCP_CONGESTION, name.encode())
-        except OSError:
-            pass
+def set_congestion_control(sock: Socket, name: str) -> bool:
+    """On a listener: what it accepts inherits it. On a Multipath TCP connection: all its subflows, later ones too. False:
+    the kernel lacks that algorithm, or we may not take it."""
+    try:
+        sock.setsockopt(_socket.IPPROTO_TCP, TCP_CONGESTION, name.encode())
+    except OSError:
+        return False
+    return True
 
 
 def is_mptcp(sock: Socket) -> bool:

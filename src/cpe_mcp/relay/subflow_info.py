@@ -24,7 +24,15 @@ SUBFLOWS_MAX = 16
 TCP_INFO_BYTES = 228
 """As much of struct tcp_info as is read here; the kernel copies what fits and leaves the rest 0."""
 RCV_MSS, UNACKED, LOST, RTT, SND_CWND, TOTAL_RETRANS = 20, 24, 32, 68, 80, 100
-BYTES_ACKED, DATA_SEGS_IN, DELIVERY_RATE, BUSY_TIME, RCV_OOOPACK = 120, 152, 160, 168, 224
+BYTES_ACKED, MIN_RTT, DATA_SEGS_IN, DATA_SEGS_OUT, DELIVERY_RATE, BUSY_TIME, RCV_OOOPACK = (
+    120,
+    148,
+    152,
+    156,
+    160,
+    168,
+    224,
+)
 """Offsets in struct tcp_info. BUSY_TIME is followed by the times limited by rwnd and by sndbuf. RCV_OOOPACK: Linux 5.4."""
 SUBFLOW_INFO_BYTES, LOCAL, REMOTE = 264, 8, 136
 """struct mptcp_subflow_info: an id, then the two sockaddr_storage."""
@@ -64,6 +72,10 @@ class SubflowInfo(NamedTuple):
     """Stopped by our own send buffer."""
     segments_in: int
     """Segments with payload that arrived."""
+    segments_out: int
+    """Segments with payload that were sent, those sent again included."""
+    min_rtt_ms: float
+    """The smallest round trip of late, without the queue."""
     segment_bytes: int
     """Payload of a full one, as seen."""
     reordered: int
@@ -179,7 +191,7 @@ def _made(local: tuple[str, int], remote: tuple[str, int], info: bytes) -> Subfl
     (cwnd,) = struct.unpack_from("=I", info, SND_CWND)
     (retransmits,) = struct.unpack_from("=I", info, TOTAL_RETRANS)
     acked, received = struct.unpack_from("=QQ", info, BYTES_ACKED)
-    (segments_in,) = struct.unpack_from("=I", info, DATA_SEGS_IN)
+    min_rtt_us, segments_in, segments_out = struct.unpack_from("=III", info, MIN_RTT)
     delivery, busy_us, rwnd_us, sndbuf_us = struct.unpack_from("=QQQQ", info, DELIVERY_RATE)
     (reordered,) = struct.unpack_from("=I", info, RCV_OOOPACK)
     return SubflowInfo(
@@ -197,6 +209,8 @@ def _made(local: tuple[str, int], remote: tuple[str, int], info: bytes) -> Subfl
         rwnd_limited_ms=rwnd_us // 1000,
         sndbuf_limited_ms=sndbuf_us // 1000,
         segments_in=segments_in,
+        segments_out=segments_out,
+        min_rtt_ms=min_rtt_us / 1000,
         segment_bytes=segment_bytes,
         reordered=reordered,
     )

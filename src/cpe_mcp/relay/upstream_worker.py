@@ -646,6 +646,16 @@ class UpstreamFlow(Flow):
         route = self._route
         return (route.concentrator.name, route.wan.name) if route is not None else ("", "")
 
+    def sending(self) -> tuple[Socket | None, int]:
+        """See :class:`Flow`."""
+        if self.action != "proxy" or self.relaying is None or self.far is None:
+            return None, 0
+        return self.far.sock, self.relaying.up.moved
+
+    def sends_from(self) -> str:
+        """See :class:`Flow`: where the first subflow leaves, and the concentrator."""
+        return " ".join(self.peer_names())
+
     def _relay(self, up: bytes, down: bytes) -> None:
         early, self._early, self._convert = self._early, b"", None
         turns = self._upstream.cap.turns(self)
@@ -853,6 +863,7 @@ class UpstreamWorker(Worker):
         if kind != SNAPSHOT:
             return
         self.snapshot = from_wire(payload)
+        self.congestion.configure(self.snapshot.lossy_congestion_control)
         self._routes.clear()
         self._learn_addresses()
         self._listen_for_classes()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cpe_mcp.control.frames import CONTROL_SOCKET, COUNTERS, DROP, DROPPED, FLOWS, HELLO, LIST, RECORDS, push_frame
 from cpe_mcp.control.worker_end import WorkerEnd
 from cpe_mcp.policy.reasons import Reason
+from cpe_mcp.relay.congestion import CongestionKeeper
 from cpe_mcp.relay.loop import Loop
 from cpe_mcp.relay.pump import Pipes
 from cpe_mcp.relay.records import FlowRecord
@@ -46,6 +47,7 @@ class Worker:
         hello = push_frame(HELLO, {"role": self.role, "index": index, "pid": os.getpid(), "port": port})
         self.loop = Loop(on_turn=self.on_turn, on_tick=self._tick)
         self.pipes = Pipes()
+        self.congestion = CongestionKeeper()
         self.control = WorkerEnd(os.path.join(run_dir, CONTROL_SOCKET), hello)
         self.unix_offset = time.time() - time.monotonic()
         self.live: dict[int, Flow] = {}
@@ -122,7 +124,7 @@ class Worker:
 
     def counters(self) -> dict[str, int]:
         """Counters since start and gauges, by name."""
-        return {**self.totals, "live": len(self.live)}
+        return {**self.totals, "live": len(self.live), "robust": self.congestion.changed}
 
     def on_frame(self, kind: str, payload: Any) -> None:
         """A frame other than ``list`` from the control daemon."""
@@ -150,6 +152,7 @@ class Worker:
         if self.control.tick(now):
             self._control_fd = self.control.fileno()
             self.loop.add_level(self._control_fd, self._read_control)
+        self.congestion.look(now, self.live.values())
         if self._records:
             self._send_records()
         if now >= self._next_counters:

@@ -32,7 +32,9 @@ class GlobalSettings:
     server_mptcp: bool = option("flag", False, "Offer MPTCP to servers; they may refuse it.")
     max_subflows: int = option("integer", 4, "Additional subflows per connection (kernel limit 8).", low=0, high=8)
     congestion_control: str = option(
-        "text", "auto", "TCP congestion control towards subscribers; auto takes bbr where the kernel has it."
+        "text",
+        "auto",
+        "TCP congestion control towards subscribers; auto: the kernel's own, and bbr where lines lose packets.",
     )
     speedtest: bool = option("flag", True, "Serve the speed tests of subscribers' routers; the data goes nowhere else.")
     speedtest_s: float = option("number", 15.0, "A speed test is cut off after this.", low=6, high=300, unit="s")

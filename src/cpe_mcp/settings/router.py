@@ -82,7 +82,9 @@ class GlobalSettings:
     )
     reply_timeout_s: float = option("number", 10.0, "For the Convert reply.", low=0.5, high=120, unit="s")
     congestion_control: str = option(
-        "text", "auto", "TCP congestion control towards the concentrator; auto takes bbr where the kernel has it."
+        "text",
+        "auto",
+        "TCP congestion control towards the concentrator; auto: the kernel's own, and bbr where lines lose packets.",
     )
     run_dir: str = option("text", "/var/run/cpe-mcp", "Directory of sockets and runtime state, in RAM.")
     state_dir: str = option(

@@ -105,6 +105,7 @@ class Answers:
             "fallback": snapshot.fallback,
             "generation": snapshot.generation,
             "congestion_control": snapshot.congestion_control,
+            "lossy_congestion_control": snapshot.lossy_congestion_control,
             "scheme": self._scheme(),
             "interception": {"on": on, "ipv6": ipv6, "reason": not_taken, "text": TEXTS.get(not_taken, "")},
             "wans": self._wans(),

@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from cpe_mcp.aaa.cookie import make_cookie
 from cpe_mcp.discovery.candidates import Candidate
 from cpe_mcp.paths.snapshot import ConcentratorView, Snapshot, WanView
+from cpe_mcp.policy.congestion_control import choose
 from cpe_mcp.policy.decide import BLOCK, first_wan
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.policy.rules import classes_of, compile_rules
 from cpe_mcp.settings.load import split_dscp_map
 from cpe_mcp.settings.router import DscpSettings, RouterSettings
 
-AUTO_CONGESTION_CONTROL = "auto"
-PREFERRED_CONGESTION_CONTROL = "bbr"
 """Keeps a bundle fast when one line loses packets (design D19)."""
 
 
@@ -54,6 +53,7 @@ def build(
         )
         for candidate in usable
     )
+    congestion_control = choose(general.congestion_control, congestion_controls)
     reason = _reason(general.enabled, tuple(wans), concentrators, left_alone, authorization)
     return Snapshot(
         generation=generation,
@@ -66,7 +66,8 @@ def build(
         pool_idle_s=general.pool_idle_s,
         connect_timeout_s=general.connect_timeout_s,
         reply_timeout_s=general.reply_timeout_s,
-        congestion_control=choose_congestion_control(general.congestion_control, congestion_controls),
+        congestion_control=congestion_control.first,
+        lossy_congestion_control=congestion_control.lossy,
         scheme=scheme[0],
         scheme_reason=scheme[1],
         other_wans=tuple(other_wans),
@@ -85,13 +86,6 @@ def dscp_table(settings: DscpSettings) -> tuple[int, ...]:
     else:
         table = [settings.value if settings.mode == "set" else 0] * 64
     return tuple(table) if any(table) else ()
-
-
-def choose_congestion_control(wanted: str, available: Sequence[str]) -> str:
-    """The name to set on connections, "" for the kernel's default."""
-    if wanted != AUTO_CONGESTION_CONTROL:
-        return wanted
-    return PREFERRED_CONGESTION_CONTROL if PREFERRED_CONGESTION_CONTROL in available else ""
 
 
 def interception(snapshot: Snapshot, *, workers: int) -> tuple[bool, bool]:

@@ -155,7 +155,9 @@ class SpeedTest:
         concentrators = [view for view in snapshot.concentrators if view.name == self._concentrator]
         if not concentrators:
             raise ValueError(f"concentrator {self._concentrator} is not usable any more")
-        routes = [Route(concentrators[0], view, snapshot.congestion_control) for view in views]
+        # A test is too short to learn whether the line is lossy.
+        congestion_control = snapshot.lossy_congestion_control or snapshot.congestion_control
+        routes = [Route(concentrators[0], view, congestion_control) for view in views]
         route = next((route for route in routes if route.address), None)
         if route is None:
             raise ValueError(TEXTS[Reason.NO_COMMON_FAMILY])
