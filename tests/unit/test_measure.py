@@ -57,16 +57,21 @@ def steady(start: float, end: float, rate: float, step: float = 0.001) -> list[t
     return [(start + step * (number + 1), size_of(rate, step)) for number in range(count)]
 
 
-def test_recovery_is_counted_from_the_cut_and_is_at_least_its_window() -> None:
-    assert recovery_s(steady(0.0, 3.0, 100.0), 1.0, 100.0) == pytest.approx(0.25)
+def test_a_rate_that_never_fell_is_back_at_once() -> None:
+    assert recovery_s(steady(0.0, 3.0, 100.0), 1.0, 100.0) == pytest.approx(0.0, abs=0.02)
 
 
 def test_recovery_after_a_pause() -> None:
     arrivals = steady(0.0, 1.0, 100.0) + steady(1.5, 3.0, 100.0)
+    assert recovery_s(arrivals, 1.0, 100.0) == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_crawl_before_the_rate_is_back_counts() -> None:
+    arrivals = steady(0.0, 1.0, 100.0) + steady(1.3, 2.0, 20.0) + steady(2.0, 4.0, 100.0)
     found = recovery_s(arrivals, 1.0, 100.0)
     assert found is not None
-    # a window of 0.25 s is four fifths full 0.2 s after the pause of 0.5 s
-    assert found == pytest.approx(0.7, abs=0.02)
+    # the quarter second that begins 0.06 s before the crawl ends has four fifths
+    assert found == pytest.approx(0.94, abs=0.02)
 
 
 @pytest.mark.parametrize(("rate", "recovers"), [(79.0, False), (81.0, True)])
@@ -79,10 +84,15 @@ def test_what_came_before_the_cut_does_not_count() -> None:
     assert recovery_s([], 1.0, 100.0) is None
 
 
-def test_one_burst_does_not_decide_when_the_window_is_longer() -> None:
-    burst = [(1.1, size_of(100.0, 0.19))]
-    assert recovery_s(burst, 1.0, 100.0) is None
-    assert recovery_s(burst, 1.0, 100.0, window_s=0.2) == pytest.approx(0.2)
+def test_one_burst_does_not_decide() -> None:
+    burst = [(1.1, size_of(100.0, 0.3))]
+    assert recovery_s([*burst, *steady(1.1, 4.0, 30.0)], 1.0, 100.0) is None
+    found = recovery_s([*burst, *steady(2.0, 4.0, 100.0)], 1.0, 100.0)
+    assert found == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_record_that_ends_too_soon_proves_nothing() -> None:
+    assert recovery_s(steady(1.0, 1.9, 100.0), 1.0, 100.0) is None
 
 
 def test_shares() -> None:
@@ -92,9 +102,9 @@ def test_shares() -> None:
 
 
 def test_recovery_comes_after_the_pause_however_much_arrives_before_it() -> None:
-    burst = [(0.01 * step, 100_000) for step in range(1, 26)]
-    later = [(0.70 + 0.01 * step, 100_000) for step in range(30)]
+    burst = [(0.01 * step, 1_000_000) for step in range(1, 26)]
+    later = [(0.70 + 0.01 * step, 100_000) for step in range(200)]
     gap = longest_gap([*burst, *later], 0.0, 1.0)
     assert gap == pytest.approx((0.25, 0.70))
-    assert recovery_s([*burst, *later], 0.0, 50.0) == pytest.approx(0.25)
-    assert (recovery_s([*burst, *later], 0.0, 50.0, not_before=gap[1]) or 0) > 0.70
+    assert recovery_s([*burst, *later], 0.0, 50.0) == pytest.approx(0.01)
+    assert recovery_s([*burst, *later], 0.0, 50.0, not_before=gap[1]) == pytest.approx(0.70)

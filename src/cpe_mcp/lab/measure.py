@@ -6,6 +6,8 @@ Mbit/s of payload, decimal.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Mapping, Sequence
 
 Arrival = tuple[float, int]
@@ -13,8 +15,8 @@ Arrival = tuple[float, int]
 BITS_PER_MBIT = 1_000_000
 RECOVERED_SHARE = 0.8
 """Of the remaining lines' rate: from there on a connection counts as recovered after a cut."""
-RECOVERY_WINDOW_S = 0.25
-"""Over which that rate is measured: some 5 RTTs of a slow line, so that one burst does not decide."""
+RECOVERY_WINDOW_S, RECOVERY_HOLDS_S = 0.25, 1.0
+"""Over which that rate is measured: some 5 RTTs of a slow line, and a whole second, so that one burst does not decide."""
 
 
 def mbit(size: int, seconds: float) -> float:
@@ -52,31 +54,25 @@ def longest_gap(arrivals: Sequence[Arrival], start: float, end: float) -> tuple[
     return longest
 
 
-def recovery_s(
-    arrivals: Sequence[Arrival],
-    cut: float,
-    rate: float,
-    *,
-    window_s: float = RECOVERY_WINDOW_S,
-    not_before: float = 0.0,
-) -> float | None:
-    """How long after ``cut`` the rate over a sliding window is back at RECOVERED_SHARE of ``rate`` (Mbit/s).
+def recovery_s(arrivals: Sequence[Arrival], cut: float, rate: float, *, not_before: float = 0.0) -> float | None:
+    """How long after ``cut`` the rate is back at RECOVERED_SHARE of ``rate`` (Mbit/s), and stays there: both the quarter
+    second and the second that begin then have that much.
 
-    The window lies wholly after the cut and its end counts, so the least possible figure is ``window_s``. It ends at
-    ``not_before`` or later: what was under way at the cut may still arrive and fill a window before the pause. None when
-    that is not reached.
+    They begin with an arrival after the cut, at ``not_before`` or later: what was under way at the cut may still arrive and
+    fill a window before the pause. None when that is not reached while the record lasts.
     """
-    needed = size_of(RECOVERED_SHARE * rate, window_s)
-    after = [(time, size) for time, size in arrivals if time > cut]
-    inside = 0
-    first = 0
-    for time, size in after:
-        inside += size
-        while after[first][0] <= time - window_s:
-            inside -= after[first][1]
-            first += 1
-        if inside >= needed and time >= not_before:
-            return max(time - cut, window_s)
+    after = [arrival for arrival in arrivals if arrival[0] > cut]
+    times = [time for time, _ in after]
+    totals = [0, *itertools.accumulate(size for _, size in after)]
+    for place, start in enumerate(times):
+        if times[-1] < start + RECOVERY_HOLDS_S:
+            return None
+        if start >= not_before and all(
+            totals[bisect.bisect_left(times, start + window_s)] - totals[place]
+            >= size_of(RECOVERED_SHARE * rate, window_s)
+            for window_s in (RECOVERY_WINDOW_S, RECOVERY_HOLDS_S)
+        ):
+            return start - cut
     return None
 
 
