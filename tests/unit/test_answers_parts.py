@@ -353,6 +353,7 @@ def status(**changes: Any) -> dict[str, Any]:
         "pool": {"size": 8, "ready": 8, "plain": 0, "taken": 3, "missed": 1, "died": 0},
         "interception": {"on": True, "ipv6": False, "reason": "", "text": ""},
         "live": 2,
+        "lossy_flows": 2,
         "totals": Ledger().totals(),
         "fallbacks": {},
         "handshakes": {},

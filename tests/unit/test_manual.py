@@ -127,6 +127,7 @@ def test_the_metrics_page_has_every_metric_of_the_router() -> None:
         "concentrators": [],
         "pool": {"ready": 0, "plain": 0, "taken": 0, "missed": 0},
         "live": 0,
+        "lossy_flows": 0,
         "totals": {"by_action": {}, "by_end": {}, "bytes_down": 0, "bytes_up": 0},
         "fallbacks": {},
         "handshakes": {},

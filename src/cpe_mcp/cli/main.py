@@ -430,7 +430,8 @@ def _mptcp_lines(wan: dict[str, Any]) -> list[str]:
 
 def _verdict_line(row: dict[str, Any]) -> str:
     rates = f"now {row['down_mbit']:.1f} Mbit/s down, {row['up_mbit']:.1f} up"
-    return f"    {rates}; {row['verdict']}: {row['verdict_text']}"
+    sends = f"; sends with {row['congestion_control']}" if row.get("congestion_control") else ""
+    return f"    {rates}; {row['verdict']}: {row['verdict_text']}{sends}"
 
 
 def _subflow_line(row: dict[str, Any]) -> str:

@@ -117,6 +117,12 @@ def families(figures: Figures) -> list[Family]:
             "Flows that are carried over plain TCP, because Multipath TCP was lost on the way.",
             counters.get("plain_tcp", 0),
         ),
+        _one(
+            COUNTER,
+            "flows_lossy",
+            "Flows that got the congestion control for lossy lines (congestion_control auto).",
+            counters.get("robust", 0),
+        ),
         Family(
             f"{PREFIX}bytes",
             COUNTER,

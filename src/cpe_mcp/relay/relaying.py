@@ -10,7 +10,7 @@ from cpe_mcp.relay.flow import Table, step
 from cpe_mcp.relay.loop import End, Loop
 from cpe_mcp.relay.pump import AGAIN, BLOCKED, FINISHED, SOURCE_BROKEN, Direction, Pipes, pump, waits_for
 from cpe_mcp.relay.records import FlowRecord, matches
-from cpe_mcp.relay.sockets import reset_on_close
+from cpe_mcp.relay.sockets import congestion_control, reset_on_close
 
 if TYPE_CHECKING:
     from cpe_mcp.relay.sockets import Socket
@@ -230,7 +230,11 @@ class Flow:
 
     def describe(self) -> dict[str, Any]:
         """The live flow, as the answer to ``list`` carries it."""
-        return self.record("")._asdict()
+        sock, _ = self.sending()
+        return {
+            **self.record("")._asdict(),
+            "congestion_control": congestion_control(sock) if sock is not None else "",
+        }
 
     def record(self, end: str) -> FlowRecord:
         """The flow as a record; ``end`` is "" while it lives."""

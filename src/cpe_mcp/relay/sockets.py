@@ -24,6 +24,7 @@ IP_TRANSPARENT = 19
 IPV6_TRANSPARENT = 75
 SO_MARK = 36
 TCP_CONGESTION = 13
+TCP_CA_NAME_MAX = 16
 TCP_SAVE_SYN, TCP_SAVED_SYN = 27, 28
 TCP_IS_MPTCP = 43
 SOL_MPTCP, MPTCP_INFO = 284, 1
@@ -272,6 +273,14 @@ def set_congestion_control(sock: Socket, name: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def congestion_control(sock: Socket) -> str:
+    """Its name; of a Multipath TCP connection that of its first subflow. "" when it is gone."""
+    try:
+        return sock.getsockopt(_socket.IPPROTO_TCP, TCP_CONGESTION, TCP_CA_NAME_MAX).partition(b"\0")[0].decode()
+    except OSError:
+        return ""
 
 
 def is_mptcp(sock: Socket) -> bool:

@@ -106,6 +106,7 @@ class Answers:
             "generation": snapshot.generation,
             "congestion_control": snapshot.congestion_control,
             "lossy_congestion_control": snapshot.lossy_congestion_control,
+            "lossy_flows": _sum(counters, "robust"),
             "scheme": self._scheme(),
             "interception": {"on": on, "ipv6": ipv6, "reason": not_taken, "text": TEXTS.get(not_taken, "")},
             "wans": self._wans(),

@@ -1,5 +1,5 @@
-"""Once a second: takes what the WANs carried and which subflows they have into the records, and writes the metrics file
-when it is due."""
+"""Once a second takes what the WANs carried into the records, less often which subflows they have, and writes the metrics
+file when it is due."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from cpe_mcp.upstream.history import INTERVAL_S, History
 
 log = logging.getLogger(__name__)
 
+LOOKS_S = 3.0
+"""Between two looks at the subflows that each WAN has."""
 METRICS_FILE = "cpe-mcp.prom"
 METRICS_MODE = 0o644
 """The exporter that reads it is another user; there is nothing in it that the others may not know."""
@@ -56,11 +58,13 @@ class Chronicle:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        due = written = loop.time()
+        due = written = next_look = loop.time()
         while True:
             now = loop.time()
             self._history.observe(now, self._counters())
-            self._look()
+            if now >= next_look:
+                next_look = now + LOOKS_S
+                self._look()
             directory, every_s = self._metrics()
             if not every_s:
                 self._remove()

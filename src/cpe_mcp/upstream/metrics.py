@@ -51,6 +51,9 @@ def families(status: Mapping[str, Any]) -> Iterator[Family]:
     yield _one("pool_plain", GAUGE, "Warm connections that fell back to plain TCP.", pool["plain"])
     yield _one("pool_taken_total", COUNTER, "Flows that a warm connection carried.", pool["taken"])
     yield _one("pool_missed_total", COUNTER, "Flows that found no warm connection.", pool["missed"])
+    yield _one(
+        "flows_lossy_total", COUNTER, "Flows that got the congestion control for lossy lines.", status["lossy_flows"]
+    )
     yield _one("flows_live", GAUGE, "Connections that are carried now.", status["live"])
     yield _many("flows_total", COUNTER, "Finished connections by action.", "action", totals["by_action"])
     yield _many("flow_ends_total", COUNTER, "Finished connections by the reason they ended.", "end", totals["by_end"])

@@ -53,14 +53,18 @@ BUSY_SAMPLE_S = 0.03
 """Between two looks at the subflows while traffic runs: half of it is added to every detection."""
 IDLE_SAMPLE_S = 0.25
 """Between two looks at the byte counters otherwise: how late the first traffic is noticed."""
-IDLE_DUMP_S = 1.0
-"""And at the subflows."""
+IDLE_DUMP_S, QUIET_DUMP_S = 1.0, 3.0
+"""And at the subflows: while anything moves, and while next to nothing does."""
+QUIET_MBIT = 0.004
+"""500 octets a second on every WAN: probes and keepalives."""
 SAMPLE_SHARE = 0.1
 """With many flows a look takes longer; never spend more of the time on it than this."""
 TRAFFIC_MBIT = 0.1
 """Below this on every WAN nothing worth watching closely runs."""
-ENDPOINT_CHECK_S = 1.0
-"""Between two looks at the endpoints and limits, whose changes by others nothing tells."""
+ENDPOINT_CHECK_S = 1.5
+"""Between two looks at the endpoints and limits, whose changes by others nothing tells: they are back within 2 s."""
+BRIDGE_CHECK_S = 6.0
+"""And at the filter of bridged packets, a module that somebody may load."""
 SETTLE_S = 0.05
 """Events come in bunches: one round of reconciling for all of them. What is urgent was done in the handler."""
 PROBED_MAX = 3
@@ -213,6 +217,11 @@ class PathManager:
         self._take_quotas()
         self._turn()
 
+    def subflow_counts(self) -> dict[str, int]:
+        """Established subflows of each WAN that carries or is in backup."""
+        placed = self._places.carrying | self._places.backup
+        return {name: wan.subflows for name, wan in self._wans.items() if name in placed}
+
     def bytes_by_wan(self) -> dict[str, tuple[int, int]]:
         """``name -> (up, down)``: all bytes of each WAN's device since the daemon started."""
         return {wan.name: (wan.sent, wan.received) for wan in self._wans.values()}
@@ -305,17 +314,19 @@ class PathManager:
 
     async def _watch(self) -> None:
         """Look at the subflows often enough, probe what is due, act on what changed."""
-        next_check = 0.0
+        next_check = next_bridge_check = 0.0
         while True:
             started = time.monotonic()
             if started >= next_check:
                 next_check = started + ENDPOINT_CHECK_S
                 self._apply_endpoints()
+            if started >= next_bridge_check:
+                next_bridge_check = started + BRIDGE_CHECK_S
                 self._interception.look_at_bridges()
             self._count_bytes(time.monotonic())
             is_looking = self._is_busy() or started >= self._next_look
             if is_looking:
-                self._next_look = started + IDLE_DUMP_S
+                self._next_look = started + (QUIET_DUMP_S if self._is_quiet() else IDLE_DUMP_S)
                 if self._concentrators:
                     self._look_at_subflows(started)
             # While nothing happens and nothing is due there is nothing to judge, only bytes to count.
@@ -542,6 +553,9 @@ class PathManager:
 
     def _is_busy(self) -> bool:
         return any(max(wan.meter.rate) > TRAFFIC_MBIT for wan in self._wans.values())
+
+    def _is_quiet(self) -> bool:
+        return all(max(wan.meter.rate) < QUIET_MBIT for wan in self._wans.values())
 
     def _count_bytes(self, now: float) -> None:
         """Byte counters of the devices, from the namespace this process is in."""

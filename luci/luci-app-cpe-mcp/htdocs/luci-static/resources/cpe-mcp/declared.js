@@ -21,7 +21,7 @@ return baseclass.extend({
 				'pool_idle_s': { kind: 'number', default: '240', low: 1, high: 3600, unit: 's', doc: _('Age at which a warm connection is replaced.') },
 				'connect_timeout_s': { kind: 'number', default: '3', low: 0.1, high: 60, unit: 's', doc: _('For the handshake with the concentrator.') },
 				'reply_timeout_s': { kind: 'number', default: '10', low: 0.5, high: 120, unit: 's', doc: _('For the Convert reply.') },
-				'congestion_control': { kind: 'text', default: 'auto', doc: _('TCP congestion control towards the concentrator; auto takes bbr where the kernel has it.') },
+				'congestion_control': { kind: 'text', default: 'auto', doc: _('TCP congestion control towards the concentrator; auto: the kernel\'s own, and bbr where lines lose packets.') },
 				'run_dir': { kind: 'text', default: '/var/run/cpe-mcp', doc: _('Directory of sockets and runtime state, in RAM.') },
 				'state_dir': { kind: 'text', default: '/etc/cpe-mcp', doc: _('Directory, on flash, of what has to survive a reboot: the used volume of WANs with a quota, written once an hour at most.') },
 				'metrics_s': { kind: 'number', default: '0', low: 0, high: 3600, unit: 's', doc: _('How often cpe-mcp.prom is written to run_dir, for the textfile collector of a Prometheus exporter; 0: never.') },

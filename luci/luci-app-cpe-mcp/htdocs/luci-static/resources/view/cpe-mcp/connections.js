@@ -219,6 +219,7 @@ return view.extend({
 				parts.reason(flow),
 				flow.concentrator ? _('concentrator %s').format(flow.concentrator) : '',
 				flow.scheme ? layout.choice('paths', 'scheme', flow.scheme) : '',
+				flow.congestion_control ? _('sends with %s').format(flow.congestion_control) : '',
 				flow.first_byte_ms >= 0 ? _('first byte after %s').format(units.ms(flow.first_byte_ms)) : ''
 			].filter(Boolean).join(', ')),
 			rows.length ? rows.map(function(subflow) {
