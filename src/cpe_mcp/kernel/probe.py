@@ -41,6 +41,7 @@ class _Probe(NamedTuple):
     address: str
     sent: float
     is_timed: bool
+    end: asyncio.TimerHandle
 
 
 class Prober:
@@ -81,10 +82,10 @@ class Prober:
         except OSError:
             sock.close()
             return False
-        self._under_way[sock] = _Probe(wan, address, time.monotonic(), is_timed)
         loop = asyncio.get_running_loop()
+        end = loop.call_later(life_s, self._close, sock)
+        self._under_way[sock] = _Probe(wan, address, time.monotonic(), is_timed, end)
         loop.add_writer(sock.fileno(), self._answered, sock)
-        loop.call_later(life_s, self._close, sock)
         return True
 
     def drop(self, wan: str) -> None:
@@ -113,6 +114,8 @@ class Prober:
         self._on_answer(Answer(probe.wan, probe.address, now - probe.sent if is_timed else 0.0, lost))
 
     def _close(self, sock: socket.socket) -> None:
-        if self._under_way.pop(sock, None) is not None:
+        probe = self._under_way.pop(sock, None)
+        if probe is not None:
+            probe.end.cancel()
             asyncio.get_running_loop().remove_writer(sock.fileno())
             sock.close()

@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 BUSY_SAMPLE_S = 0.03
 """Between two looks at the subflows while traffic runs: half of it is added to every detection."""
-IDLE_SAMPLE_S = 0.25
+IDLE_SAMPLE_S = 0.3
 """Between two looks at the byte counters otherwise: how late the first traffic is noticed."""
 IDLE_DUMP_S, QUIET_DUMP_S = 1.0, 3.0
 """And at the subflows: while anything moves, and while next to nothing does."""
@@ -532,7 +532,8 @@ class PathManager:
             family = [a for a, _ in self._concentrators if wan.view.address(6 if ":" in a else 4)]
             wan.probe_target = family.index(answer.address) if answer.address in family else 0
         self._judged(wan, before, was_usable)
-        self._turn()
+        if wan.health.state != before:
+            self._turn()
 
     def _lost(self, index: int, address: str) -> None:
         """Netlink says that a link or an address has gone: no time for a round of reconciling."""
