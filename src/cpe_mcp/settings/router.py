@@ -191,7 +191,7 @@ class PathsSettings:
     busy_percent: float = option(
         "number", 70.0, "Load of the carrying WANs at which the next ones join.", low=10, high=100, unit="%"
     )
-    busy_s: float = option("number", 0.5, "How long that load must last.", low=0.1, high=60, unit="s")
+    busy_s: float = option("number", 0.3, "How long that load must last.", low=0.1, high=60, unit="s")
     idle_percent: float = option(
         "number", 50.0, "Load, of what fewer WANs can carry, at which the last ones leave.", low=1, high=99, unit="%"
     )

@@ -52,7 +52,7 @@ return baseclass.extend({
 			options: {
 				'scheme': { kind: 'scheme', default: 'adaptive', doc: _('Who carries. adaptive: the best WAN, and all while it is busy; aggregate: all at once; primary-backup: the best WAN alone; overflow: unmetered WANs first, the next one joins when those before it are full; lowest-latency: the WAN with the shortest round trip alone; single:WAN: that WAN and no other, also when it fails.') },
 				'busy_percent': { kind: 'number', default: '70', low: 10, high: 100, unit: '%', doc: _('Load of the carrying WANs at which the next ones join.') },
-				'busy_s': { kind: 'number', default: '0.5', low: 0.1, high: 60, unit: 's', doc: _('How long that load must last.') },
+				'busy_s': { kind: 'number', default: '0.3', low: 0.1, high: 60, unit: 's', doc: _('How long that load must last.') },
 				'idle_percent': { kind: 'number', default: '50', low: 1, high: 99, unit: '%', doc: _('Load, of what fewer WANs can carry, at which the last ones leave.') },
 				'idle_s': { kind: 'number', default: '4', low: 0.1, high: 600, unit: 's', doc: _('How long that must last.') },
 				'silent_ms': { kind: 'integer', default: '100', low: 20, high: 5000, unit: 'ms', doc: _('Silence on a line that was carrying traffic before it is probed.') },
