@@ -156,6 +156,33 @@ class TestVerdicts:
 
         assert asyncio.run(ways()) == ["vlan"]
 
+    def test_it_waits_for_a_wan_that_may_carry_the_question_and_says_so(self) -> None:
+        async def scenario() -> None:
+            views: list[WanView] = VIEWS[:1]
+            authenticator = Authenticator(
+                settings(DSL, OWN, server=("192.0.2.20",)), wans=lambda: views, on_change=lambda: None
+            )
+            asked = []
+
+            async def ask() -> RadiusAnswer:
+                asked.append([way.name for way in authenticator.ways()])
+                return RadiusAnswer(ACCEPT, "")
+
+            authenticator._ask = ask  # type: ignore[method-assign]
+            authenticator.start()
+            await asyncio.sleep(0.02)
+            status = authenticator.status()
+            assert (asked, status["reason"], status["asks_again_s"]) == ([], Reason.AUTH_PENDING, None)
+            assert status["detail"] == "no WAN that may carry the question is up"
+            views = VIEWS
+            authenticator.hurry()
+            await asyncio.sleep(0.02)
+            assert asked == [["vlan"]]
+            assert authenticator.reason() == ""
+            await authenticator.stop()
+
+        asyncio.run(scenario())
+
 
 class TestBasis:
     def test_what_makes_a_session_begin_anew(self) -> None:

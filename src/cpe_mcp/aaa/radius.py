@@ -114,6 +114,11 @@ class RadiusClient:
         self._dictionary = Dictionary(io.StringIO(dictionary_text(enterprise)))
         self.counters: Counter[str] = Counter()
 
+    @property
+    def asks_here(self) -> bool:
+        """Whether a server is on this machine: then no WAN is needed."""
+        return any(server.is_here for server in self._servers)
+
     async def authenticate(
         self,
         *,

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 BLOCK, PROXY = "block", "proxy"
 """Values of radius.on_reject and radius.on_timeout."""
+NO_WAY = "no WAN that may carry the question is up"
 NET_CLASS = "/sys/class/net"
 
 
@@ -173,14 +174,14 @@ class Authenticator:
             return {"enabled": False, "accepted": False, "reason": "", "text": "not asked", "detail": "", "server": ""}
         now = asyncio.get_running_loop().time()
         view = self._session.view(now)
-        standing, ask_at = self._standing(), self._session.ask_at(now)
+        standing, ask_at = self._standing(), self._ask_at(self._session)
         answer = self._session.answer
         return {
             "enabled": True,
             "accepted": not standing,
             "reason": standing or view.reason,
             "text": TEXTS[standing] if standing else "accepted",
-            "detail": self.basis.refusal or view.detail,
+            "detail": self.basis.refusal or view.detail or (NO_WAY if standing and not self._can_ask() else ""),
             "transport": self._settings.transport,
             "server": answer.server if answer is not None else "",
             "expires_s": None if self._session.until is None else round(self._session.until - now, 1),
@@ -193,7 +194,7 @@ class Authenticator:
         loop = asyncio.get_running_loop()
         while True:
             self._tell(session)
-            due = [time for time in (session.ask_at(loop.time()), session.until) if time is not None]
+            due = [time for time in (self._ask_at(session), session.until) if time is not None]
             try:
                 async with asyncio.timeout_at(min(due, default=None)):
                     await self._hurried.wait()
@@ -205,7 +206,7 @@ class Authenticator:
                     self._is_rearmed = False
                 elif not session.view(loop.time()).may_proxy:
                     session.hurry(loop.time())
-            ask_at = session.ask_at(loop.time())
+            ask_at = self._ask_at(session)
             if ask_at is not None and ask_at <= loop.time():
                 session.asked()
                 answer = await self._ask()
@@ -213,6 +214,13 @@ class Authenticator:
                     self._is_superseded = False
                 else:
                     session.answered(answer, loop.time())
+
+    def _ask_at(self, session: AuthSession) -> float | None:
+        """When the next question is due; None: it cannot be asked, and :meth:`hurry` will tell when it can."""
+        return session.ask_at(asyncio.get_running_loop().time()) if self._can_ask() else None
+
+    def _can_ask(self) -> bool:
+        return self._client.asks_here or bool(self.ways())
 
     async def _ask(self) -> RadiusAnswer:
         try:
