@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cpe_mcp.aaa import session as session_module
 from cpe_mcp.aaa.answer import ACCEPT, REJECT, TIMEOUT, RadiusAnswer
 from cpe_mcp.aaa.attributes import Quota
 from cpe_mcp.paths.snapshot import WanView
@@ -179,6 +180,31 @@ class TestVerdicts:
             await asyncio.sleep(0.02)
             assert asked == [["vlan"]]
             assert authenticator.reason() == ""
+            await authenticator.stop()
+
+        asyncio.run(scenario())
+
+    def test_an_accept_that_runs_out_while_the_server_is_asked_is_no_more(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(session_module, "MIN_SESSION_S", 0.0)
+
+        async def scenario() -> None:
+            told = []
+            authenticator = Authenticator(
+                settings(DSL, OWN), wans=lambda: VIEWS, on_change=lambda: told.append(authenticator.reason())
+            )
+            answers = [RadiusAnswer(ACCEPT, "", session_timeout_s=0.1)]
+
+            async def ask() -> RadiusAnswer:
+                if not answers:
+                    await asyncio.sleep(30)
+                return answers.pop()
+
+            authenticator._ask = ask  # type: ignore[method-assign]
+            authenticator.start()
+            await asyncio.sleep(0.3)
+            assert told == [Reason.AUTH_PENDING, "", Reason.AUTH_TIMEOUT]
             await authenticator.stop()
 
         asyncio.run(scenario())

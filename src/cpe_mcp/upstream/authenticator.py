@@ -209,7 +209,7 @@ class Authenticator:
             ask_at = self._ask_at(session)
             if ask_at is not None and ask_at <= loop.time():
                 session.asked()
-                answer = await self._ask()
+                answer = await self._answer(session)
                 if self._is_superseded:
                     self._is_superseded = False
                 else:
@@ -221,6 +221,20 @@ class Authenticator:
 
     def _can_ask(self) -> bool:
         return self._client.asks_here or bool(self.ways())
+
+    async def _answer(self, session: AuthSession) -> RadiusAnswer:
+        """Ask; an Accept that runs out meanwhile is no more from that moment on."""
+        loop = asyncio.get_running_loop()
+        question = loop.create_task(self._ask())
+        try:
+            while not question.done():
+                left_s = None if session.until is None else max(0.0, session.until - loop.time())
+                done, _ = await asyncio.wait({question}, timeout=left_s)
+                if not done:
+                    self._tell(session)
+            return question.result()
+        finally:
+            question.cancel()
 
     async def _ask(self) -> RadiusAnswer:
         try:
