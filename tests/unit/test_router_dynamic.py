@@ -30,6 +30,8 @@ CONCENTRATORS = ((("192.0.2.2",), 5124),)
 class FakeRadius:
     """Answers when it is told to."""
 
+    asks_here = True
+
     def __init__(self) -> None:
         self.asked: list[asyncio.Future[RadiusAnswer]] = []
         self.counters: dict[str, int] = {}
