@@ -67,11 +67,11 @@ def wait_for(lab: Lab, condition: Callable[[dict[str, Any]], bool], seconds: flo
         time.sleep(0.05)
 
 
-def announce(lab: Lab, line: str, *mcps: tuple[str, ...]) -> None:
+def announce(lab: Lab, line: str, *mcps: tuple[str, ...], domain: str = "") -> None:
     """And the client has heard of it."""
     lease = lab.cpe_run_dir / f"dhcp/{line}.v4"
     before = lease.stat().st_mtime_ns
-    lab.announce(line, mcps)
+    lab.announce(line, mcps, domain=domain)
     lab.wan(line).renew()
     end = time.monotonic() + 8
     while lease.stat().st_mtime_ns == before:
@@ -177,6 +177,25 @@ def test_a_name_is_believed_by_its_signatures_and_not_the_attackers_resolver(lab
     assert row["reason"] == "dnssec-bogus", row
     fetch(lab)
     assert packets_to_attacker(lab) == 0
+
+
+@needs_dns
+@pytest.mark.requirement("Y-9")
+def test_a_domain_from_dhcp_of_both_lines_leads_to_the_signed_zone(lab: Lab) -> None:
+    """The zone of the test before; nothing but its anchor and the resolver is set, which the real tree needs neither of."""
+    lab.stop_cpe()
+    anchor = lab.start_dns("concentrator1", GOOD, [("mcp1", GOOD, DEFAULT_SERVICE_PORT)])
+    announce(lab, "dsl", domain="operator.example")
+    announce(lab, "lte")
+    lab.start_cpe(discovery={"trust_anchor": [anchor], "dns_server": [GOOD]})
+    status = wait_for(lab, lambda row: refused(row) == [("dns", signed_zone.NAME, [GOOD])])
+    assert status["concentrators"] == [], "only one line gave the name"
+    announce(lab, "lte", domain="operator.example")
+    status = wait_for(lab, lambda row: row["interception"]["on"])
+    assert [(row["source"], row["addresses"]) for row in status["concentrators"]] == [("dns", [GOOD])]
+    fetch(lab)
+    announce(lab, "dsl", (EVIL,))
+    announce(lab, "lte", (GOOD,))
 
 
 def test_the_attacker_would_have_taken_it_all_where_everything_is_believed(lab: Lab) -> None:

@@ -181,6 +181,36 @@ def test_a_clock_that_is_set_has_the_signatures_checked_again(
     assert (before.dnssec, after.dnssec) == (Reason.DNSSEC_CLOCK, Reason.DNSSEC_VALID)
 
 
+def test_other_names_are_asked_for_and_those_before_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_source, "TTL_MIN_S", 0.05)
+    resolver = FakeResolver()
+    resolver.data = {key: list(part[:1]) for key, part in resolver.data.items()}
+    for part in resolver.data.values():
+        part[0].ttl = 0
+    other = f"other.{NAME}"
+    resolver.data[f"{other}.", "SRV"] = [rows(f"{other}.", "SRV", f"1 1 5125 {TARGET}")]
+    got: list[str] = []
+
+    async def run() -> None:
+        async with serving(resolver) as port, asyncio.timeout(10):
+            monkeypatch.setattr(dns_source, "DNS_PORT", port)
+            source = DnsSource(
+                [NAME], servers=[HERE], ways=lambda: [], on_answer=lambda n, _: got.append(n), on_failure=print
+            )
+            source.start()
+            while got.count(NAME) < 2:
+                await asyncio.sleep(0.01)
+            source.set_names([other])
+            got.clear()
+            while other not in got:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.2)
+            await source.stop()
+
+    asyncio.run(run())
+    assert set(got) == {other}
+
+
 class TestResolver:
     """Option dnssec 'resolver'."""
 

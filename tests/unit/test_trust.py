@@ -20,6 +20,7 @@ from cpe_mcp.discovery.trust import (
     Voice,
     are_independent,
 )
+from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.settings import RouterSettings, SettingsError, load_router
 from cpe_mcp.settings.router import ConcentratorSettings, DiscoverySettings, WanSettings
 from cpe_mcp.upstream.control import lines_of
@@ -172,6 +173,77 @@ class TestTable:
         assert addresses(t) == []
 
 
+NAME = "_convert._tcp.operator.example"
+DOMAIN = Lease(((225, b"Operator.example".hex()),), "", 600)
+
+
+class TestNamesFromDhcp:
+    """Option 225: the addresses come from DNS, the name from whoever answers DHCP."""
+
+    def test_a_signed_name_is_worth_as_much_as_who_gave_it(self) -> None:
+        t = table()
+        t.learn_dhcp("dsl", 4, DOMAIN, 0)
+        assert t.dns_names(0) == (NAME,)
+        t.learn_dns(NAME, [((EVIL,), 5124)], 100.0, dnssec=Reason.DNSSEC_VALID)
+        assert addresses(t) == [], "an attacker may own a name, and sign it"
+        assert t.refused(0) == [Refusal("dns", NAME, (EVIL,))]
+        t.learn_dhcp("lte", 4, DOMAIN, 0)
+        assert addresses(t) == [(EVIL,)], "both lines gave it"
+
+    def test_two_lines_that_gave_it_are_not_enough_without_signatures(self) -> None:
+        t = table()
+        for line in ("dsl", "lte"):
+            t.learn_dhcp(line, 4, DOMAIN, 0)
+        t.learn_dns(NAME, [((EVIL,), 5124)], 100.0, dnssec=Reason.DNSSEC_UNSIGNED)
+        assert addresses(t) == []
+
+    def test_a_name_of_the_settings_stays_trusted_alone(self) -> None:
+        t = table(dns_name=(NAME,))
+        t.learn_dhcp("dsl", 4, DOMAIN, 0)
+        assert t.dns_names(0) == (NAME,)
+        t.learn_dns(NAME, [((GOOD,), 5124)], 100.0, dnssec=Reason.DNSSEC_VALID)
+        assert addresses(t) == [(GOOD,)]
+
+    def test_a_marked_line_s_name_is_enough_when_it_is_signed(self) -> None:
+        lines = {"dsl": Line("dsl", is_trusted=True)}
+        t = CandidateTable(DiscoverySettings(), interfaces=("dsl",), lines=lines)
+        t.learn_dhcp("dsl", 4, DOMAIN, 0)
+        t.learn_dns(NAME, [((GOOD,), 5124)], 100.0, dnssec=Reason.DNSSEC_UNSIGNED)
+        assert addresses(t) == []
+        t.learn_dns(NAME, [((GOOD,), 5124)], 100.0, dnssec=Reason.DNSSEC_VALID)
+        assert addresses(t) == [(GOOD,)]
+
+    def test_it_ends_with_the_lease_and_is_forgotten_with_the_answer(self) -> None:
+        t = table(trust_alone=("dns",))
+        t.learn_dhcp("dsl", 4, DOMAIN, 0)
+        t.learn_dns(NAME, [((GOOD,), 5124)], 9000.0)
+        assert addresses(t, 599) == [(GOOD,)]
+        assert addresses(t, 600) == []
+        assert t.dns_names(600) == ()
+        for number in range(50):
+            t.learn_dhcp("dsl", 4, Lease(((225, f"d{number}.example".encode().hex()),), "", 600), 0)
+            t.learn_dns(f"_convert._tcp.d{number}.example", [((GOOD,), 5124)], 9000.0)
+        assert len(t.status(0)["sources"]) == 2, "the DHCP answer, and what DNS says under its name"
+        t.learn_dhcp("dsl", 4, None, 0)
+        assert (t.status(0)["sources"], t.dns_names(0)) == ([], ())
+
+    @pytest.mark.parametrize(
+        "value",
+        [b"", b"example", b"a b.example", b"-a.example", b"x" * 64 + b".example", b"\xff.example", b"a..example"],
+    )
+    def test_what_is_no_domain_is_discarded(self, value: bytes) -> None:
+        t = table()
+        t.learn_dhcp("dsl", 4, Lease(((225, value.hex()),), "", 600), 0)
+        assert t.dns_names(0) == ()
+        assert "is not a domain name" in t.status(0)["sources"][0]["discarded"]
+
+    def test_another_code_is_a_setting_and_0_is_none(self) -> None:
+        for code, expected in ((226, ()), (0, ())):
+            t = table(dhcp4_name_code=code)
+            t.learn_dhcp("dsl", 4, DOMAIN, 0)
+            assert t.dns_names(0) == expected
+
+
 class TestTelling:
     REFUSAL = Refusal("dhcp4", "dsl", (EVIL,))
 
@@ -221,6 +293,9 @@ def test_lines_are_those_of_the_wans_and_their_ipv6_twins() -> None:
         (["list trust_alone 'none'", "list trust_alone 'radius'"], "trust_alone.*'none' is not allowed together"),
         (["list second_source 'dhcp'", "list second_source 'dhcp'"], "second_source.*'dhcp' is in the list twice"),
         (["list trust_alone 'ldap'"], "trust_alone.*'ldap'"),
+        (["option dhcp4_name_code '224'"], "dhcp4_name_code.*is dhcp4_code already"),
+        (["option dhcp4_name_code '15'"], "dhcp4_name_code.*from 224 to 254, or 0"),
+        (["option dhcp4_name_code '252'"], "dhcp4_name_code.*proxy autodiscovery"),
     ],
 )
 def test_a_policy_that_cannot_be_names_the_option(tmp_path, lines: list[str], complaint: str) -> None:  # type: ignore[no-untyped-def]

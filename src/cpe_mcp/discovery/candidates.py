@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cpe_mcp.discovery.dhcp_options import OptionError
-from cpe_mcp.discovery.lease import Lease, mcps_of_lease4, mcps_of_lease6
+from cpe_mcp.discovery.lease import Lease, domain_of_lease4, mcps_of_lease4, mcps_of_lease6
 from cpe_mcp.discovery.trust import Refusal, Trust, Voice
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.settings.router import TRUST_DHCP, TRUST_DNSSEC, ConcentratorSettings, DiscoverySettings
@@ -24,6 +24,8 @@ DHCP4 = "dhcp4"
 DHCP6 = "dhcp6"
 DNS = "dns"
 
+SERVICE = "_convert._tcp"
+"""Before a domain, where its SRV records are (RFC 2782)."""
 DHCP = "dhcp"
 """In the list of precedence: both families."""
 PRECEDENCE_DHCP_OVERRIDE = (RADIUS, DHCP, STATIC, DNS)
@@ -87,6 +89,8 @@ class _Row(NamedTuple):
     """Of DNS: a value of Reason, what came of its signatures."""
     detail: str = ""
     """More on that, for people."""
+    name: str = ""
+    """Of DHCP: where in DNS the concentrators' SRV records are; "" where it said nothing of that."""
 
 
 class CandidateTable:
@@ -136,8 +140,7 @@ class CandidateTable:
         )
         for candidate in old.difference(self._static):
             self.unblock(candidate.name)
-        for source, name in [key for key in self._rows if key[0] == DNS and key[1] not in settings.dns_name]:
-            self._learn(source, name, None)
+        self._forget_names()
 
     def learn_radius(
         self,
@@ -157,19 +160,28 @@ class CandidateTable:
         A malformed option leaves the last value, to the end of its own lease, and the reason for :meth:`status`.
         """
         source = DHCP4 if family == 4 else DHCP6
+        domain = ""
         if lease is None:
             self._learn(source, interface, None)
+            self._forget_names()
             return
         try:
             if family == 4:
                 mcps = mcps_of_lease4(lease, self._settings.dhcp4_code, own=own)
+                domain = domain_of_lease4(lease, self._settings.dhcp4_name_code)
             else:
                 mcps = mcps_of_lease6(lease, self._settings.dhcp6_code, own=own)
         except OptionError as error:
             row = self._rows.get((source, interface), _Row())._replace(discarded=str(error))
         else:
-            row = _Row(tuple((mcp, 0) for mcp in mcps), lease.end(now))
+            name = f"{SERVICE}.{domain}" if domain else ""
+            row = _Row(tuple((mcp, 0) for mcp in mcps), lease.end(now), name=name)
         self._learn(source, interface, row)
+        self._forget_names()
+
+    def dns_names(self, now: float) -> tuple[str, ...]:
+        """The names to ask DNS for: those of the settings, then those that DHCP answers gave."""
+        return tuple(dict.fromkeys((*self._settings.dns_name, *self._names_of_dhcp(now))))
 
     def learn_dns(
         self,
@@ -183,7 +195,7 @@ class CandidateTable:
     ) -> None:
         """What DNS said under this name, (addresses, port) each, best first; none: that there are none. ``dnssec``: what came
         of its signatures. A signed answer is not replaced by one that is not, until its end: that may be a forgery."""
-        if name not in self._settings.dns_name:
+        if not self._is_known(name):
             return
         old = self._rows.get((DNS, name), _Row())
         is_kept = old.dnssec == Reason.DNSSEC_VALID != dnssec and old.until is not None and now < old.until
@@ -195,7 +207,7 @@ class CandidateTable:
 
     def dns_failed(self, name: str, why: str) -> None:
         """No answer under this name: what was there before stays to its end, with the reason for :meth:`status`."""
-        if name in self._settings.dns_name:
+        if self._is_known(name):
             self._learn(DNS, name, self._rows.get((DNS, name), _Row())._replace(discarded=why))
 
     def interface_changed(self, interface: str, *, up: bool) -> None:
@@ -211,6 +223,23 @@ class CandidateTable:
     def unblock(self, name: str) -> None:
         """It answers as it should, or its name means another concentrator now."""
         self._blocks.pop(name, None)
+
+    def _is_known(self, name: str) -> bool:
+        return name in self._settings.dns_name or any(row.name == name for row in self._rows.values())
+
+    def _forget_names(self) -> None:
+        """What DNS said under a name that nobody gives any more."""
+        for source, name in [key for key in self._rows if key[0] == DNS and not self._is_known(key[1])]:
+            self._learn(source, name, None)
+
+    def _names_of_dhcp(self, now: float) -> dict[str, list[str]]:
+        """Name -> the interfaces whose DHCP answers gave it, best first."""
+        names: dict[str, list[str]] = {}
+        for interface in self._interfaces:
+            row = self._rows.get((DHCP4, interface))
+            if row is not None and row.name and self._speaks(DHCP4, interface, row, now):
+                names.setdefault(row.name, []).append(interface)
+        return names
 
     def _learn(self, source: str, interface: str, row: _Row | None) -> None:
         old = self._rows.pop((source, interface), _Row())
@@ -282,6 +311,7 @@ class CandidateTable:
                     "used": (source, interface) in used,
                     "discarded": row.discarded,
                     "dnssec": row.dnssec,
+                    "name": row.name,
                     **_unconfirmed(refused.get((source, interface)), row.detail),
                 }
                 for (source, interface), row in sorted(self._rows.items())
@@ -312,7 +342,7 @@ class CandidateTable:
         if source == RADIUS:
             return list(self._of_row(RADIUS, "", now))
         if source == DNS:
-            return self._merged(row for name in self._settings.dns_name for row in self._of_row(DNS, name, now))
+            return self._merged(row for name in self.dns_names(now) for row in self._of_row(DNS, name, now))
         return self._merged(self._of_dhcp(now))
 
     def _of_dhcp(self, now: float) -> Iterator[Candidate]:
@@ -355,21 +385,29 @@ class CandidateTable:
         for (source, interface), row in self._rows.items():
             is_silent = row.discarded and not row.mcps  # it has never said anything that had a meaning
             if not is_silent and self._speaks(source, interface, row, now):
-                addresses = said.setdefault(self._voice(source, interface, row), set())
-                addresses.update(address for part, _ in row.mcps for address in part)
+                for voice in self._voices(source, interface, row, now):
+                    addresses = said.setdefault(voice, set())
+                    addresses.update(address for part, _ in row.mcps for address in part)
         return said
 
-    def _voice(self, source: str, interface: str, row: _Row) -> Voice:
-        if source in (RADIUS, DNS):
-            return Voice(TRUST_DNSSEC if row.dnssec == Reason.DNSSEC_VALID else source)
-        line = self._lines.get(interface, NO_LINE)
-        return Voice(TRUST_DHCP, line.wan, line.is_trusted, source)
+    def _voices(self, source: str, interface: str, row: _Row, now: float) -> list[Voice]:
+        """Whose words these are. Signatures prove what the owner of a name says; where DHCP gave the name, that may be an
+        attacker who owns one, so that it counts as the word of those DHCP servers."""
+        if source == RADIUS or (source == DNS and row.dnssec != Reason.DNSSEC_VALID):
+            return [Voice(source)]
+        if source == DNS and interface in self._settings.dns_name:
+            return [Voice(TRUST_DNSSEC)]
+        interfaces = self._names_of_dhcp(now).get(interface, []) if source == DNS else [interface]
+        lines = [self._lines.get(name, NO_LINE) for name in interfaces]
+        return [Voice(TRUST_DHCP, line.wan, line.is_trusted, source) for line in lines]
 
     def _speaks(self, source: str, interface: str, row: _Row, now: float) -> bool:
         """Whether this is what a source says today, if it says anything."""
         if not self._is_asked(source) or (row.until is not None and now >= row.until):
             return False
-        if source in (RADIUS, DNS):
+        if source == DNS:
+            return interface in self._settings.dns_name or interface in self._names_of_dhcp(now)
+        if source == RADIUS:
             return True
         return self._settings.dhcp and interface in self._interfaces and interface not in self._down
 

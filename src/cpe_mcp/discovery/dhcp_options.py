@@ -21,6 +21,8 @@ MAX_HEX_CHARS = 2048
 MAX_PASSTHRU_HEX_CHARS = 8192
 """Longest passthru value taken: it holds all options of a DHCPv6 reply."""
 
+_DOMAIN = re.compile(r"(?=.{3,253}$)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z0-9-]{2,63}", re.ASCII)
+"""Two labels at least."""
 _HEX = re.compile(r"[0-9a-f]*", re.ASCII)
 _UNUSABLE4 = (
     IPv4Network("0.0.0.0/8"),
@@ -83,6 +85,15 @@ def pull_dhcp4(data: bytes, code: int, *, own: Collection[str] = ()) -> list[Mcp
             )
         mcps.append([_usable4(IPv4Address(data[i : i + 4])) for i in range(start, at, 4)])
     return _without_unusable(mcps, own)
+
+
+def pull_domain(data: bytes, code: int) -> str:
+    """The domain in a DHCPv4 option, in lower case; text without a terminator, as option 15 has it (RFC 2132 section 3.17).
+    Raises OptionError."""
+    text = data.decode("ascii", "replace").removesuffix("\0").removesuffix(".")  # some servers end texts with NUL
+    if not _DOMAIN.fullmatch(text):
+        raise OptionError(f"DHCPv4 option {code}", f"{text[:64]!r} is not a domain name")
+    return text.lower()
 
 
 def pull_dhcp6(instances: Sequence[bytes], code: int, *, own: Collection[str] = ()) -> list[Mcp]:

@@ -129,20 +129,30 @@ class DnsSource:
         # One draw in this process's life: the order changes when the records do, not with every question.
         self._seed = random.SystemRandom().random()
         self._hurried: dict[str, asyncio.Event] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Begin to ask."""
-        for name in self._names:
-            self._hurried[name] = asyncio.Event()
-            self._tasks.append(asyncio.get_running_loop().create_task(self._keep(name)))
+        self.set_names(self._names)
+
+    def set_names(self, names: Sequence[str]) -> None:
+        """Ask for these from now on, and no longer for others."""
+        for name in self._tasks.keys() - set(names):
+            task = self._tasks.pop(name)
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+            task.cancel()
+        for name in names:
+            if name not in self._tasks:
+                self._hurried[name] = asyncio.Event()
+                self._tasks[name] = asyncio.get_running_loop().create_task(self._keep(name))
+        self._hurried = {name: self._hurried[name] for name in names}
 
     async def stop(self) -> None:
         """Ask no more."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
+        self.set_names(())
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
     def hurry(self) -> None:
         """A WAN came up: whoever waits to try again tries now."""
@@ -150,9 +160,9 @@ class DnsSource:
             event.set()
 
     async def _keep(self, name: str) -> None:
-        pause_s = RETRY_S
+        pause_s, hurried = RETRY_S, self._hurried[name]
         while True:
-            self._hurried[name].clear()
+            hurried.clear()
             clock = _clock()
             try:
                 answer = await self._ask(name)
@@ -163,21 +173,21 @@ class DnsSource:
             else:
                 self._on_answer(name, answer)
                 wait_s, pause_s, may_hurry = answer.ttl_s, RETRY_S, False
-            await self._pause(name, wait_s, clock, may_hurry=may_hurry)
+            await self._pause(hurried, wait_s, clock, may_hurry=may_hurry)
 
-    async def _pause(self, name: str, wait_s: float, clock: float, *, may_hurry: bool) -> None:
+    async def _pause(self, hurried: asyncio.Event, wait_s: float, clock: float, *, may_hurry: bool) -> None:
         """So long, or until it is hurried, or until somebody has set the clock."""
         loop = asyncio.get_running_loop()
         end = loop.time() + wait_s
         while loop.time() < end:
             try:
                 async with asyncio.timeout_at(min(end, loop.time() + CLOCK_LOOK_S)):
-                    await self._hurried[name].wait()
+                    await hurried.wait()
             except TimeoutError:
                 if self._dnssec == DNSSEC_VALIDATE and abs(_clock() - clock) > CLOCK_STEP_S:
                     return
                 continue
-            self._hurried[name].clear()
+            hurried.clear()
             if may_hurry:
                 return
 

@@ -17,6 +17,7 @@ from cpe_mcp.discovery.dhcp_options import (
     join_instances,
     pull_dhcp4,
     pull_dhcp6,
+    pull_domain,
     pull_hex,
     pull_passthru,
 )
@@ -69,6 +70,13 @@ def mcps_of_lease4(lease: Lease, code: int, *, own: Collection[str] = ()) -> lis
     option = f"DHCPv4 option {code}"
     value = join_instances(((c, pull_hex(text, option)) for c, text in lease.options if c == code), code)
     return [] if value is None else pull_dhcp4(value, code, own=own)
+
+
+def domain_of_lease4(lease: Lease, code: int) -> str:
+    """The domain in a DHCPv4 lease; "" when the option is absent. Raises OptionError when it is malformed."""
+    option = f"DHCPv4 option {code}"
+    value = join_instances(((c, pull_hex(text, option)) for c, text in lease.options if c == code), code)
+    return "" if value is None else pull_domain(value, code)
 
 
 def mcps_of_lease6(lease: Lease, code: int, *, own: Collection[str] = ()) -> list[Mcp]:

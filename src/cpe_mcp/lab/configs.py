@@ -148,9 +148,10 @@ def dnsmasq_conf(
     dhcp4_option: tuple[int, str] | None,
     dhcp6_option: tuple[int, str] | None,
     address: Both | None = None,
+    domain: tuple[int, str] | None = None,
 ) -> str:
     """The provider's DHCP server and router advertisements. An option is its code and its value in hex with colons.
-    ``address`` is what it has to give.
+    ``address`` is what it has to give; ``domain`` is the code of an option and the domain in it.
 
     dnsmasq 2.90 sends one instance of a DHCPv6 option however often it is configured (seen on the wire), so the lab's
     DHCPv6 server announces one MCP. No ping before an offer: it would take 3 s.
@@ -171,6 +172,8 @@ def dnsmasq_conf(
     ]
     if dhcp4_option:
         lines.append(f"dhcp-option-force={dhcp4_option[0]},{dhcp4_option[1]}")
+    if domain:
+        lines.append(f"dhcp-option-force={domain[0]},{domain[1]}")
     if dhcp6_option:
         lines.append(f"dhcp-option=option6:{dhcp6_option[0]},{dhcp6_option[1]}")
     return "\n".join(lines) + "\n"

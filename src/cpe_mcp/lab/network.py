@@ -50,6 +50,7 @@ from cpe_mcp.lab.processes import Processes, argv_inside
 from cpe_mcp.lab.wan import Wan
 from cpe_mcp.settings.router import (
     DEFAULT_DHCP4_CODE,
+    DEFAULT_DHCP4_NAME_CODE,
     DEFAULT_DHCP6_CODE,
     DEFAULT_ENTERPRISE,
     DEFAULT_INTERCEPT_PORT,
@@ -272,12 +273,12 @@ class Lab:
         self._start_dhcp_server(name, Both(address, self.addresses.of(f"cpe-{name}").v6))
         return address
 
-    def announce(self, name: str, dhcp4_mcps: Sequence[Sequence[str]] | None) -> None:
-        """Have DHCPv4 on a line name these concentrators from now on (None: no option), as whoever answers there first can;
-        its client hears of it when it renews."""
+    def announce(self, name: str, dhcp4_mcps: Sequence[Sequence[str]] | None, *, domain: str = "") -> None:
+        """Have DHCPv4 on a line name these concentrators from now on (None: no option), or a domain that has them, as whoever
+        answers there first can; its client hears of it when it renews."""
         self._processes.stop(f"dnsmasq-{name}")
         value = configs.dhcp4_option_hex(dhcp4_mcps) if dhcp4_mcps else ""
-        self._start_dhcp_server(name, self.addresses.of(f"cpe-{name}"), value)
+        self._start_dhcp_server(name, self.addresses.of(f"cpe-{name}"), value, domain)
 
     def start_dns(
         self, host: str, address: str, targets: Sequence[tuple[str, str, int]], *, signed: bool = True
@@ -513,7 +514,7 @@ class Lab:
         for name in LINK_NAMES:
             self._start_dhcp_server(name, self.addresses.of(f"cpe-{name}"))
 
-    def _start_dhcp_server(self, name: str, address: Both, dhcp4_value: str | None = None) -> None:
+    def _start_dhcp_server(self, name: str, address: Both, dhcp4_value: str | None = None, domain: str = "") -> None:
         host = f"isp-{name}"
         dhcp4_value = self._dhcp4_value if dhcp4_value is None else dhcp4_value
         text = configs.dnsmasq_conf(
@@ -522,6 +523,7 @@ class Lab:
             dhcp4_option=(self.dhcp4_code, dhcp4_value) if dhcp4_value else None,
             dhcp6_option=(self.dhcp6_code, self._dhcp6_value) if self._dhcp6_value else None,
             address=address,
+            domain=(DEFAULT_DHCP4_NAME_CODE, domain) if domain else None,
         )
         config = self._write(f"{host}/dnsmasq.conf", text)
         argv = ["dnsmasq", "--keep-in-foreground", f"--conf-file={config}"]

@@ -61,6 +61,8 @@ CONCENTRATOR_SECTIONS: dict[str, SectionKind] = {
 ROUTER_MOVED = {("global", "log_level"): ("logging", "level")}
 """Options that live in another section now; the old place is still read, the new one wins."""
 
+FIRST_DHCP4_CODE = 224
+"""Of those for site-specific use (RFC 3942)."""
 ANCHOR = re.compile(
     r"(\.|([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?) +[0-9]{1,5} +[0-9]{1,3} +"
     r"(2 +[0-9A-Fa-f]{64}|4 +[0-9A-Fa-f]{96})"
@@ -456,14 +458,20 @@ def _check_router(settings: RouterSettings, complaints: _Complaints) -> None:
         problem = f"is empty, so no concentrator would be used; one or more of {', '.join(DEFAULT_PRECEDENCE)}"
         raise complaints.option("discovery", "", "precedence", problem)
     _check_trust(settings.discovery, complaints)
-    if settings.discovery.dhcp4_code in TAKEN_DHCP4_CODES:
-        raise complaints.option(
-            "discovery",
-            "",
-            "dhcp4_code",
-            f"'{settings.discovery.dhcp4_code}' is not allowed; 249 (Microsoft's routes) and 252 (proxy "
-            "autodiscovery) are in use for something else",
+    for name in ("dhcp4_code", "dhcp4_name_code"):
+        code = getattr(settings.discovery, name)
+        if code in TAKEN_DHCP4_CODES:
+            problem = f"'{code}' is not allowed; 249 (Microsoft's routes) and 252 (proxy autodiscovery) are in use for "
+            problem += "something else"
+            raise complaints.option("discovery", "", name, problem)
+    if 0 < settings.discovery.dhcp4_name_code < FIRST_DHCP4_CODE:
+        problem = (
+            f"'{settings.discovery.dhcp4_name_code}' is not allowed; an integer from {FIRST_DHCP4_CODE} to 254, or 0"
         )
+        raise complaints.option("discovery", "", "dhcp4_name_code", problem)
+    if settings.discovery.dhcp4_name_code == settings.discovery.dhcp4_code:
+        problem = f"'{settings.discovery.dhcp4_code}' is dhcp4_code already; another code, or 0 for none"
+        raise complaints.option("discovery", "", "dhcp4_name_code", problem)
     for static in settings.concentrators:
         if not static.address:
             raise complaints.option("concentrator", static.name, "address", "is required: list address 'ADDRESS'")

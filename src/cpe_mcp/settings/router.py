@@ -12,6 +12,8 @@ DEFAULT_INTERCEPT_PORT = 5125
 """Where the workers take intercepted connections. Local to the router; one above the service port, no other meaning."""
 DEFAULT_DHCP4_CODE = 224
 """First code of the site-specific range 224-254 (RFC 3942); none was ever assigned for this (design D12)."""
+DEFAULT_DHCP4_NAME_CODE = 225
+"""The next one of the same range."""
 DEFAULT_DHCP6_CODE = 65001
 """High unassigned DHCPv6 option code (design D12)."""
 DEFAULT_PRECEDENCE = ("static", "radius", "dhcp", "dns")
@@ -272,6 +274,13 @@ class DiscoverySettings:
         many=True,
     )
     dhcp4_code: int = option("integer", DEFAULT_DHCP4_CODE, "DHCPv4 option code; not 249 or 252.", low=224, high=254)
+    dhcp4_name_code: int = option(
+        "integer",
+        DEFAULT_DHCP4_NAME_CODE,
+        "DHCPv4 option code of a domain whose SRV records (_convert._tcp below it) name concentrators, 224 to 254; 0: none.",
+        low=0,
+        high=254,
+    )
     dhcp6_code: int = option("integer", DEFAULT_DHCP6_CODE, "DHCPv6 option code.", low=1, high=65535)
     interface: tuple[str, ...] = option(
         "text", (), "netifd interfaces whose DHCP answers are looked at; empty: those of every WAN.", many=True

@@ -151,6 +151,9 @@ class Control:
         )
         self.on_rebuilt: Callable[[], None] = lambda: None
         """Called after every look at what is known; anything may be another now."""
+        self.on_names: Callable[[tuple[str, ...]], None] = lambda names: None
+        """Called when DNS is to be asked for other names."""
+        self._names: tuple[str, ...] = ()
         self._congestion_controls = tuple(congestion_controls)
         self.health = ConcentratorHealth()
         self._ask_concentrator = ask
@@ -342,6 +345,10 @@ class Control:
         self._ask_due(known)
         usable = [row for row in self.candidates.usable(now) if self.health.is_usable(row.name)]
         self._tell_refused(now)
+        names = self.candidates.dns_names(now)
+        if names != self._names:
+            self._names = names
+            self.on_names(names)
         snapshot = build(
             self.settings,
             generation=self.snapshot.generation,

@@ -69,6 +69,7 @@ class Daemon:
         self._bus.on_connected = self._netifd.attach
         self._announcer = Announcer(self._control, radius=lambda: self._authenticator, send=self._bus.send)
         self._control.on_rebuilt = self._announcer.changed
+        self._control.on_names = lambda _: self._dns.set_names(self._dns_names(self._settings))
         self._had_wans = self._had_ways = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._unknown_wans: list[str] = []
@@ -147,10 +148,9 @@ class Daemon:
             raise SettingsError(f"{self._path}: {error}") from None
 
     def _new_dns(self, settings: RouterSettings) -> DnsSource:
-        """Asks nobody unless a name is set (secure by default: DNS can be forged)."""
-        wanted = settings.general.enabled and "dns" in settings.discovery.precedence
+        """Asks nobody unless a name is set or DHCP gives one."""
         return DnsSource(
-            settings.discovery.dns_name if wanted else (),
+            self._dns_names(settings),
             servers=settings.discovery.dns_server,
             ways=self._dns_ways,
             on_answer=self._control.learn_dns,
@@ -158,6 +158,10 @@ class Daemon:
             dnssec=settings.discovery.dnssec,
             anchors=settings.discovery.trust_anchor,
         )
+
+    def _dns_names(self, settings: RouterSettings) -> tuple[str, ...]:
+        wanted = settings.general.enabled and "dns" in settings.discovery.precedence
+        return self._control.candidates.dns_names(self._control.now) if wanted else ()
 
     def _dns_ways(self) -> list[Way]:
         interfaces = {wan.name: wan.interface or wan.name for wan in self._settings.wans}

@@ -77,6 +77,7 @@ return baseclass.extend({
 				'dnssec': { kind: 'choice', default: 'validate', choices: [ 'validate', 'resolver', 'off' ], doc: _('Who checks the signatures of DNS. validate: this package, from trust_anchor down (package python3-cryptography); resolver: a validating resolver on this router, which dns_server names; off: nobody, and no answer counts as signed.') },
 				'trust_anchor': { kind: 'text', many: true, default: [ '. 20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D', '. 38696 8 2 683D2D0ACB8C9B712A1948B27F741219298D0A450D612C483AF444A4C0FB2B16' ], doc: _('Keys that are trusted without a proof, as the DS record of a zone: ZONE KEYTAG ALGORITHM DIGESTTYPE DIGEST. Set, it replaces the root zone\'s.') },
 				'dhcp4_code': { kind: 'integer', default: '224', low: 224, high: 254, doc: _('DHCPv4 option code; not 249 or 252.') },
+				'dhcp4_name_code': { kind: 'integer', default: '225', low: 0, high: 254, doc: _('DHCPv4 option code of a domain whose SRV records (_convert._tcp below it) name concentrators, 224 to 254; 0: none.') },
 				'dhcp6_code': { kind: 'integer', default: '65001', low: 1, high: 65535, doc: _('DHCPv6 option code.') },
 				'interface': { kind: 'text', many: true, default: [], doc: _('netifd interfaces whose DHCP answers are looked at; empty: those of every WAN.') },
 				'service_port': { kind: 'integer', default: '5124', low: 1, high: 65535, doc: _('Port of concentrators found without one (DHCP, RADIUS).') },

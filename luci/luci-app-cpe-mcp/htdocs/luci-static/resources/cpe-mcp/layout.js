@@ -84,6 +84,7 @@ const SECTIONS = [
 			trust_anchor: _('Trust anchors'),
 			dhcp_override: _('DHCP goes first'),
 			dhcp4_code: _('DHCPv4 option'),
+			dhcp4_name_code: _('DHCPv4 option of a domain'),
 			dhcp6_code: _('DHCPv6 option'),
 			service_port: _('Port'),
 			prefer: _('Address family'),
