@@ -5,26 +5,25 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import radclient
 from relay_world import CONCENTRATOR, World, inside, run
 from test_caps_netns import CONFIG, FREE_MBIT, RADIUS, SERVER, connect_message, mbit, pour, read_for
 from test_concentrator_netns import ROUTER1, Concentrator
 from test_radius_netns import ENTERPRISE, SECRET, serving
 
 from cpe_mcp.kernel.numbers import IPPROTO_MPTCP
-from cpe_mcp.lab.freeradius import DICTIONARY_DIR, PROGRAM, RadiusUser, write_config
+from cpe_mcp.lab.freeradius import PROGRAM, RadiusUser, write_config
 
-RADCLIENT = "radclient"
 pytestmark = [
     pytest.mark.netns,
     pytest.mark.requirement("5.3-b"),
     pytest.mark.skipif(
-        shutil.which(PROGRAM) is None or shutil.which(RADCLIENT) is None,
+        shutil.which(PROGRAM) is None or shutil.which(radclient.PROGRAM) is None,
         reason="needs the programs freeradius, radclient",
     ),
 ]
@@ -42,29 +41,14 @@ class Operator:
     """The RADIUS server's side, beside the concentrator."""
 
     def __init__(self, namespace: str, directory: Path) -> None:
-        self.namespace, self.directory = namespace, directory
+        self._namespace, self._directory = namespace, directory
 
     def send(self, kind: str, *attributes: str, secret: str = PLAIN_SECRET, tries: int = 3) -> str:
-        """The answer as radclient prints it; "" when there is none."""
-        lines = ", ".join(
-            (
-                'NAS-Identifier = "mcp-concentrator"',
-                *attributes,
-                f"Event-Timestamp = {int(time.time())}",
-                "Message-Authenticator = 0x00",
-            )
+        """See :func:`radclient.send`."""
+        meant = 'NAS-Identifier = "mcp-concentrator"'
+        return radclient.send(
+            self._namespace, self._directory, "127.0.0.1:3799", kind, meant, *attributes, secret=secret, tries=tries
         )
-        argv = [RADCLIENT, "-x", "-r", str(tries), "-t", "0.5", "-d", str(self.directory), "-D", DICTIONARY_DIR]
-        result = subprocess.run(
-            ["ip", "netns", "exec", self.namespace, *argv, "127.0.0.1:3799", kind, secret],
-            input=lines + "\n",
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
-        _, received, answer = (result.stdout + result.stderr).partition("Received ")
-        return received and answer
 
 
 @pytest.fixture

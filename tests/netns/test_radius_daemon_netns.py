@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import radclient
 
 from cpe_mcp.aaa.attributes import Concentrator
 from cpe_mcp.lab.certificates import PROGRAM as OPENSSL
+from cpe_mcp.lab.configs import NFT_TABLE
 from cpe_mcp.lab.freeradius import RadiusUser
 from cpe_mcp.lab.namespaces import LabError
 from cpe_mcp.lab.network import Lab, RadiusOptions, check_machine
@@ -175,6 +177,41 @@ def test_the_cap_of_the_accept_holds_back_what_goes_through_concentrators(router
         assert {row["action"] for row in flows_to(router, ADDRESSES.server.v4, 80)} == {"proxy"}
     finally:
         router.stop_cpe("cpe-mcp-relay1")
+
+
+@pytest.mark.requirement("5.3-b")
+@pytest.mark.skipif(shutil.which(radclient.PROGRAM) is None, reason="needs the program radclient")
+def test_coa_and_disconnect_on_the_operators_line_only(router: Lab) -> None:
+    """As a Disconnect is a Reject, the router asks again by itself."""
+    router.start_cpe(wans={"dsl": {"operator_network": False}}, radius={"dynamic": True, "retry_s": 3})
+    await_status(router, "connections are taken", lambda now: now["interception"]["on"])
+    opened = f"ip saddr {ADDRESSES.radius.v4} udp dport 3799 accept"
+    router.run("cpe", ["nft", "insert", "rule", "inet", NFT_TABLE, "input", *opened.split()])
+    lines = {wan["name"]: wan["address4"] for wan in router.ask("paths")["wans"]}
+    assert router.ask("status")["radius"]["dynamic"]["addresses"][0] == lines["lte"]
+
+    def send(line: str, kind: str, *attributes: str, secret: str = SECRET, tries: int = 3) -> str:
+        meant = ('NAS-Identifier = "cpe-mcp"', 'User-Name = "alice"')
+        target, namespace = f"{lines[line]}:3799", router.namespace("radius")
+        return radclient.send(
+            namespace, router.directory / "radius", target, kind, *meant, *attributes, secret=secret, tries=tries
+        )
+
+    assert send("dsl", "coa", 'CPE-MCP-Scheme = "aggregate"', tries=1) == "", "the port is closed there"
+    assert send("lte", "coa", 'CPE-MCP-Scheme = "aggregate"', secret="guessed", tries=1) == ""
+    assert "Error-Cause = Unsupported-Attribute" in send("lte", "coa", 'Filter-Id = "gold"')
+    refused = send("lte", "coa", 'CPE-MCP-Scheme = "single:moon"', "CPE-MCP-Down-Mbit = 1")
+    assert "Error-Cause = Invalid-Attribute-Value" in refused
+    assert router.ask("status")["scheme"]["name"] == "adaptive"
+    assert "CoA-ACK" in send("lte", "coa", 'CPE-MCP-Scheme = "aggregate"', "Session-Timeout = 600")
+    await_status(router, "another scheme", lambda now: now["scheme"]["name"] == "aggregate")
+    assert router.ask("status")["radius"]["expires_s"] > 500
+    assert "Disconnect-ACK" in send("lte", "disconnect")
+    now = await_radius(router, reason=Reason.NOT_AUTHORIZED)
+    assert "Disconnect-Request" in now["radius"]["detail"]
+    await_radius(router, accepted=True)
+    (peer,) = router.ask("status")["radius"]["dynamic"]["peers"]
+    assert peer["counters"] == {"coa-ack": 1, "coa-nak": 2, "disconnect-ack": 1, "forged": 1}
 
 
 def test_a_reject_blocks_where_the_settings_say_so(router: Lab) -> None:

@@ -1,0 +1,70 @@
+"""What a worker of the concentrator remembers of verdicts, without sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cpe_mcp.relay import concentrator_worker as module
+from cpe_mcp.relay.concentrator_worker import ConcentratorWorker
+
+pytestmark = [pytest.mark.unit, pytest.mark.requirement("5.3-d")]
+
+
+class FakeFlow:
+    """Waits for a verdict."""
+
+    state = module.READING
+
+    def __init__(self) -> None:
+        self.verdicts: list[Any] = []
+
+    def judged(self, verdict: Any) -> None:
+        self.verdicts.append(verdict)
+
+
+@pytest.fixture
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ConcentratorWorker]:
+    monkeypatch.setattr(module, "REMEMBER_MAX", 50)
+    worker = ConcentratorWorker(str(tmp_path), 0, 0)
+    yield worker
+    worker.loop.finish()
+
+
+def ask(worker: ConcentratorWorker, address: str, kind: str = "accept", cookie: bytes = b"") -> bool:
+    """Whether the control daemon had to be asked; it answers at once."""
+    before = worker._asks
+    flow = FakeFlow()
+    known = worker.verdict(("customers", address, cookie), flow)  # type: ignore[arg-type]
+    if worker._asks == before:
+        assert known is not None
+        return False
+    answer = {"id": worker._asks, "address": address, "verdict": kind, "subscriber": "line-7", "ttl_s": 600.0}
+    worker.on_frame("authorized", answer | {"cookie": b"", "reason": "ready", "caps": (0, 0)})
+    assert [verdict.kind for verdict in flow.verdicts] == [kind]
+    return True
+
+
+@pytest.mark.requirement("7.4-a")
+def test_those_who_are_refused_throw_out_nobody_who_is_served(worker: ConcentratorWorker) -> None:
+    assert ask(worker, "10.9.9.9")
+    for number in range(1000):
+        ask(worker, f"10.66.{number // 250}.{number % 250}", "reject")
+        ask(worker, "10.66.0.1", "reject", number.to_bytes(4, "big"))
+    assert not ask(worker, "10.9.9.9")
+    assert worker.is_subscriber_address("10.9.9.9")
+    assert worker.counters()["verdicts"] == 51, "bounded"
+
+
+def test_another_verdict_takes_the_place_of_the_one_before(worker: ConcentratorWorker) -> None:
+    ask(worker, "10.9.9.9")
+    worker.on_frame("forget", {"address": "10.9.9.9"})
+    assert ask(worker, "10.9.9.9", "reject")
+    worker.on_frame("forget", {"address": "10.9.9.9"})
+    assert ask(worker, "10.9.9.9", "accept"), "refusals are forgotten too"
+    worker.on_frame("forget", {"subscriber": "line-7"})
+    assert ask(worker, "10.9.9.9", "accept")
+    assert worker.counters()["verdicts"] == 1
