@@ -10,6 +10,7 @@ import pytest
 
 from cpe_mcp.relay import concentrator_worker as module
 from cpe_mcp.relay.concentrator_worker import ConcentratorWorker
+from cpe_mcp.relay.flow import READING
 
 pytestmark = [pytest.mark.unit, pytest.mark.requirement("5.3-d")]
 
@@ -17,7 +18,7 @@ pytestmark = [pytest.mark.unit, pytest.mark.requirement("5.3-d")]
 class FakeFlow:
     """Waits for a verdict."""
 
-    state = module.READING
+    state = READING
 
     def __init__(self) -> None:
         self.verdicts: list[Any] = []

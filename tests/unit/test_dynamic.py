@@ -279,7 +279,7 @@ def test_proxy_state_comes_back_in_order_and_state_unchanged() -> None:
         assert (reply[33], reply[24]) == ([b"two", b"one", b"three"], [b"\0\1state"])
 
 
-def forged(data: bytes, **change: Any) -> bytes:
+def forged(data: bytes) -> bytes:
     """With another octet in the packet's last attribute, everything else as it was."""
     return data[:-1] + bytes([data[-1] ^ 1])
 
@@ -317,6 +317,22 @@ def test_the_forger_of_these_tests_can_sign_rightly_too() -> None:
         (b"", SERVER, "malformed"),
         (b"\x2b\x01\xff\xff" + bytes(16), SERVER, "malformed"),
     ],
+    ids=[
+        "unknown-source",
+        "another-peers-address",
+        "wrong-secret",
+        "altered",
+        "wrong-signature",
+        "unsigned",
+        "no-timestamp",
+        "old",
+        "future",
+        "other-code",
+        "short",
+        "cut-short",
+        "empty",
+        "length-beyond-the-end",
+    ],
 )
 def test_what_is_discarded_without_an_answer(data: bytes, source: str, kind: str) -> None:
     desk = Desk()
@@ -324,6 +340,23 @@ def test_what_is_discarded_without_an_answer(data: bytes, source: str, kind: str
     assert desk.decided == []
     assert desk.core.counters == {kind: 1}
     assert desk.core.by_peer.get(source, {kind: 1}) == {kind: 1}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        packet(secret=b"guessed", sign=False),
+        forged(packet(sign=False)),
+        packet(sign=False)[:4] + bytes(16) + packet(sign=False)[20:],
+        packet()[:4] + bytes(16) + packet()[20:],  # its signature is right
+    ],
+    ids=["wrong-secret", "altered", "no-authenticator", "no-authenticator-but-signed"],
+)
+def test_the_request_authenticator_counts_where_no_signature_is_wanted(data: bytes) -> None:
+    desk = Desk(require_message_authenticator=False)
+    assert desk.send(packet(sign=False)) is not None
+    assert desk.send(data) is None
+    assert desk.core.counters == {"coa-ack": 1, "forged": 1}
 
 
 def test_octets_behind_the_length_are_padding() -> None:

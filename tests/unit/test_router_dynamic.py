@@ -17,9 +17,9 @@ from cpe_mcp.cli.main import _radius_line
 from cpe_mcp.paths.snapshot import WanView
 from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.settings import SettingsError, parse_router, warnings_of
-from cpe_mcp.settings.router import RadiusSettings
+from cpe_mcp.settings.router import RadiusSettings, WanSettings
 from cpe_mcp.upstream.authenticator import Authenticator
-from cpe_mcp.upstream.dynamic import RouterSession, places, rules
+from cpe_mcp.upstream.dynamic import RouterSession, rules
 
 pytestmark = [pytest.mark.unit, pytest.mark.requirement("5.3-b")]
 
@@ -176,22 +176,15 @@ def test_an_accept_that_was_on_its_way_when_the_disconnect_came_does_not_count()
 # Where it listens, and to whom ------------------------------------------------------------------------------------------
 
 
-def test_it_listens_on_wans_of_the_operators_network_only() -> None:
-    wans = [*VIEWS, WanView("both", "eth3", "10.3.0.7", "2001:db8::7"), WanView("down", "eth4", "", "")]
-    assert places(wans, {"vlan", "both", "down"}) == [
-        ("10.0.0.7", "eth2"),
-        ("10.3.0.7", "eth3"),
-        ("2001:db8::7", "eth3"),
-    ]
-    assert places(wans, set()) == []
+WANS = [*VIEWS, WanView("both", "eth3", "10.3.0.7", "2001:db8::7"), WanView("down", "eth4", "", "")]
 
 
-def listens(**radius: Any) -> Any:
-    """The places that an authenticator opens, None when it has no such end at all."""
+def listens(*more: WanSettings, **radius: Any) -> list[Any]:
+    """The places and ports that an authenticator opens."""
     found: list[Any] = []
 
     async def main() -> None:
-        authenticator = Authenticator(settings(DSL, OWN, **radius), wans=lambda: VIEWS, on_change=lambda: None)
+        authenticator = Authenticator(settings(DSL, OWN, *more, **radius), wans=lambda: WANS, on_change=lambda: None)
         authenticator._client = FakeRadius()  # type: ignore[assignment]
         if authenticator._dynamic is not None:
             authenticator._dynamic.follow = lambda places, port: found.append((places, port))  # type: ignore[method-assign]
@@ -200,6 +193,17 @@ def listens(**radius: Any) -> Any:
 
     asyncio.run(main())
     return found
+
+
+def test_it_listens_on_wans_of_the_operators_network_only() -> None:
+    own = [WanSettings(name=name, device="eth9", operator_network=True) for name in ("both", "down")]
+    assert listens(*own, dynamic=True) == [
+        ([("10.0.0.7", "eth2"), ("10.3.0.7", "eth3"), ("2001:db8::7", "eth3")], 3799),
+    ]
+    off = WanSettings(name="both", device="eth3", operator_network=True, enabled=False)
+    assert listens(off, dynamic=True, transport="tls", tls_ca="/ca", tls_cert="/c", tls_key="/k")[0][0] == [
+        ("10.0.0.7", "eth2")
+    ]
 
 
 def test_it_is_off_by_default() -> None:

@@ -311,17 +311,15 @@ class Control:
             if not question["cookie"] and self.authorizer.wants_renewal(address, now):
                 self._ask_about(address, known=True)
             return
-        waiting = self._asking.get(address)
-        if waiting is not None:  # others who ask about the same address get the same answer
-            waiting.append((worker, question["id"]))
-        elif self._ask_about(address, known=self.authorizer.is_known(address)):
+        if self._ask_about(address, known=self.authorizer.is_known(address)):
             self._asking[address].append((worker, question["id"]))
         else:
             full = Verdict("later", "", ASKING_FULL_S, Reason.AUTH_PENDING)
             self._answer(worker, question["id"], address, full)
 
     def _ask_about(self, address: str, *, known: bool) -> bool:
-        """Begin to ask RADIUS, unless that is under way; False: it is asked about too many. ``known``: accepted before."""
+        """Begin to ask RADIUS, unless that is under way: all who ask about an address get the same answer. False: it is asked
+        about too many. ``known``: accepted before."""
         if address not in self._asking:
             if len(self._asking) >= (2 if known else 1) * ASKING_MAX:
                 return False

@@ -7,12 +7,10 @@ import logging
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cpe_mcp.aaa.answer import REJECT, TIMEOUT, RadiusAnswer
 from cpe_mcp.aaa.carriers import UDP_PORT, Carrier, UdpCarrier
-from cpe_mcp.aaa.dynamic import Nas
-from cpe_mcp.aaa.dynamic_end import DynamicEnd
 from cpe_mcp.aaa.radius import RadiusClient, RadiusError
 from cpe_mcp.aaa.session import AuthSession
 from cpe_mcp.paths.snapshot import WanView
@@ -20,7 +18,9 @@ from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.settings import RouterSettings, split_host
 from cpe_mcp.settings.radius_ways import TLS, may_carry, refusal
 from cpe_mcp.settings.router import RadiusSettings
-from cpe_mcp.upstream.dynamic import ABILITIES, RouterSession, places, rules
+
+if TYPE_CHECKING:
+    from cpe_mcp.aaa.dynamic_end import DynamicEnd
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,9 @@ class Authenticator:
     def follow_wans(self) -> None:
         """Addresses have come or gone."""
         if self._dynamic is not None and self._task is not None:
-            self._dynamic.follow(places(self._wans(), self.basis.operator_wans), self._settings.dynamic_port)
+            own = [wan for wan in self._wans() if wan.name in self.basis.operator_wans]
+            places = [(address, wan.device) for wan in own for address in (wan.address4, wan.address6) if address]
+            self._dynamic.follow(places, self._settings.dynamic_port)
 
     def replace(self, accept: RadiusAnswer, *, is_new_time: bool) -> None:
         """A CoA-Request has changed the Accept in force."""
@@ -254,6 +256,14 @@ class Authenticator:
         self._hurried.set()
 
     def _dynamic_end(self) -> DynamicEnd:
+        """Loaded only where it is used: most routers are never reached."""
+        from cpe_mcp.aaa.dynamic import Nas
+        from cpe_mcp.aaa.dynamic_end import DynamicEnd
+        from cpe_mcp.upstream.dynamic import ABILITIES, RouterSession, rules
+
+        def nas() -> Nas:
+            return Nas(self._settings.nas_identifier, self._addresses())
+
         session = RouterSession(
             self,
             username=self._settings.username,
@@ -261,10 +271,7 @@ class Authenticator:
             addresses=self._addresses,
             calling_station=self._calling_station,
         )
-        return DynamicEnd(rules(self._settings), nas=self._nas, abilities=ABILITIES, sessions=session)
-
-    def _nas(self) -> Nas:
-        return Nas(self._settings.nas_identifier, self._addresses())
+        return DynamicEnd(rules(self._settings), nas=nas, abilities=ABILITIES, sessions=session)
 
     def _addresses(self) -> list[str]:
         return [address for wan in self._wans() for address in (wan.address4, wan.address6) if address]

@@ -11,9 +11,7 @@ from typing import Any, Protocol
 from cpe_mcp.aaa.answer import RadiusAnswer
 from cpe_mcp.aaa.dynamic import Change, ErrorCause, Refused, Selector
 from cpe_mcp.aaa.dynamic_packets import Rules, plain_address
-from cpe_mcp.aaa.dynamic_server import Place
 from cpe_mcp.paths.scheme import split_scheme
-from cpe_mcp.paths.snapshot import WanView
 from cpe_mcp.settings import split_host
 from cpe_mcp.settings.router import RadiusSettings
 
@@ -81,9 +79,3 @@ def rules(radius: RadiusSettings) -> Rules:
     """Who may send: ``dynamic_client``, or the servers. Their secret is that of the requests."""
     hosts = radius.dynamic_client or tuple(split_host(host, 0)[0] for host in radius.server)
     return Rules({plain_address(host): radius.secret.encode() for host in hosts}, radius.enterprise)
-
-
-def places(wans: Sequence[WanView], operator_wans: Collection[str]) -> list[Place]:
-    """The addresses of those WANs that are the operator's own network, and on their device only."""
-    own = [wan for wan in wans if wan.name in operator_wans]
-    return [(address, wan.device) for wan in own for address in (wan.address4, wan.address6) if address]
