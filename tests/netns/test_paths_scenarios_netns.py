@@ -38,6 +38,8 @@ SCENARIOS = (
     "bufferbloat",
     "overflow",
     "primary-backup",
+    "quota",
+    "cap",
     "concentrator-dies",
     "concentrator-vanishes",
     "concentrators-return",

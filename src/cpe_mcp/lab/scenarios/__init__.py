@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cpe_mcp.lab.scenarios.bufferbloat import scenarios as bufferbloat
 from cpe_mcp.lab.scenarios.concentrators import scenarios as concentrators
+from cpe_mcp.lab.scenarios.contract import scenarios as contract
 from cpe_mcp.lab.scenarios.dead_default import scenarios as dead_default
 from cpe_mcp.lab.scenarios.demo import run as run_demo
 from cpe_mcp.lab.scenarios.discovery import run as run_discovery
@@ -33,6 +34,7 @@ SCENARIOS: dict[str, Scenario] = {
         *stripped(),
         *bufferbloat(),
         *schemes(),
+        *contract(),
         *concentrators(),
         *foreign_flush(),
     )

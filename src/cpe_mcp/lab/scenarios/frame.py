@@ -93,8 +93,9 @@ def prepared(
     return content
 
 
-def start_daemons(lab: Lab, stages: Stages, **settings: Any) -> None:
-    """One concentrator, and the router with ``settings`` (arguments of :meth:`Lab.start_cpe`), ready to take connections."""
-    stages.do("start the concentrator", lab.start_concentrator)
+def start_daemons(lab: Lab, stages: Stages, *, concentrator: Mapping[str, Any] | None = None, **settings: Any) -> None:
+    """One concentrator, and the router with ``settings`` (arguments of :meth:`Lab.start_cpe`), ready to take connections.
+    ``concentrator``: arguments of :meth:`Lab.start_concentrator`."""
+    stages.do("start the concentrator", partial(lab.start_concentrator, **(concentrator or {})))
     stages.do("start the router's daemons", partial(lab.start_cpe, **settings))
     stages.do("the daemons take connections", partial(await_taken, lab))
