@@ -104,6 +104,8 @@ def test_udp_over_lines_of_others_is_refused_with_the_options_named(router: Lab)
     assert "operator_network '1'" in now["radius"]["detail"]
     assert "transport 'tls'" in now["radius"]["detail"]
     assert now["radius"]["detail"] in now["warnings"]
+    stage = next(row for row in router.ask("check")["stages"] if row["stage"] == "authenticate")
+    assert "operator_network" in stage["next"]
     await_status(router, "two WANs", lambda now: sum(wan["usable"] for wan in now["wans"]) == 2)
     assert not router.ask("status")["interception"]["on"]
     assert fetch_small(router), "connections are forwarded plainly"
@@ -138,10 +140,15 @@ def test_udp_leaves_by_the_operators_network_only_and_asking_again_touches_no_fl
 @pytest.mark.requirement("7.3-a")
 def test_tls_over_any_line_and_no_secret_is_seen_anywhere(router: Lab) -> None:
     before = asked_over(router)
-    router.start_cpe(wans=OPEN, radius=router.tls_options, general={"metrics_s": 1, "log_level": "debug"})
+    drop = ["inet", "count", "in", "ip", "daddr", ADDRESSES.radius.v4, "tcp", "flags", "syn", "drop"]
+    router.run("isp-dsl", ["nft", "add", "rule", *drop])
+    options = {**router.tls_options, "timeout_s": 1}
+    router.start_cpe(wans=OPEN, radius=options, general={"metrics_s": 1, "log_level": "debug"})
     now = await_radius(router, accepted=True, server=f"{ADDRESSES.radius.v4}:2083", transport="tls")
     assert now["radius"]["reason"] == Reason.READY
-    assert asked_over(router) != before
+    after = asked_over(router)
+    assert after["dsl"] > before["dsl"], "the better line is tried first"
+    assert after["lte"] > before["lte"], "and the other one when the server is not reached over it"
     await_status(router, "connections are taken", lambda now: now["interception"]["on"])
     router_key = Path(router.tls_options["tls_key"]).read_text().splitlines()[1]
     planted = [SECRET, PASSWORD, KEY.decode(), KEY.hex(), repr(KEY)[2:-1], router_key]

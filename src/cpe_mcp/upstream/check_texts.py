@@ -86,6 +86,7 @@ TEXTS = {
     "radius-not-asked": "RADIUS is not asked; the concentrator knows this router by its key or its address",
     "check-key": "check subscriber and key of its section concentrator",
     "check-radius": "check server, secret, username and password of section radius",
+    "protect-radius": "set operator_network of a WAN that is the operator's own, or transport tls in section radius",
     # worker
     "workers-connected": "%s connected",
     "start-worker": "start the relay: /etc/init.d/cpe-mcp restart, or cpe-mcp-relay",

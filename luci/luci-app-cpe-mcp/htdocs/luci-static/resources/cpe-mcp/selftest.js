@@ -21,6 +21,7 @@ return baseclass.extend({
 		'radius-not-asked': _('RADIUS is not asked; the concentrator knows this router by its key or its address'),
 		'check-key': _('check subscriber and key of its section concentrator'),
 		'check-radius': _('check server, secret, username and password of section radius'),
+		'protect-radius': _('set operator_network of a WAN that is the operator\'s own, or transport tls in section radius'),
 		'workers-connected': _('%s connected'),
 		'start-worker': _('start the relay: /etc/init.d/cpe-mcp restart, or cpe-mcp-relay'),
 		'check-concentrator': _('cpe-mcp concentrators shows how long it is left alone; check that it runs and its key'),
