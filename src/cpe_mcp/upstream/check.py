@@ -100,7 +100,7 @@ def _authenticate(status: Mapping[str, Any]) -> Verdict:
     refused = [row["name"] for row in status["concentrators"] if row["reason"] == Reason.CONCENTRATOR_REFUSED]
     if ok and refused:
         return Verdict(False, say("because", refused, say(Reason.CONCENTRATOR_REFUSED)), say("check-key"))
-    is_unprotected = radius["reason"] == Reason.AUTH_UNPROTECTED
+    is_unprotected = radius.get("reason") == Reason.AUTH_UNPROTECTED
     return Verdict(bool(ok), detail, say("protect-radius" if is_unprotected else "check-radius"))
 
 
