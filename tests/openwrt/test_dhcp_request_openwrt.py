@@ -113,9 +113,9 @@ def router(tmp_path: Path) -> Router:
 
 def test_the_chosen_wans_ask_and_nobody_else(router: Router) -> None:
     assert router.run("apply") == 0
-    assert router.requests("wan") == ["224"]
+    assert router.requests("wan") == ["224", "225"]
     assert router.requests("wan6") == ["23", "65001"]
-    assert router.requests("lte") == ["121", "42", "224"]
+    assert router.requests("lte") == ["121", "42", "224", "225"]
     assert router.requests("dsl") == [], "PPPoE has no DHCPv4"
     assert router.requests("lan") == []
 
@@ -138,7 +138,7 @@ def test_what_the_user_asked_for_himself_stays(router: Router) -> None:
     mine = NETWORK.replace("'121 42'", "'121 224'")
     (router.directory / "config/network").write_text(mine)
     router.run("apply")
-    assert router.requests("lte") == ["121", "224"]
+    assert router.requests("lte") == ["121", "224", "225"]
     router.run("remove")
     assert router.network == mine
 
@@ -162,7 +162,7 @@ def test_a_wan_that_is_no_longer_wanted_stops_asking(router: Router, change: str
 
 def test_another_code_replaces_the_one_before(router: Router) -> None:
     router.run("apply")
-    router.settings(WANS + "\nconfig discovery 'discovery'\n\toption dhcp4_code '230'\n")
+    router.settings(WANS + "\nconfig discovery 'discovery'\n\toption dhcp4_code '230'\n\toption dhcp4_name_code '0'\n")
     router.run("apply")
     assert router.requests("wan") == ["230"]
     router.run("remove")

@@ -369,6 +369,16 @@ def row(stage: str, evidence: Evidence = GOOD, **changes: Any) -> dict[str, Any]
     return found[stage]
 
 
+@pytest.mark.requirement("7.3-a")
+def test_check_names_what_is_announced_and_not_believed() -> None:
+    source = {"source": "dhcp4", "interface": "dsl", "unconfirmed": ["203.0.113.66"], "discarded": ""}
+    found = row("discover", concentrators=[], sources=[source])
+    assert not found["ok"]
+    assert "203.0.113.66 (dhcp4 dsl)" in found["detail"]
+    assert "no second one confirms it" in found["detail"]
+    assert "trust_dhcp" in found["next"]
+
+
 @pytest.mark.requirement("Y-10")
 def test_check_has_every_stage_and_all_is_well() -> None:
     rows = check(status(), GOOD)

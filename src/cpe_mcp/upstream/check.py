@@ -84,6 +84,13 @@ def _discover(status: Mapping[str, Any]) -> Verdict:
     rows = status["concentrators"]
     if rows:
         return Verdict(True, say("plain", [say("in-brackets", row["name"], row["source"]) for row in rows]))
+    refused = [
+        say("in-brackets", ", ".join(row["unconfirmed"]), f"{row['source']} {row['interface']}")
+        for row in status["sources"]
+        if row["unconfirmed"]
+    ]
+    if refused:
+        return Verdict(False, say("plain", [say(Reason.UNCONFIRMED), *refused]), say("confirm-or-trust"))
     discarded = "; ".join(row["discarded"] for row in status["sources"] if row["discarded"])
     return Verdict(False, say("plain", discarded) if discarded else say("no-concentrator-known"), say("ask-operator"))
 

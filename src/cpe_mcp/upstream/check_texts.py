@@ -81,6 +81,8 @@ TEXTS = {
     # discover
     "no-concentrator-known": "no concentrator is known",
     "ask-operator": "ask your operator for the DHCP option, or add a section concentrator with its address",
+    "confirm-or-trust": "cpe-mcp concentrators says who names what; have a second source name it, or set trust_dhcp of that "
+    "WAN if only your operator can answer DHCP there",
     # authenticate
     "radius-accepted": "accepted",
     "radius-not-asked": "RADIUS is not asked; the concentrator knows this router by its key or its address",

@@ -396,7 +396,7 @@ class Control:
         """Once each: somebody may want to draw this home's traffic to a machine of theirs, or a setting is missing."""
         for refusal in self.refusals.look(self.candidates.refused(now), now):
             log.warning(
-                "%s %s names concentrator %s, which is not used: %s (docs/manual/discovery.md)",
+                "%s %s names concentrator %s, which is not used: %s (manual: Secure discovery)",
                 refusal.source,
                 refusal.interface,
                 ", ".join(refusal.addresses),

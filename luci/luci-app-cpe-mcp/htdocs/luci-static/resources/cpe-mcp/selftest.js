@@ -17,6 +17,7 @@ return baseclass.extend({
 		'check-wan': _('cpe-mcp paths shows each WAN; check its cable, its device name and its address'),
 		'no-concentrator-known': _('no concentrator is known'),
 		'ask-operator': _('ask your operator for the DHCP option, or add a section concentrator with its address'),
+		'confirm-or-trust': _('cpe-mcp concentrators says who names what; have a second source name it, or set trust_dhcp of that WAN if only your operator can answer DHCP there'),
 		'radius-accepted': _('accepted'),
 		'radius-not-asked': _('RADIUS is not asked; the concentrator knows this router by its key or its address'),
 		'check-key': _('check subscriber and key of its section concentrator'),
