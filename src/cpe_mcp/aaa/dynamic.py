@@ -152,7 +152,7 @@ class Decision(NamedTuple):
     code: int
     error_cause: ErrorCause | None = None
     text: str = ""
-    """Why not; for the log and, as Reply-Message, for the server's."""
+    """Why not, for the log: a NAK has no room for words (RFC 5176 section 3.5)."""
     sessions: int = 0
     """How many were changed or ended."""
 

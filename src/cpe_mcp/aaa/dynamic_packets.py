@@ -28,7 +28,6 @@ from cpe_mcp.aaa.dynamic import (
     ERROR_CAUSE,
     EVENT_TIMESTAMP,
     PROXY_STATE,
-    REPLY_MESSAGE,
     STATE,
     Attributes,
     Decision,
@@ -215,7 +214,6 @@ def _push_answer(request: Any, decision: Decision) -> bytes:
         reply[STATE] = list(request.get(STATE))
     if decision.error_cause is not None:
         reply[ERROR_CAUSE] = [int(decision.error_cause).to_bytes(4, "big")]
-        reply[REPLY_MESSAGE] = [decision.text.encode()[:253]]
     elif decision.code == DISCONNECT_ACK:
         reply[ACCT_TERMINATE_CAUSE] = [ADMIN_RESET.to_bytes(4, "big")]
     data: bytes = reply.ReplyPacket()
