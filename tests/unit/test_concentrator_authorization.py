@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -219,5 +220,51 @@ def test_each_worker_is_told_what_the_others_have(tmp_path: Path) -> None:
         desk.control.server.workers.add(FakeWorker(3))  # type: ignore[arg-type]
         desk.control._worker_gone(one)  # type: ignore[arg-type]
         assert two.frames[-1] == ("connections", {"alice": 0})
+
+    run(tmp_path, scenario)
+
+
+def test_a_cap_goes_with_the_last_session_once_nothing_uses_it(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        control = desk.control
+        desk.ask("10.9.9.9")
+        await settle()
+        await desk.answer(0, ACCEPT._replace(down_mbit=8))
+        assert list(control._caps.names()) == ["line-7"]
+        control._frame(desk.workers[0], "demand", {"line-7": [5.0, 0, 0.0, 0]})  # type: ignore[arg-type]
+        now = time.monotonic()
+        control._drop_caps(now)
+        control.authorizer.withdraw("10.9.9.9")
+        control._drop_caps(now + module.UNUSED_CAP_S / 2)
+        assert list(control._caps.names()) == ["line-7"], "something runs still"
+        control._drop_caps(now + 2 * module.UNUSED_CAP_S)
+        assert list(control._caps.names()) == []
+        assert desk.workers[0].frames[-1] == ("caps", {"line-7": (0.0, 0.0)})
+        assert control._ended == set()
+
+    run(tmp_path, scenario)
+
+
+def test_totals_of_subscribers_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SUBSCRIBERS_MAX", 3)
+
+    async def scenario(desk: Desk) -> None:
+        for name in ("a", "b", "c", "a", "d", "a"):
+            desk.control._count({"concentrator": name, "bytes_up": 1, "bytes_down": 2, "action": "proxy", "reason": ""})
+        assert {name: row["flows"] for name, row in desk.control.subscribers.items()} == {"c": 1, "d": 1, "a": 3}
+
+    run(tmp_path, scenario)
+
+
+def test_counts_for_the_metrics(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        for number, answer in enumerate((ACCEPT, RadiusAnswer("reject", ""), ACCEPT._replace(session_timeout_s=1e-9))):
+            desk.ask(f"10.9.9.{number}")
+            await settle()
+            await desk.answer(number, answer)
+        desk.ask("10.9.9.99")
+        figures = desk.control.figures(worker_restarts=0)
+        assert figures.authorizations == {"accepted": 1, "refused": 1, "lapsed": 1}
+        assert figures.asking == 1
 
     run(tmp_path, scenario)

@@ -20,6 +20,8 @@ NOTHING = Figures(
     refusals={},
     radius_enabled=False,
     radius={},
+    authorizations={},
+    asking=0,
     dynamic={},
     subscribers=(),
 )
@@ -52,6 +54,8 @@ def test_names_and_labels_are_what_prometheus_takes() -> None:
         refusals={"closed": 1},
         radius_enabled=True,
         radius={"requests": 1},
+        authorizations={"accepted": 1},
+        asking=2,
         dynamic={"coa-ack": 1},
         subscribers=(SubscriberTotals("x", 1, 2, 3),),
     )
@@ -126,6 +130,16 @@ def test_radius_shows_only_while_it_is_asked() -> None:
     asked = NOTHING._replace(radius_enabled=True, radius={"requests": 2, "forged": 1})
     assert by_name(asked)["radius_packets"].samples == ((("forged",), 1.0), (("requests",), 2.0))
     assert "radius_packets" not in by_name(asked._replace(radius_enabled=False))
+    remembered = asked._replace(authorizations={"refused": 3, "accepted": 4}, asking=5)
+    assert by_name(remembered)["radius_addresses"].samples == ((("accepted",), 4.0), (("refused",), 3.0))
+    assert by_name(remembered)["radius_asking"].samples == (((), 5.0),)
+
+
+@pytest.mark.requirement("5.3-b")
+def test_what_came_of_dynamic_authorization() -> None:
+    found = by_name(NOTHING._replace(dynamic={"stale": 1, "coa-ack": 2}))
+    assert found["dynamic_requests"].samples == ((("coa-ack",), 2.0), (("stale",), 1.0))
+    assert "dynamic_requests" not in by_name(NOTHING)
 
 
 def test_subscribers_show_when_they_are_given() -> None:

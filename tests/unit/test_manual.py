@@ -104,6 +104,8 @@ def test_the_metrics_page_has_every_metric_of_the_concentrator() -> None:
         refusals={"x": 1},
         radius_enabled=True,
         radius={"requests": 1},
+        authorizations={"accepted": 1},
+        asking=0,
         dynamic={"coa-ack": 1},
         subscribers=(SubscriberTotals("x", 0, 0, 0, (1.0, 0.0)),),
     )

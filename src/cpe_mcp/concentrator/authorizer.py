@@ -89,6 +89,7 @@ class Authorizer:
         """Addresses of each subscriber that RADIUS knows."""
         self._refusals: dict[str, _Refusal] = {}
         self._unfiltered: set[str] = set()
+        self._ended: set[str] = set()
 
     def judge(self, *, address: str, cookie: bytes, facing: str, now: float) -> Verdict | None:
         """The verdict, or None: ask RADIUS about the address and tell :meth:`learn`."""
@@ -186,6 +187,7 @@ class Authorizer:
             self._by_subscriber[name].discard(address)
             if not self._by_subscriber[name]:
                 del self._by_subscriber[name]
+                self._ended.add(name)
 
     def expired(self, now: float) -> list[str]:
         """Addresses whose verdict has run out, each told once."""
@@ -206,6 +208,18 @@ class Authorizer:
         gone = [address for address in self._unfiltered if not self.filters_of(address)]
         self._unfiltered.clear()
         return gone
+
+    def take_ended(self) -> list[str]:
+        """Subscribers whose last session has ended, or is long over, since the last call, and who have none now."""
+        gone = [name for name in self._ended if name not in self._by_subscriber and name not in self._table]
+        self._ended.clear()
+        return gone
+
+    def counts(self, now: float) -> dict[str, int]:
+        """Addresses that have an Accept now, those that are refused, and those whose Accept is over and still known."""
+        accepted = sum(1 for session in self._sessions.values() if session.until > now)
+        refused = sum(1 for row in self._refusals.values() if row.until > now)
+        return {"accepted": accepted, "refused": refused, "lapsed": len(self._sessions) - accepted}
 
     def filters_of(self, address: str) -> tuple[str, ...]:
         """Names of the filters that RADIUS wants for it."""

@@ -67,6 +67,10 @@ ASKING_MAX = 256
 if RADIUS has accepted them before, so that strangers cannot keep subscribers out."""
 ASKING_FULL_S = 1.0
 """When to come again."""
+SUBSCRIBERS_MAX = 65536
+"""Subscribers whose totals are kept, some 30 MiB; who has finished a connection longest ago goes first."""
+UNUSED_CAP_S = 3600.0
+"""A cap of somebody whom RADIUS knows no more is kept while connections use it: they may run on for long."""
 GONE_MAX = 64
 """Workers that have gone and whose counters are kept apart, in case it is only the channel that broke."""
 
@@ -99,6 +103,8 @@ class Control:
         """By process id; 0 holds what is too old to be told apart."""
         self._radius: RadiusClient | None = None
         self._caps = CapShares()
+        self._ended: set[str] = set()
+        """Subscribers whom RADIUS knows no more, and whose cap is perhaps still used."""
         self._connections = ConnectionCounts()
         self.authorizer = Authorizer((), settings.radius)
         self._use(settings)
@@ -201,6 +207,8 @@ class Control:
             refusals=dict(self.refusals),
             radius_enabled=settings.radius.enabled,
             radius=dict(self._radius.counters) if self._radius is not None else {},
+            authorizations=self.authorizer.counts(time.monotonic()),
+            asking=len(self._asking),
             dynamic=self._dynamic.counters,
             subscribers=tuple(SubscriberTotals(name, **totals, cap_mbit=cap) for name, totals, cap in subscribers),
         )
@@ -292,7 +300,10 @@ class Control:
     def _count(self, record: dict[str, Any]) -> None:
         self.records.append(record)
         if record["concentrator"]:
-            totals = self.subscribers.setdefault(record["concentrator"], dict(NOTHING_YET))
+            name = record["concentrator"]
+            totals = self.subscribers[name] = self.subscribers.pop(name, dict(NOTHING_YET))
+            if len(self.subscribers) > SUBSCRIBERS_MAX:
+                del self.subscribers[next(iter(self.subscribers))]
             totals["flows"] += 1
             totals["bytes_up"] += record["bytes_up"]
             totals["bytes_down"] += record["bytes_down"]
@@ -420,6 +431,17 @@ class Control:
         ]
         self._tell_caps(changed)
 
+    def _drop_caps(self, now: float) -> None:
+        """Of those whom RADIUS knows no more, once nothing of theirs runs: names come and go for years."""
+        self._ended.update(self.authorizer.take_ended())
+        for name in list(self._ended):
+            is_back = bool(self.authorizer.addresses_of(name))
+            if not is_back and self._caps.is_used(name, now - UNUSED_CAP_S):
+                continue
+            self._ended.discard(name)
+            if not is_back:
+                self.set_caps({name: (0.0, 0.0)})
+
     def _demanded(self, worker: Worker, demands: dict[str, list[Any]]) -> None:
         now = time.monotonic()
         for name, (down, down_waiting, up, up_waiting) in demands.items():
@@ -458,6 +480,7 @@ class Control:
             for address in self.authorizer.expired(time.monotonic()):
                 self.server.broadcast(FORGET, {"address": address})
             self.follow_filters()
+            self._drop_caps(time.monotonic())
             self._follow_dynamic()
             own = own_addresses()
             if own != self._own:

@@ -44,6 +44,10 @@ class Figures(NamedTuple):
     radius_enabled: bool
     radius: Mapping[str, int]
     """:attr:`cpe_mcp.aaa.radius.RadiusClient.counters`."""
+    authorizations: Mapping[str, int]
+    """:meth:`cpe_mcp.concentrator.authorizer.Authorizer.counts`."""
+    asking: int
+    """Addresses about which RADIUS is asked now."""
     dynamic: Mapping[str, int]
     """:attr:`cpe_mcp.aaa.dynamic_packets.DynamicAuthorization.counters`."""
     subscribers: Sequence[SubscriberTotals]
@@ -149,6 +153,16 @@ def families(figures: Figures) -> list[Family]:
                 "RADIUS requests and retransmissions sent, answers taken, and datagrams ignored by kind.",
                 ("kind",),
                 tuple(((kind,), float(count)) for kind, count in sorted(figures.radius.items())),
+            )
+        )
+        found.append(_one(GAUGE, "radius_asking", "Addresses about which RADIUS is asked now.", figures.asking))
+        found.append(
+            Family(
+                f"{PREFIX}radius_addresses",
+                GAUGE,
+                "Addresses that are remembered, by what RADIUS said of them.",
+                ("state",),
+                tuple(((state,), float(count)) for state, count in sorted(figures.authorizations.items())),
             )
         )
     found.append(

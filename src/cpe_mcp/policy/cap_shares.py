@@ -87,6 +87,10 @@ class CapShares:
         if subscriber in self._caps:
             self._reports.setdefault(subscriber, {})[worker] = (now, (down, up))
 
+    def is_used(self, subscriber: str, since: float) -> bool:
+        """Whether a worker has carried anything under it from then on."""
+        return any(told > since for told, _ in self._reports.get(subscriber, {}).values())
+
     def forget_worker(self, worker: int) -> None:
         """It has gone."""
         for reports in self._reports.values():
