@@ -1,4 +1,4 @@
-"""A whole home: the lab's lines, servers and devices around a real OpenWrt router, which runs the packages from opkg.
+"""A whole home: the lab's lines, servers and devices around a real OpenWrt router, which runs the packages from opkg or apk.
 
 The lab's own router becomes three cables: each emulated line, and the LAN, is bridged to a port of the OpenWrt root, whose
 netifd, fw4, procd, rpcd and LuCI are the real ones. Of OpenWrt's Python only the interpreter is replaced, by the one that runs
@@ -15,17 +15,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import apk as apk_format
 import pytest
+from contents import Package
 from luci_world import PASSWORD, SHADOW
-from package_build import as_ipk, packages, stub
+from package_build import MTIME, as_ipk, packages, stub
 from webdriver import Browser, free_port, needed
 
 from cpe_mcp.lab.namespaces import ip_batch
 from cpe_mcp.lab.network import Lab
-from cpe_mcp.lab.plan import ADDRESSES, LAN_DEVICE, LINK_NAMES
+from cpe_mcp.lab.plan import ADDRESSES, LAN_DEVICE, LAN_HOSTS, LINK_NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "build/screenshots"
@@ -39,6 +42,21 @@ STICK = "/root/packages"
 """Where the router finds the package files."""
 KEY = "a key that only this test knows"
 INSTALLED = ("cpe-mcp", "luci-app-cpe-mcp")
+
+
+@dataclass(frozen=True)
+class Manager:
+    """What a person types to a package manager, on a router without the Internet."""
+
+    program: str
+    options: str
+    suffix: str
+    install: str
+    remove: str
+
+
+OPKG = Manager("opkg", "--add-arch all:1", "ipk", "install", "remove")
+APK = Manager("apk", "--allow-untrusted --no-network --no-cache --repositories-file /dev/null", "apk", "add", "del")
 TRACES = ("nft -s list ruleset", "ip rule", "ip -6 rule", "ip route show table all", "ip mptcp endpoint")
 """What removal has to leave as it was."""
 EXPIRES = r" expires \d+sec"
@@ -110,10 +128,11 @@ config forwarding
 class Home:
     """``close`` ends everything. ``lab`` has the clients and servers, ``browser`` is not logged in yet."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, manager: Manager = OPKG) -> None:
         needed()
         self._programs = {}
-        for name in ("owrt-luci-root", "owrt-exec", "opkg"):
+        self._manager = manager
+        for name in ("owrt-luci-root", "owrt-exec", manager.program):
             path = shutil.which(name)
             if path is None:
                 pytest.skip(f"needs the program {name}")
@@ -175,13 +194,12 @@ class Home:
         return found
 
     def install(self) -> None:
-        """The packages by opkg, as a person does, with stand-ins for OpenWrt's own that they need."""
-        self.opkg("install", *(f"{STICK}/{name}.ipk" for name in INSTALLED))
+        """The packages from the stick, as a person does."""
+        self._ask_manager(self._manager.install, *(self._on_stick(name) for name in INSTALLED))
 
-    def opkg(self, *arguments: str) -> str:
-        """opkg on the router."""
-        opkg = f"{self._programs['opkg']} --add-arch all:1"
-        return self.run(f"{opkg} {' '.join(arguments)} 2>&1")
+    def remove(self) -> None:
+        """Them again."""
+        self._ask_manager(self._manager.remove, *reversed(INSTALLED))
 
     def log_in(self) -> None:
         """In the page."""
@@ -205,6 +223,20 @@ class Home:
         assert self.browser is not None
         return self.browser
 
+    def _ask_manager(self, *arguments: str) -> str:
+        manager = self._manager
+        return self.run(f"{self._programs[manager.program]} {manager.options} {' '.join(arguments)} 2>&1")
+
+    def _on_stick(self, name: str) -> str:
+        return f"{STICK}/{name}.{self._manager.suffix}"
+
+    def _pack(self, package: Package) -> None:
+        path = self._packages / f"{package.name}.{self._manager.suffix}"
+        if self._manager == APK:
+            apk_format.pack(self._programs["apk"], package, path, MTIME)
+        else:
+            path.write_bytes(as_ipk(package))
+
     def _prepare(self) -> None:
         """Files that the router has from the factory, and the packages on a stick."""
         config = self.folder / "etc/config"
@@ -226,7 +258,7 @@ class Home:
         ours = packages(version)
         needs = {name for package in ours.values() for name in package.depends} - set(ours)
         for package in (*(ours[name] for name in INSTALLED), *(stub(name) for name in sorted(needs))):
-            (self._packages / f"{package.name}.ipk").write_bytes(as_ipk(package))
+            self._pack(package)
 
     def _boot(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/cgi-bin/luci"
@@ -266,9 +298,16 @@ class Home:
         ip_batch(cables, lines)
         for port in PORTS:
             self.run(f"ip link del {port}; ip link set new-{port} name {port}; ip link set {port} up")
+        for host in (*LAN_HOSTS, *(f"isp-{name}" for name in LINK_NAMES)):
+            ip_batch(
+                self.lab.namespace(host), ["neigh flush all"]
+            )  # they have met the lab's own router at these addresses
         self.run("sysctl -qw net.ipv4.ip_forward=1; /etc/init.d/network reload")
-        names = sorted(path.stem for path in self._packages.glob("*.ipk") if path.stem not in INSTALLED)
-        self.opkg("install", *(f"{STICK}/{name}.ipk" for name in names))
+        if self._manager == APK:
+            self._ask_manager("add --initdb")
+        # Stand-ins for OpenWrt's own packages that ours need.
+        names = sorted(path.stem for path in self._packages.iterdir() if path.stem not in INSTALLED)
+        self._ask_manager(self._manager.install, *(self._on_stick(name) for name in names))
         self.until(lambda: "default via" in self.run("ip route show dev wwan0", check=False), "both lines have a route")
         for device in ("br-lan", "eth1", "wwan0"):  # what comes later would look like a trace of ours
             shown = f"ip -6 address show dev {device} scope link -tentative"

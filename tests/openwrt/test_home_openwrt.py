@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from home import INSTALLED, KEY, SCREENSHOTS, Home
+from home import APK, KEY, OPKG, SCREENSHOTS, Home
 
 from cpe_mcp.lab.plan import ADDRESSES
 from cpe_mcp.lab.scenarios.transfer import Content, Download, fetch_small
@@ -25,8 +25,8 @@ PHONE = (360, 740)
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
-    made = Home(tmp_path)
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
+    made = Home(tmp_path, getattr(request, "param", OPKG))
     yield made
     made.close()
 
@@ -35,6 +35,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
 @pytest.mark.requirement("X-2")
 @pytest.mark.requirement("X-3")
 @pytest.mark.requirement("Y-7")
+@pytest.mark.parametrize("home", [OPKG, APK], indirect=True, ids=["opkg", "apk"])
 def test_installed_clicked_used_proven_and_removed(home: Home) -> None:
     lab = home.lab
     content = Content(lab, DOWNLOAD_BYTES)
@@ -88,8 +89,8 @@ def test_installed_clicked_used_proven_and_removed(home: Home) -> None:
     assert wide[0] <= wide[1]
     browser.screenshot(SCREENSHOTS / "home-overview-phone.png")
 
-    home.run("rm /etc/config/cpe-mcp")  # opkg keeps settings that were changed
-    home.opkg("remove", *reversed(INSTALLED))
+    home.run("rm /etc/config/cpe-mcp")  # both keep settings that were changed
+    home.remove()
     after = home.traces()
     for what, was in before.items():
         assert sorted(after[what].splitlines()) == sorted(was.splitlines()), what
