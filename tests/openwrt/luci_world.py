@@ -27,9 +27,12 @@ APP = ROOT / "luci/luci-app-cpe-mcp"
 PLUGIN = ROOT / "files/usr/share/rpcd/ucode/cpe-mcp.uc"
 SCREENSHOTS = ROOT / "build/screenshots"
 BOOT_S = 60.0
+QUIET_S = 2.0
+"""For a page to ask what it asks first."""
 PASSWORD = "multipath"
 SHADOW = "root:$1$cpemcp$cFsvq/jv9lAj/Vzt/UTPk/:20000:0:99999:7:::\n"
 """The same password, hashed."""
+VIEWER = "viewer"
 METHODS = ("status", "paths", "history", "flows", "records", "concentrators", "check", "why", "speedtest", "drop", "quota",
            "support", "reload")  # fmt: skip
 LANGUAGE = "de"
@@ -158,18 +161,33 @@ class LuciWorld:
             self.ubus("uci", "add", args | ({"name": name} if name else {}))
         self.ubus("uci", "commit", {"config": "cpe-mcp"})
 
-    def log_in(self) -> None:
-        """As root, in the page."""
+    def allow_viewer(self) -> None:
+        """A login that may see everything and change nothing, as rpcd's own settings have it."""
+        values = {"username": VIEWER, "password": SHADOW.split(":")[1], "read": ["*"]}
+        if not any(
+            row.get("username") == VIEWER for row in self.ubus("uci", "get", {"config": "rpcd"})["values"].values()
+        ):
+            self.ubus("uci", "add", {"config": "rpcd", "type": "login", "values": values})
+            self.ubus("uci", "commit", {"config": "rpcd"})
+
+    def log_in(self, user: str = "root") -> None:
+        """In the page, in place of who was logged in."""
         browser = self._browser()
         browser.size(1280, 900)
+        browser.forget()
         browser.go(f"{self.url}/")
         shown = (
             "const e = document.querySelector('.modal input[name=luci_password]'); return e && e.offsetParent !== null"
         )
         browser.wait(lambda: browser.run(shown), "the login page")
+        browser.type(".modal input[name=luci_username]", user)
         browser.type(".modal input[name=luci_password]", PASSWORD)
         browser.run("document.querySelector('input[name=luci_password]').form.submit()")
         browser.wait(lambda: browser.count("#mainmenu, #topmenu"), "the menu")
+        # uhttpd may hold a page back for its script timeout of 60 s while it waits for the end of a request that the
+        # browser gave up: so nothing is given up.
+        browser.wait(lambda: browser.run("return document.readyState") == "complete", "the page")
+        time.sleep(QUIET_S)
 
     def open(self, page: str) -> Browser:
         """A page of ours, shown until its title is there."""

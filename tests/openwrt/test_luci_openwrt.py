@@ -8,7 +8,7 @@ from typing import Any
 
 import luci_answers as answers
 import pytest
-from luci_world import LuciWorld
+from luci_world import VIEWER, LuciWorld
 from webdriver import Browser, needed
 
 pytestmark = pytest.mark.openwrt
@@ -416,3 +416,71 @@ def test_a_person_reads_german(world: LuciWorld, tmp_path: Path) -> None:
     finally:
         world.ubus("uci", "set", {"config": "luci", "section": "main", "values": {"lang": "en"}})
         world.ubus("uci", "commit", {"config": "luci"})
+
+
+def _rules_in_order(world: LuciWorld) -> list[str]:
+    rows = [row for row in world.settings().values() if row[".type"] == "rule"]
+    return [row["name"] for row in sorted(rows, key=lambda row: int(row[".index"]))]
+
+
+def test_rules_are_dragged_into_another_order(world: LuciWorld) -> None:
+    names = ("apple", "banana", "cherry")
+    world.configure(*TWO_WANS, *(("rule", "", {"name": name, "action": "direct"}) for name in names))
+    assert _rules_in_order(world) == [*names]
+    browser = world.open("rules")
+    browser.wait_text("cherry", "#view")
+    first, _, last = (name for name, row in world.settings().items() if row[".type"] == "rule")
+    browser.drag(f"[data-sid={first}] .drag-handle", f"[data-sid={last}]")
+    browser.wait(
+        lambda: browser.text("#view").index("cherry") < browser.text("#view").index("apple"), "the row to move"
+    )
+    _save_and_apply(browser)
+    browser.wait(lambda: _rules_in_order(world) == ["banana", "cherry", "apple"], "the order in the file", APPLIED_S)
+    browser.wait_text("Configuration changes applied", timeout_s=APPLIED_S)
+
+
+@pytest.fixture
+def viewed(world: LuciWorld) -> Iterator[LuciWorld]:
+    """Seen by a login that may not write."""
+    world.allow_viewer()
+    world.log_in(VIEWER)
+    yield world
+    world.log_in()
+
+
+CHANGES = ("[data-act=drop]", "[data-act=direct]", "[data-act=quota]", "#cpe-speed-start", "#cpe-support-make")
+"""What sends something that a login with read rights alone may not send."""
+
+
+def _usable(browser: Browser, selector: str) -> list[str]:
+    """What is written on the elements that a person could use."""
+    script = (
+        "return [...document.querySelectorAll(arguments[0])].filter(e => !e.disabled).map(e => e.id || e.innerText)"
+    )
+    found: list[str] = browser.run(script, selector)
+    return found
+
+
+def test_a_login_that_may_only_look_sees_everything_and_changes_nothing(viewed: LuciWorld) -> None:
+    status = viewed.daemon.answers["status"]
+    status["wans"][1]["quota"] |= {"limit_gb": 50, "used_gb": 12.0, "percent": 24.0}
+    viewed.configure(*TWO_WANS, ("rule", "", {"name": "bank", "action": "direct", "domain": ["bank.example"]}))
+    for page, shown in (
+        ("overview", "12.0 GB of 50 GB"),
+        ("connections", "203.0.113.80:443"),
+        ("rules", "to bank.example"),
+        ("settings", "Use several WANs at once"),
+        ("diagnostics", "home has not accepted a connection yet"),
+    ):
+        browser = viewed.open(page)
+        browser.wait_text(shown, "#view")
+        browser.wait_text("This login may look but not change anything.", "#view")
+        viewed.shoot(f"{page}-readonly")
+        assert _usable(browser, ", ".join(CHANGES)) == [], page
+        assert _usable(browser, ".cbi-page-actions button") == [], page
+        assert _usable(browser, "#view button.cbi-button-add, #view button.cbi-button-remove") == [], page
+        _no_complaints(browser)
+    viewed.configure()
+    browser = viewed.open("overview")
+    browser.wait_text("This login may look but not change anything.", "#cpe-firstuse")
+    assert _usable(browser, "#view input, .cbi-page-actions button") == []

@@ -75,6 +75,25 @@ class Browser:
         """Load a page."""
         self._do("POST", "/url", {"url": url})
 
+    def forget(self) -> None:
+        """All logins."""
+        self._cdp("Network.clearBrowserCookies", {})
+
+    def drag(self, selector: str, onto: str) -> None:
+        """Take the first element with the mouse, and let it go over the lower half of another."""
+        handle, target = self._element(selector), self._element(onto)
+        below = int(self.run("return arguments[0].getBoundingClientRect().height", target)) // 4
+        steps = [
+            _move(handle, 0),
+            {"type": "pointerDown", "button": 0},
+            _move(handle, 4),
+            _move(target, below - 2),
+            _move(target, below),
+            {"type": "pointerUp", "button": 0},
+        ]
+        mouse = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": steps}
+        self._do("POST", "/actions", {"actions": [mouse]})
+
     def run(self, script: str, *arguments: Any) -> Any:
         """The value of a function's body in the page."""
         return self._do("POST", "/execute/sync", {"script": script, "args": list(arguments)})
@@ -187,6 +206,11 @@ class Browser:
                 if time.monotonic() > due or self._driver.poll() is not None:
                     raise
             time.sleep(0.1)
+
+
+def _move(element: dict[str, str], down: int) -> dict[str, Any]:
+    """A step of the mouse: to so many pixels below the middle of an element."""
+    return {"type": "pointerMove", "duration": 150, "origin": element, "x": 0, "y": down}
 
 
 def free_port() -> int:

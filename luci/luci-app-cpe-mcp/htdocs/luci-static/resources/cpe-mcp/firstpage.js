@@ -32,8 +32,8 @@ function field(id, title, kind, placeholder, declaredOption) {
 }
 
 return baseclass.extend({
-	/* dump: the list of network.interface dump; readonly: this login may look only */
-	render: function(dump, readonly) {
+	/* dump: the list of network.interface dump */
+	render: function(dump) {
 		const lan = L.toArray(uci.get('cpe-mcp', 'global', 'lan'));
 		const rows = firstuse.candidates(dump, uci.sections('firewall', 'zone'), lan.length ? lan : [ 'br-lan' ]);
 		const options = declared.sections.concentrator.options;
@@ -75,8 +75,6 @@ return baseclass.extend({
 			parts.head(_('Several WANs as one'),
 				_('One connection of any device in the LAN can use all access lines of this router at once. Nothing is installed on the devices. A concentrator, a server in the network, puts the parts together again.')),
 
-			readonly ? el('div', { 'class': 'alert-message warning' }, el('p', {}, _('This login may look but not change anything.'))) : null,
-
 			parts.section(_('1. Which lines?'),
 				rows.length ? this.wans.map(function(wan) { return wan.node })
 					: el('p', {}, _('The router has no interface that could be a WAN. Set one up first under Network, Interfaces.')),
@@ -105,6 +103,9 @@ return baseclass.extend({
 
 		this.root.addEventListener('input', L.bind(function() { dom.content(this.problem, []) }, this));
 		this.advise();
+
+		if (!L.hasViewPermission())
+			this.root.querySelectorAll('input').forEach(function(input) { input.disabled = true });
 
 		return this.root;
 	},

@@ -105,6 +105,24 @@ return baseclass.extend({
 	},
 
 	head: function(title, description) {
-		return [ el('h2', { 'name': 'content' }, title), el('div', { 'class': 'cbi-map-descr' }, description) ];
+		return [ el('h2', { 'name': 'content' }, title), el('div', { 'class': 'cbi-map-descr' }, description), this.viewer() ];
+	},
+
+	/* said on every page to a login that has no write rights; null for the others */
+	viewer: function() {
+		return L.hasViewPermission() ? null : el('div', { 'class': 'alert-message notice', 'data-readonly': '1' },
+			el('p', {}, _('This login may look but not change anything.')));
+	},
+
+	/* a form.Map's page, with what has to be said to this login below its title */
+	form: function(map) {
+		return map.render().then(L.bind(function(node) {
+			const said = this.viewer();
+
+			if (said)
+				node.insertBefore(said, node.querySelector('.cbi-map-descr').nextSibling);
+
+			return node;
+		}, this));
 	}
 });

@@ -245,14 +245,12 @@ return view.extend({
 
 	render: function(loaded) {
 		if (!uci.sections('cpe-mcp', 'wan').length) {
-			const readonly = !L.hasViewPermission();
-
 			this.first = firstpage;
 
-			if (readonly)
+			if (!L.hasViewPermission())
 				this.handleSave = this.handleSaveApply = null;
 
-			return firstpage.render(loaded[2], readonly);
+			return firstpage.render(loaded[2]);
 		}
 
 		this.handleSave = this.handleSaveApply = null;

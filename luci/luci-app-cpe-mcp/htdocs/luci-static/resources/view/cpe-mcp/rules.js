@@ -41,6 +41,6 @@ return view.extend({
 				o.editable = true;
 		});
 
-		return map.render();
+		return parts.form(map);
 	}
 });

@@ -49,6 +49,6 @@ return view.extend({
 			}
 		});
 
-		return map.render();
+		return parts.form(map);
 	}
 });
