@@ -79,7 +79,7 @@ def test_a_download_from_its_subflows_to_the_proof_and_the_graph(router: Router)
             assert set(subflow) == {
                 *("wan", "local", "remote", "backup", "rtt_ms", "cwnd", "bytes_down", "bytes_up", "retransmits"),
                 *("down_mbit", "up_mbit", "delivery_mbit", "busy_ms", "rwnd_limited_ms", "sndbuf_limited_ms"),
-                *("reordered", "reordered_share", "resent_share", "fill"),
+                *("reordered", "segments_out", "min_rtt_ms", "reordered_share", "resent_share", "fill"),
             }
             assert subflow["local"].startswith({"one": "10.1.0.1:", "two": "10.2.0.1:"}[subflow["wan"]])
             assert subflow["remote"] == f"{CONCENTRATOR}:5124"
