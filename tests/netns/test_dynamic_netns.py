@@ -29,6 +29,8 @@ pytestmark = [
 
 NEIGHBOUR = "10.1.0.77"
 SERVICE = 5999
+GONE, STRANGER = "127.0.0.9", "127.0.0.3"
+"""The first RADIUS server, which is not there, and an address that has no secret."""
 PLAIN_SECRET = SECRET.replace("'", "")
 DYNAMIC = """
 config dynamic 'dynamic'
@@ -88,7 +90,8 @@ def is_reset(sock: socket.socket) -> bool:
 @pytest.mark.requirement("5.3-d")
 @pytest.mark.requirement("X-13")
 def test_coa_and_disconnect_during_downloads(world: World, tmp_path: Path) -> None:
-    concentrator = Concentrator(world, tmp_path, CONFIG + RADIUS + DYNAMIC)
+    two_servers = RADIUS.replace("list server '127.0.0.1'", f"list server '{GONE}'\n    list server '127.0.0.1'")
+    concentrator = Concentrator(world, tmp_path, CONFIG + two_servers + DYNAMIC)
     concentrator.wait()
     command = write_config(
         str(tmp_path / "raddb"),
@@ -108,6 +111,8 @@ def test_coa_and_disconnect_during_downloads(world: World, tmp_path: Path) -> No
         # Who cannot prove the secret changes nothing, and gets no answer.
         assert operator.send("coa", 'User-Name = "line-0815"', "CPE-MCP-Down-Mbit = 1", secret="guessed", tries=1) == ""
         assert operator.send("disconnect", 'User-Name = "line-0815"', secret="guessed", tries=1) == ""
+        as_stranger = f"Packet-Src-IP-Address = {STRANGER}"
+        assert operator.send("disconnect", 'User-Name = "line-0815"', as_stranger, tries=1) == ""
         # All or nothing: there is no such filter, so there is no cap either.
         refused = operator.send("coa", 'User-Name = "line-0815"', "CPE-MCP-Down-Mbit = 1", 'Filter-Id = "gold"')
         assert "CoA-NAK" in refused
@@ -152,14 +157,11 @@ def test_coa_and_disconnect_during_downloads(world: World, tmp_path: Path) -> No
             assert again.recv(4) == bytes.fromhex("01012263"), "the server still says yes"
         status = concentrator.ask()
         assert status["radius"]["counters"]["requests"] == before + 1
-    assert status["dynamic"]["peers"] == [{"address": "127.0.0.1", "counters": status["dynamic"]["counters"]}]
-    assert status["dynamic"]["counters"] == {
-        "coa-ack": 1,
-        "coa-nak": 2,
-        "disconnect-ack": 1,
-        "disconnect-nak": 1,
-        "forged": 2,
-    }
+    counted = {"coa-ack": 1, "coa-nak": 2, "disconnect-ack": 1, "disconnect-nak": 1, "forged": 2}
+    gone, server = status["dynamic"]["peers"]
+    assert (gone["address"], gone["counters"]) == (GONE, {})
+    assert (server["address"], server["counters"]) == ("127.0.0.1", counted)
+    assert status["dynamic"]["counters"] == counted | {"unknown-peer": 1}
     deadline = time.monotonic() + 3
     while not [row for row in concentrator.ask()["refusals"] if row["reason"] == "connections-full"]:
         assert time.monotonic() < deadline

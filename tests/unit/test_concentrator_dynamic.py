@@ -176,6 +176,11 @@ def test_a_session_that_has_run_out_is_still_found_for_its_flows() -> None:
     assert host.verdict("10.9.9.7") is None
     assert host.authorizer.expired(host.now)
     assert host.found(user="line-7") == ["10.9.9.7", "2001:db8::7"]
+    with pytest.raises(Refused) as error:
+        host.change(Selector(user="line-7"), filters=("gold",))
+    assert (error.value.cause, host.paper.applied) == (ErrorCause.SESSION_CONTEXT_NOT_FOUND, [])
+    host.change(Selector(user="line-7"), filters=("gold",), session_timeout_s=60)
+    assert host.verdict("10.9.9.7").ttl_s == 60, "a new time brings it back"
 
 
 def test_an_accept_that_was_on_its_way_when_the_disconnect_came_is_asked_again(tmp_path: Path) -> None:

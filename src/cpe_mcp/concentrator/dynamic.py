@@ -71,8 +71,12 @@ class SubscriberSessions:
         return found
 
     def change(self, sessions: Sequence[Any], change: Change) -> None:
-        """Raises Refused."""
+        """Raises Refused. A session that is over has no terms to change, but can be given a new time."""
         host, now = self._host, self._now()
+        if change.session_timeout_s is None:
+            sessions = [row for row in sessions if not (isinstance(row, Session) and row.until <= now)]
+        if not sessions:
+            raise Refused(ErrorCause.SESSION_CONTEXT_NOT_FOUND, "the session is over")
         of_radius = [row for row in sessions if isinstance(row, Session)]
         of_table = [row for row in sessions if isinstance(row, Verdict)]
         for name in OF_RADIUS_ONLY if of_table else ():
