@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ INTERFACES = {"wan": "dsl", "wwan": "lte"}
 STICK = "/root/packages"
 """Where the router finds the package files."""
 KEY = "a key that only this test knows"
+PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 INSTALLED = ("cpe-mcp", "luci-app-cpe-mcp")
 
 
@@ -197,6 +198,13 @@ class Home:
         """The packages from the stick, as a person does."""
         self._ask_manager(self._manager.install, *(self._on_stick(name) for name in INSTALLED))
 
+    def upgrade(self) -> None:
+        """The same daemons as the next release: nothing differs but the number."""
+        package = packages(PYTHON_VERSION)["cpe-mcp"]
+        release = package.version.rpartition("-r")
+        self._pack(replace(package, version=f"{release[0]}-r{int(release[2]) + 1}"))
+        self._ask_manager(self._manager.install, self._on_stick("cpe-mcp"))
+
     def remove(self) -> None:
         """Them again."""
         self._ask_manager(self._manager.remove, *reversed(INSTALLED))
@@ -249,13 +257,12 @@ class Home:
         shadow.chmod(0o600)
         python = self.folder / "usr/bin/python3"
         python.parent.mkdir(parents=True)
-        version = f"{sys.version_info.major}.{sys.version_info.minor}"
         python.write_text(
-            f'#!/bin/sh\nPYTHONPATH=/usr/lib/python{version}/site-packages exec {sys.executable} -P "$@"\n'
+            f'#!/bin/sh\nPYTHONPATH=/usr/lib/python{PYTHON_VERSION}/site-packages exec {sys.executable} -P "$@"\n'
         )
         python.chmod(0o755)
         self._packages.mkdir(parents=True)
-        ours = packages(version)
+        ours = packages(PYTHON_VERSION)
         needs = {name for package in ours.values() for name in package.depends} - set(ours)
         for package in (*(ours[name] for name in INSTALLED), *(stub(name) for name in sorted(needs))):
             self._pack(package)

@@ -194,3 +194,21 @@ def test_typed_settings_reloads_and_restarts_of_others(home: Home) -> None:
     home.run("/etc/init.d/cpe-mcp stop")
     home.until(lambda: "cpe_mcp" not in home.run("nft list tables"), "the table is gone")
     assert fetch_small(lab), "stopped: everything is forwarded"
+
+
+@pytest.mark.requirement("X-1")
+@pytest.mark.parametrize("home", [OPKG, APK], indirect=True, ids=["opkg", "apk"])
+def test_an_upgrade_starts_the_new_daemons_with_the_settings_of_before(home: Home) -> None:
+    home.run(BRIDGE_FILTER_OFF)
+    home.install()
+    home.run(SETTINGS)
+    home.until(lambda: home.status().get("interception", {}).get("on"), "connections are taken", APPLIED_S)
+    before = {row["pid"] for row in home.status()["workers"]} | set(home.run("pgrep -f cpe-mcp[d]").split())
+
+    home.upgrade()
+    home.until(lambda: home.status().get("interception", {}).get("on"), "connections are taken again", APPLIED_S)
+    after = {row["pid"] for row in home.status()["workers"]} | set(home.run("pgrep -f cpe-mcp[d]").split())
+    assert after
+    assert not before & after, "nobody of the version before is left"
+    assert home.run("uci get cpe-mcp.home.key").strip() == KEY
+    assert is_carried(home)
