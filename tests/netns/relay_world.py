@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import os
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from typing import Any
 from cpe_mcp.aaa.cookie import make_cookie
 from cpe_mcp.control.frames import CONTROL_SOCKET, HELLO, MAX_FRAME_BYTES, pull_frame, push_frame
 from cpe_mcp.paths.snapshot import ConcentratorView, Snapshot, WanView, to_wire
+from cpe_mcp.settings.concentrator import LimitSettings
 
 CLIENT4, CLIENT6 = "192.168.9.2", "2001:db8:9::2"
 CONCENTRATOR = "10.9.0.1"
@@ -198,6 +200,8 @@ class World:
             "pool_idle_s": 60.0,
             "pool_max": POOL_MAX,
             "half_open_max": HALF_OPEN_MAX,
+            "half_open_prefix": HALF_OPEN_MAX,
+            "limits": {**dataclasses.asdict(LimitSettings()), "error_prefix_rate": 1000, "mark": 0},
             "server_mptcp": False,
             "congestion_control": "",
             "lossy_congestion_control": "",

@@ -17,6 +17,7 @@ NOTHING = Figures(
     workers=0,
     worker_restarts=0,
     counters={},
+    limits={},
     refusals={},
     radius_enabled=False,
     radius={},
@@ -93,7 +94,6 @@ def test_counters_of_the_workers_find_their_places() -> None:
                 "accepted:home": 7,
                 "accepted:guests": 2,
                 "authorized": 5,
-                "refused_half_open": 3,
                 "refused_no_descriptors": 4,
                 "error:32": 6,
                 "error:97": 1,
@@ -107,13 +107,15 @@ def test_counters_of_the_workers_find_their_places() -> None:
                 "verdict_cached": 15,
                 "verdict_asked": 16,
             },
+            limits={"half_open": 3, "source": 0},
             workers=2,
             worker_restarts=1,
         )
     )
     assert found["connections_accepted"].samples == ((("guests",), 2.0), (("home",), 7.0))
     assert found["connections_authorized"].samples == (((), 5.0),)
-    assert dict(found["connections_dropped"].samples) == {("half_open",): 3.0, ("descriptors",): 4.0}
+    assert dict(found["connections_dropped"].samples) == {("descriptors",): 4.0}
+    assert dict(found["limit_reached"].samples) == {("half_open",): 3.0, ("source",): 0.0}
     assert found["convert_errors"].samples == ((("32",), 6.0), (("97",), 1.0))
     assert found["half_open"].samples == (((), 8.0),)
     assert found["warm_connections"].samples == (((), 9.0),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,12 @@ import pytest
 from cpe_mcp.relay import concentrator_worker as module
 from cpe_mcp.relay.concentrator_worker import ConcentratorWorker
 from cpe_mcp.relay.flow import READING
+from cpe_mcp.settings.concentrator import LimitSettings
 
 pytestmark = [pytest.mark.unit, pytest.mark.requirement("5.3-d")]
+
+
+PEER_LIMITS = {**dataclasses.asdict(LimitSettings()), "mark": 0}
 
 
 class FakeFlow:
@@ -31,6 +36,7 @@ class FakeFlow:
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ConcentratorWorker]:
     monkeypatch.setattr(module, "REMEMBER_MAX", 50)
     worker = ConcentratorWorker(str(tmp_path), 0, 0)
+    worker.peers.configure({**PEER_LIMITS, "question_rate": 1_000_000, "question_prefix_rate": 1_000_000})
     yield worker
     worker.loop.finish()
 
@@ -39,7 +45,7 @@ def ask(worker: ConcentratorWorker, address: str, kind: str = "accept", cookie: 
     """Whether the control daemon had to be asked; it answers at once."""
     before = worker._asks
     flow = FakeFlow()
-    known = worker.verdict(("customers", address, cookie), flow)  # type: ignore[arg-type]
+    known = worker.verdict(("customers", address, cookie), flow, address.encode())  # type: ignore[arg-type]
     if worker._asks == before:
         assert known is not None
         return False
@@ -69,3 +75,17 @@ def test_another_verdict_takes_the_place_of_the_one_before(worker: ConcentratorW
     worker.on_frame("forget", {"subscriber": "line-7"})
     assert ask(worker, "10.9.9.9", "accept")
     assert worker.counters()["verdicts"] == 1
+
+
+@pytest.mark.requirement("7.2-a")
+def test_strangers_do_not_keep_the_control_daemon_busy(worker: ConcentratorWorker) -> None:
+    """1,000 other cookies a second from one prefix: its share is asked about, the rest is told to come later."""
+    worker.peers.configure(PEER_LIMITS)
+    flows = [FakeFlow() for _ in range(1000)]
+    kinds = []
+    for number, flow in enumerate(flows):
+        known = worker.verdict(("internet", "10.66.0.1", number.to_bytes(4, "big")), flow, b"10.66")  # type: ignore[arg-type]
+        kinds.append(known.kind if known is not None else "asked")
+    assert (kinds.count("asked"), kinds.count("later")) == (200, 800)
+    assert worker.totals["limit:questions_prefix"] == 800
+    assert worker.verdict(("internet", "10.9.9.9", b""), FakeFlow(), b"10.9") is None, "others are asked about"  # type: ignore[arg-type]

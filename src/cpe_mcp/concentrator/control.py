@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import dataclasses
 import logging
 import os
 import platform
@@ -21,7 +22,9 @@ from cpe_mcp.aaa.dynamic import Nas
 from cpe_mcp.aaa.dynamic_end import DynamicEnd
 from cpe_mcp.aaa.dynamic_packets import plain_address
 from cpe_mcp.aaa.radius import MAX_PASSWORD_OCTETS, MAX_TEXT_OCTETS, RadiusClient, RadiusError
+from cpe_mcp.concentrator import limit_watch
 from cpe_mcp.concentrator.authorizer import Authorizer, Verdict
+from cpe_mcp.concentrator.border import BorderKeeper
 from cpe_mcp.concentrator.connection_counts import ConnectionCounts
 from cpe_mcp.concentrator.destination_rules import compile_rows
 from cpe_mcp.concentrator.dynamic import ABILITIES, SubscriberSessions
@@ -45,6 +48,7 @@ from cpe_mcp.control.frames import (
     SETTINGS,
 )
 from cpe_mcp.control.server import ControlServer, Worker
+from cpe_mcp.kernel.numbers import MARK_SUBSCRIBER
 from cpe_mcp.policy.cap_shares import CapShares, Demand, Rates
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.relay.sockets import pack16
@@ -106,6 +110,8 @@ class Control:
         self._ended: set[str] = set()
         """Subscribers whom RADIUS knows no more, and whose cap is perhaps still used."""
         self._connections = ConnectionCounts()
+        self._border = BorderKeeper()
+        self._limit_watch = limit_watch.LimitWatch()
         self.authorizer = Authorizer((), settings.radius)
         self._use(settings)
         sessions = SubscriberSessions(self, now=time.monotonic)
@@ -115,6 +121,7 @@ class Control:
     def start(self) -> None:
         """Serve workers. Raises OSError when the socket cannot be made."""
         self._own = own_addresses()
+        self._border.follow(self.settings)
         self.server.start()
         self._follow_dynamic()
         self._run(self._upkeep())
@@ -124,6 +131,7 @@ class Control:
         for task in list(self._tasks):
             task.cancel()
         self._dynamic.close()
+        self._border.remove()
         self.server.close()
 
     def configure(self, settings: ConcentratorSettings) -> None:
@@ -133,6 +141,7 @@ class Control:
         """
         self._use(settings)
         self._dynamic.configure(rules(settings))
+        self._border.follow(settings)
         self._follow_dynamic()
         self.server.broadcast(SETTINGS, self.worker_settings())
         self.server.broadcast(FORGET, {"all": True})
@@ -149,6 +158,11 @@ class Control:
             "pool_idle_s": general.pool_idle_s,
             "pool_max": general.pool_max,
             "half_open_max": general.half_open_max,
+            "half_open_prefix": self.settings.limits.half_open_prefix,
+            "limits": {
+                **dataclasses.asdict(self.settings.limits),
+                "mark": MARK_SUBSCRIBER if self.settings.limits.filter else 0,
+            },
             "server_mptcp": general.server_mptcp,
             "congestion_control": chosen.first,
             "lossy_congestion_control": chosen.lossy,
@@ -167,6 +181,7 @@ class Control:
     async def status(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Everything a person asks first."""
         now = time.monotonic()
+        await self._border.look_aside()
         return {
             "version": cpe_mcp.__version__,
             "kernel": platform.release(),
@@ -178,6 +193,10 @@ class Control:
                 {"name": name, **totals, "down_mbit": cap[0], "up_mbit": cap[1]}
                 for name, totals, cap in self._subscriber_rows()
             ],
+            "limits": {
+                "filter": self._border.is_on,
+                "reached": limit_watch.rows(self.settings, self._reached()),
+            },
             "authorizations": self.authorizer.status(now),
             "refusals": [{"reason": r, "text": TEXTS.get(r, r), "count": n} for r, n in self.refusals.most_common()],
             "radius": {
@@ -205,6 +224,7 @@ class Control:
             worker_restarts=worker_restarts,
             counters=self._counters(),
             refusals=dict(self.refusals),
+            limits=self._reached(),
             radius_enabled=settings.radius.enabled,
             radius=dict(self._radius.counters) if self._radius is not None else {},
             authorizations=self.authorizer.counts(time.monotonic()),
@@ -243,6 +263,9 @@ class Control:
         for counted in (*self._gone.values(), *(worker.counters for worker in self.server.workers)):
             counters.update(counted)
         return dict(counters)
+
+    def _reached(self) -> dict[str, int]:
+        return limit_watch.reached(self._counters(), self._border.dropped)
 
     def _listeners(self) -> list[dict[str, Any]]:
         return [
@@ -477,6 +500,9 @@ class Control:
     async def _upkeep(self) -> None:
         while True:
             await asyncio.sleep(UPKEEP_S)
+            await self._border.look_aside()
+            for line in self._limit_watch.news(self._reached(), time.monotonic()):
+                log.warning("limit reached: %s", line)
             for address in self.authorizer.expired(time.monotonic()):
                 self.server.broadcast(FORGET, {"address": address})
             self.follow_filters()

@@ -58,7 +58,11 @@ class Daemon:
     async def start(self) -> None:
         """Raises OSError when the kernel or the file system does not let us."""
         general = self._settings.general
-        prepare(max_subflows=general.max_subflows, tune_kernel=general.tune_kernel)
+        prepare(
+            max_subflows=general.max_subflows,
+            tune_kernel=general.tune_kernel,
+            backlog=self._settings.limits.backlog,
+        )
         self._control.start()
         self._workers.start()
         await self._api.start()
@@ -193,6 +197,11 @@ def print_status(result: dict[str, Any]) -> None:
         print(f"dynamic authorization: at {where} port {dynamic['port']}{_counts_text(dynamic['counters'])}")
         for row in dynamic["peers"]:
             print(f"dynamic authorization from {row['address']}{_counts_text(row['counters'])}")
+    if not result["limits"]["filter"]:
+        print("handshakes are not limited before TCP (section limits, option filter)")
+    for row in result["limits"]["reached"]:
+        if row["count"]:
+            print(f"limit {row['name']}: {row['count']} {row['text']}")
     for row in result["refusals"]:
         print(f"refused {row['count']} times: {row['text']}")
 

@@ -39,6 +39,8 @@ class Figures(NamedTuple):
     worker_restarts: int
     counters: Mapping[str, int]
     """Of all workers, added up; those that have gone included, but for what is only true now."""
+    limits: Mapping[str, int]
+    """How often each limit was reached, by name (:mod:`.limit_watch`)."""
     refusals: Mapping[str, int]
     """Finished connections that were refused, by reason."""
     radius_enabled: bool
@@ -97,12 +99,16 @@ def families(figures: Figures) -> list[Family]:
         Family(
             f"{PREFIX}connections_dropped",
             COUNTER,
-            "Connections reset at accept, unread: too many are not authenticated, or descriptors are out.",
+            "Connections reset at accept, unread, because descriptors are out.",
             ("cause",),
-            (
-                (("half_open",), float(counters.get("refused_half_open", 0))),
-                (("descriptors",), float(counters.get("refused_no_descriptors", 0))),
-            ),
+            ((("descriptors",), float(counters.get("refused_no_descriptors", 0))),),
+        ),
+        Family(
+            f"{PREFIX}limit_reached",
+            COUNTER,
+            "What was dropped, reset or refused because a limit was reached, by limit.",
+            ("limit",),
+            tuple(((name,), float(count)) for name, count in figures.limits.items()),
         ),
         _by_label("convert_errors", "Convert Error TLVs sent, by code (RFC 8803).", "code", ERROR_PREFIX, counters),
         _one(GAUGE, "half_open", "Connections that are not authenticated yet.", counters.get("half_open", 0)),

@@ -25,7 +25,19 @@ TUNING = (
 )
 
 
-def prepare(*, max_subflows: int, tune_kernel: bool) -> None:
+def handshakes(backlog: int) -> tuple[Tuning, ...]:
+    """What a flood of SYNs meets. With cookies MPTCP is negotiated as without them, and joins too (measured on 6.18)."""
+    return (
+        Tuning("net.ipv4.tcp_syncookies", "1", True, "a flood of SYNs costs no memory once the backlog is full"),
+        Tuning("net.ipv4.tcp_max_syn_backlog", str(backlog), True, "handshakes that may be under way"),
+        Tuning("net.core.somaxconn", str(backlog), True, "connections that wait to be accepted"),
+        Tuning(
+            "net.ipv4.tcp_synack_retries", "3", False, "a handshake that nobody finishes is gone after 15 s, not 63"
+        ),
+    )
+
+
+def prepare(*, max_subflows: int, tune_kernel: bool, backlog: int) -> None:
     """Set what is missing. Raises OSError where the kernel has no MPTCP or we lack the rights.
 
     No address is accepted from a peer and none is announced: the same limits hold for connections to servers, which must
@@ -37,7 +49,7 @@ def prepare(*, max_subflows: int, tune_kernel: bool) -> None:
     finally:
         mptcp.close()
     if tune_kernel:
-        changes, problems = tune(TUNING)
+        changes, problems = tune((*TUNING, *handshakes(backlog)))
         for line in changes:
             log.info("kernel: %s", line)
         for line in problems:

@@ -19,6 +19,7 @@ import subprocess
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from cpe_mcp.kernel.nft_table import NFT_TIMEOUT_S, load
 from cpe_mcp.kernel.numbers import (
     MARK_CLASS,
     MARK_CLASS_NUMBER,
@@ -36,7 +37,6 @@ from cpe_mcp.policy.rules import Rule
 
 log = logging.getLogger(__name__)
 
-NFT_TIMEOUT_S = 10.0
 FIREWALL_TABLE = "fw4"
 """Of OpenWrt's firewall, family inet."""
 QUIC_PORT = 443
@@ -458,8 +458,4 @@ class Nft:
         return "" if result.returncode else result.stdout
 
     def _run(self, text: str) -> None:
-        result = subprocess.run(
-            ["nft", "-f", "-"], input=text, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False
-        )
-        if result.returncode:
-            raise RuntimeError(f"nft refused: {result.stderr.strip().splitlines()[0] if result.stderr.strip() else ''}")
+        load(text)

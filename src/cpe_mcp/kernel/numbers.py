@@ -16,6 +16,8 @@ CLASSES_MAX = 64
 MARK_DSCP_SHIFT = 24
 MARK_DSCP_MASK = 0x3F00_0000
 """DSCP of a connection to the concentrator, on its socket: what IP_TOS cannot set on IPv6 subflows, nft does by this."""
+MARK_SUBSCRIBER = 0x0000_8000
+"""On a concentrator's connections whose subscriber was accepted, all subflows: nft knows their addresses by it."""
 TABLE_LOCAL = 5100
 """Routing table with one local default route: where marked packets look."""
 TABLE_WAN_BASE = 5101
@@ -26,6 +28,8 @@ RULE_WAN_BASE = 520
 """Preferences of the per-WAN rules: RULE_WAN_BASE + 2n for ``from``, + 2n + 1 for ``oif``."""
 NFT_TABLE = "cpe_mcp"
 """Family inet. Everything of ours in nftables is in this table, so that deleting it leaves no trace."""
+CONCENTRATOR_TABLE = "mcp_concentrator"
+"""The same of a concentrator, family inet."""
 IPPROTO_MPTCP = 262
 SOL_MPTCP = 284
 

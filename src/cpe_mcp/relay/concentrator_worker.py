@@ -32,6 +32,7 @@ from cpe_mcp.relay.flow import (
     RELAYING,
     step,
 )
+from cpe_mcp.relay.limits import HALF_OPEN, HALF_OPEN_PREFIX, LIMIT_PREFIX, PeerLimits, Strangers
 from cpe_mcp.relay.loop import End, Owner
 from cpe_mcp.relay.measuring import PER_SUBSCRIBER, Measuring
 from cpe_mcp.relay.pump import read_once
@@ -44,7 +45,7 @@ from cpe_mcp.relay.sockets import (
     fell_back,
     is_mptcp,
     listen_mptcp,
-    reset_on_close,
+    mark,
     set_congestion_control,
     socket_error,
     synack_options,
@@ -96,6 +97,11 @@ Peer = tuple[str, str, bytes]
 """``(listener, source address, cookie)``: what authorization depends on."""
 
 
+NOT_NOW = Verdict("later", "", 0.0, b"", Reason.AUTH_PENDING, Caps(), 0)
+"""Of somebody about whom the control daemon is not even asked."""
+HELD = {"prefix": HALF_OPEN_PREFIX, "total": HALF_OPEN}
+
+
 class ConcentratorFlow(Flow):
     """One connection of an upstream MCP."""
 
@@ -106,6 +112,7 @@ class ConcentratorFlow(Flow):
         "_counts",
         "_listener",
         "_measuring",
+        "_prefix",
         "_request",
         "_verdict",
         "_waits",
@@ -124,8 +131,9 @@ class ConcentratorFlow(Flow):
         self._counts = False
         """Counted against its subscriber's limit."""
         self._measuring: Measuring | None = None
+        self._prefix = worker.peers.prefix_of(self.client[0])
         self.deadline = self.accepted + worker.message_timeout_s
-        worker.half_open.add(self)
+        worker.hold(self, self._prefix)
 
     # The Convert message --------------------------------------------------------------------------------------------
 
@@ -176,16 +184,17 @@ class ConcentratorFlow(Flow):
 
     def _authorize(self, cookie: bytes) -> None:
         self._cookie = cookie
-        verdict = self._concentrator.verdict((self._listener, self.client[0], cookie), self)
+        verdict = self._concentrator.verdict((self._listener, self.client[0], cookie), self, self._prefix)
         if verdict is not None:
             self.judged(verdict)
 
     def judged(self, verdict: Verdict) -> None:
         """The verdict came, at once or later."""
         self._verdict = verdict
-        self._concentrator.half_open.discard(self)
         if verdict.kind == "accept":
+            self._concentrator.strangers.discard(self)
             self._concentrator.count("authorized")
+            mark(self.near.sock, self._concentrator.peers.mark)
         if self.state == AUTHORIZING:
             self._proceed(verdict)
         elif self.state == READING:
@@ -245,7 +254,7 @@ class ConcentratorFlow(Flow):
         if not worker.destinations.is_reachable(connect.address):
             self._unreachable(ICMP4_PROHIBITED, ICMP6_PROHIBITED, Reason.DESTINATION_REFUSED)
             return
-        if not worker.limits.take(verdict.subscriber, verdict.connections):
+        if worker.has_enough(verdict) or not worker.limits.take(verdict.subscriber, verdict.connections):
             self._refuse(ErrorCode.RESOURCE_EXCEEDED, bytes([RETRY_WAIT_S]), Reason.CONNECTIONS_FULL)
             return
         self._counts = True
@@ -380,7 +389,11 @@ class ConcentratorFlow(Flow):
         self._refuse_with(self._convert.refuse(code, value), reason)
 
     def _refuse_with(self, reply: bytes, reason: str) -> None:
-        """Send the last message and wait for the peer to close."""
+        """Send the last message and wait for the peer to close. Too many strangers are told nothing, and not waited for."""
+        worker = self._concentrator
+        if self in worker.strangers and worker.reached(worker.peers.error(self._prefix, worker.loop.now)):
+            self.close(Reason.NO_RESOURCES, reset=True)
+            return
         self._stop_waiting()
         self._count_no_more()
         self.drop_far()
@@ -439,7 +452,7 @@ class ConcentratorFlow(Flow):
         """See :class:`Flow`."""
         self._stop_waiting()
         self._count_no_more()
-        self._concentrator.half_open.discard(self)
+        self._concentrator.strangers.discard(self)
         super().close(end, reset=reset)
         if self._measuring is not None and self._verdict is not None:
             _one_less(self._concentrator.measuring, self._verdict.subscriber)
@@ -499,7 +512,6 @@ class ConcentratorWorker(Worker):
         self.connect_timeout_s = 8.0
         self.pool_idle_s = 300.0
         self.pool_max = 0
-        self.half_open_max = 0
         self.server_mptcp = False
         self.hairpin = False
         self.destinations = DestinationTable({"allow": [], "deny": []})
@@ -513,7 +525,8 @@ class ConcentratorWorker(Worker):
         self.limits = ConnectionLimits()
         self.public: frozenset[bytes] = frozenset()
         """Addresses in front of us that lead here, 16 octets each."""
-        self.half_open: set[ConcentratorFlow] = set()
+        self.peers = PeerLimits()
+        self.strangers: Strangers[ConcentratorFlow] = Strangers()
         """Flows whose peer is not authenticated, so they may not hold a place for long."""
         self._accepted: dict[Peer, Verdict] = {}
         self._refused: dict[Peer, Verdict] = {}
@@ -527,12 +540,14 @@ class ConcentratorWorker(Worker):
 
     # Authorization --------------------------------------------------------------------------------------------------
 
-    def verdict(self, peer: Peer, flow: ConcentratorFlow) -> Verdict | None:
+    def verdict(self, peer: Peer, flow: ConcentratorFlow, prefix: bytes) -> Verdict | None:
         """What is remembered of this peer; None: the control daemon was asked, ``flow.judged`` comes later."""
         known = self._accepted.get(peer) or self._refused.get(peer)
         if known is not None and known.expires > self.loop.now:
             self.count("verdict_cached")
             return known
+        if self.reached(self.peers.question(prefix, self.loop.now, is_known=peer[1] in self._served)):
+            return NOT_NOW
         self.count("verdict_asked")
         number = self._asking.get(peer)
         if number is not None:
@@ -545,6 +560,27 @@ class ConcentratorWorker(Worker):
         question = {"id": self._asks, "address": address, "listener": listener, "cookie": cookie}
         self.control.send(AUTHORIZE, question, keep=True)
         return None
+
+    # Limits ---------------------------------------------------------------------------------------------------------
+
+    def reached(self, limit: str) -> bool:
+        """Whether it is one; then it is counted."""
+        if limit:
+            self.count(LIMIT_PREFIX + limit)
+        return bool(limit)
+
+    def hold(self, flow: ConcentratorFlow, prefix: bytes) -> None:
+        """Nobody knows yet who this is: the oldest stranger goes when there are too many."""
+        gone = self.strangers.add(flow, prefix, is_known=flow.client[0] in self._served)
+        if gone is not None:
+            self.reached(HELD[gone[1]])
+            gone[0].close(Reason.NO_RESOURCES, reset=True)
+
+    def has_enough(self, verdict: Verdict) -> bool:
+        """Whether a subscriber opens flows too fast, or has the most that one without a limit of its own may have."""
+        name = verdict.subscriber
+        own = bool(verdict.connections)
+        return self.reached(self.peers.flow(name, self.limits.here(name), self.loop.now, has_own_limit=own))
 
     def is_subscriber_address(self, address: str) -> bool:
         """Whether somebody was served from this address lately: connecting to it would be hairpin."""
@@ -611,7 +647,7 @@ class ConcentratorWorker(Worker):
             "bytes_down": counters.get("bytes_down", 0) + sum(row.down.moved for row in relaying),
             "relaying": len(relaying),
             "waiting": sum(self.waiting.values()),
-            "half_open": len(self.half_open),
+            "half_open": len(self.strangers),
             "verdicts": len(self._accepted) + len(self._refused),
             "held_back": self.caps.waiting(),
         }
@@ -649,9 +685,12 @@ class ConcentratorWorker(Worker):
 
     def ended(self, record: FlowRecord) -> None:
         """See :class:`Worker`. Routers look whether their lines work by opening a connection and resetting it, each line
-        every 2 s while it is idle: those are counted, and no more is made of them."""
+        every 2 s while it is idle: those are counted, and no more is made of them. Nor is of strangers that had to go: their
+        limit has counted them, and the control daemon has better to do in an attack."""
         if not record.action and record.end == Reason.CLIENT_RESET:
             self.count("probes")
+        elif not record.action and record.end == Reason.NO_RESOURCES:
+            pass
         else:
             super().ended(record)
 
@@ -660,7 +699,9 @@ class ConcentratorWorker(Worker):
         self.connect_timeout_s = float(settings["connect_timeout_s"])
         self.pool_idle_s = float(settings["pool_idle_s"])
         self.pool_max = int(settings["pool_max"])
-        self.half_open_max = int(settings["half_open_max"])
+        self.strangers.total_max = int(settings["half_open_max"])
+        self.strangers.prefix_max = int(settings["half_open_prefix"])
+        self.peers.configure(settings["limits"])
         self.server_mptcp = bool(settings["server_mptcp"])
         self.hairpin = bool(settings["hairpin"])
         self.speedtest_s = float(settings["speedtest_s"])
@@ -681,7 +722,7 @@ class ConcentratorWorker(Worker):
 
     def _listen(self, name: str, address: str, port: int, device: str) -> None:
         try:
-            listener = listen_mptcp(address, port, device)
+            listener = listen_mptcp(address, port, device, self.peers.backlog)
         except OSError as error:
             print(f"listener {name}: {address} port {port}: {error.strerror}", file=sys.stderr)
             self.count("listen_failed")
@@ -693,11 +734,6 @@ class ConcentratorWorker(Worker):
 
     def _accept(self, listener: Socket, name: str) -> None:
         for sock, peer in self.accepted(listener, _socket.AF_INET6):
-            if len(self.half_open) >= self.half_open_max:
-                self.count("refused_half_open")
-                reset_on_close(sock)
-                sock.close()
-                continue
             self.count(f"accepted:{name}")
             ConcentratorFlow(self, sock, name, peer).start()
 

@@ -30,6 +30,10 @@ class ConnectionLimits:
             self._watch(subscriber)
         return is_allowed
 
+    def here(self, subscriber: str) -> int:
+        """How many it has in this worker."""
+        return self._here.get(subscriber, 0)
+
     def give_back(self, subscriber: str) -> None:
         """One that was taken is over."""
         self._here[subscriber] -= 1

@@ -7,6 +7,7 @@ nothing that a worker uses.
 from __future__ import annotations
 
 import _socket
+import contextlib
 import errno
 import fcntl
 import os
@@ -72,7 +73,7 @@ def listen_transparent(family: int, port: int, address: str = "") -> Socket:
     return sock
 
 
-def listen_mptcp(address: str, port: int, device: str) -> Socket:
+def listen_mptcp(address: str, port: int, device: str, backlog: int = BACKLOG) -> Socket:
     """A Multipath TCP listener on one address, IPv4 text included; ``::`` takes both families."""
     sock = Socket(_socket.AF_INET6, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK, IPPROTO_MPTCP)
     sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 0)
@@ -82,8 +83,15 @@ def listen_mptcp(address: str, port: int, device: str) -> Socket:
         sock.setsockopt(_socket.SOL_SOCKET, SO_BINDTODEVICE, device.encode())
     prepare(sock)
     sock.bind((mapped(address), port))
-    sock.listen(BACKLOG)
+    sock.listen(backlog)
     return sock
+
+
+def mark(sock: Socket, number: int) -> None:
+    """Set the packet mark of a connection, of all its subflows and of those to come; nothing without the right to."""
+    if number:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(_socket.SOL_SOCKET, SO_MARK, number)
 
 
 def connect_concentrator(

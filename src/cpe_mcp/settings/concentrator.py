@@ -88,6 +88,82 @@ class DestinationSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """``config limits 'limits'``: what strangers and single subscribers may make this machine do (requirement 7.2-a). A burst
+    may have as much as comes in two seconds."""
+
+    filter: bool = option(
+        "flag", True, "Limit handshakes before TCP sees them, in an nftables table of its own (inet mcp_concentrator)."
+    )
+    strict_source: bool = option(
+        "flag", False, "Drop handshakes whose source has no route back by the device that they came from."
+    )
+    backlog: int = option(
+        "integer",
+        4096,
+        "Handshakes that may be under way before SYN cookies answer, and connections that wait to be accepted.",
+        low=16,
+        high=65535,
+    )
+    prefix_v4: int = option("integer", 24, "Length of the IPv4 prefixes that share limits per prefix.", low=8, high=32)
+    prefix_v6: int = option("integer", 56, "Length of the IPv6 prefixes that share limits per prefix.", low=16, high=64)
+    source_rate: int = option(
+        "integer", 500, "Handshakes of one IPv4 address, or IPv6 /64.", low=1, high=1000000, unit="1/s"
+    )
+    prefix_rate: int = option(
+        "integer",
+        2000,
+        "Handshakes of one prefix from addresses where no subscriber is served.",
+        low=1,
+        high=1000000,
+        unit="1/s",
+    )
+    stranger_rate: int = option(
+        "integer",
+        10000,
+        "Handshakes from all addresses where no subscriber is served.",
+        low=1,
+        high=1000000,
+        unit="1/s",
+    )
+    half_open_prefix: int = option(
+        "integer", 256, "Unauthenticated connections of one prefix that a worker holds at once.", low=1, high=65535
+    )
+    question_rate: int = option(
+        "integer",
+        2000,
+        "Questions of a worker about who somebody is, for addresses where no subscriber was served.",
+        low=1,
+        high=1000000,
+        unit="1/s",
+    )
+    question_prefix_rate: int = option(
+        "integer", 100, "The same for the addresses of one prefix.", low=1, high=1000000, unit="1/s"
+    )
+    error_rate: int = option(
+        "integer",
+        200,
+        "Convert errors of a worker to peers that are not authenticated; others are reset without one.",
+        low=0,
+        high=1000000,
+        unit="1/s",
+    )
+    error_prefix_rate: int = option(
+        "integer", 20, "The same to the addresses of one prefix.", low=0, high=1000000, unit="1/s"
+    )
+    subscriber_rate: int = option(
+        "integer", 500, "New flows of one subscriber that a worker opens; 0: no limit.", low=0, high=1000000, unit="1/s"
+    )
+    subscriber_connections: int = option(
+        "integer",
+        10000,
+        "Connections that a worker has for a subscriber without a limit of its own; 0: no limit.",
+        low=0,
+        high=1000000,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class RadiusSettings:
     """``config radius 'radius'``: who may use this concentrator."""
 
@@ -181,6 +257,7 @@ class ConcentratorSettings:
 
     general: GlobalSettings = GlobalSettings()
     destinations: DestinationSettings = DestinationSettings()
+    limits: LimitSettings = LimitSettings()
     radius: RadiusSettings = RadiusSettings()
     dynamic: DynamicSettings = DynamicSettings()
     dynamic_clients: tuple[DynamicClientSettings, ...] = ()

@@ -53,6 +53,7 @@ CONCENTRATOR_SECTIONS: dict[str, SectionKind] = {
     "listener": SectionKind(concentrator.ListenerSettings, "listeners", True),
     "subscriber": SectionKind(concentrator.SubscriberSettings, "subscribers", True),
     "destinations": SectionKind(concentrator.DestinationSettings, "destinations", False),
+    "limits": SectionKind(concentrator.LimitSettings, "limits", False),
     "radius": SectionKind(concentrator.RadiusSettings, "radius", False),
     "dynamic": SectionKind(concentrator.DynamicSettings, "dynamic", False),
     "dynamic_client": SectionKind(concentrator.DynamicClientSettings, "dynamic_clients", True),

@@ -1,0 +1,30 @@
+"""What every nftables table of ours needs: load a transaction, read counters. Runs ``nft``, some milliseconds each."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+NFT_TIMEOUT_S = 10.0
+
+
+def load(text: str) -> None:
+    """One transaction: all of it or nothing. Raises RuntimeError with nft's own words when it refuses, OSError without nft."""
+    result = subprocess.run(
+        ["nft", "-f", "-"], input=text, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False
+    )
+    if result.returncode:
+        raise RuntimeError(f"nft refused: {result.stderr.strip().splitlines()[0] if result.stderr.strip() else ''}")
+
+
+def counters(table: str) -> dict[str, int]:
+    """Packets of every named counter of a table of family inet; empty when the table or nft has gone."""
+    argv = ["nft", "-j", "list", "counters", "table", "inet", table]
+    try:
+        result = subprocess.run(argv, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    if result.returncode:
+        return {}
+    rows = [row["counter"] for row in json.loads(result.stdout)["nftables"] if "counter" in row]
+    return {row["name"]: int(row["packets"]) for row in rows if row["table"] == table}

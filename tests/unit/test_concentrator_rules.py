@@ -1,0 +1,133 @@
+"""The concentrator's nftables table as text, its keeper, and the list of limits."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from cpe_mcp.concentrator import border as border_module
+from cpe_mcp.concentrator.border import BorderKeeper, border_of
+from cpe_mcp.concentrator.limit_watch import LIMITS, LimitWatch, reached, rows
+from cpe_mcp.policy.concentrator_rules import COUNTERS, removal, render
+from cpe_mcp.settings import ConcentratorSettings, parse_concentrator
+
+pytestmark = [pytest.mark.unit, pytest.mark.requirement("7.2-a")]
+
+DEFAULT = ConcentratorSettings()
+
+
+def test_every_set_of_the_table_is_bounded_and_forgets() -> None:
+    sets = re.findall(r"^add set inet \S+ (\S+) (.*)$", render(border_of(DEFAULT)), re.M)
+    assert len(sets) == 8
+    for _, definition in sets:
+        assert re.search(r" size \d+;", definition)
+        assert re.search(r" timeout \d+s;", definition)
+
+
+def test_only_the_service_ports_are_limited_and_forwarded_packets_are_not() -> None:
+    settings = parse_concentrator(
+        "config listener 'a'\n option port '5124'\nconfig listener 'b'\n option port '443'\n"
+        "config subscriber 's'\n option key 'kkkkkkkkkkkkkkkk'\n"
+    )
+    text = render(border_of(settings))
+    assert re.findall(r"rule inet \S+ border tcp dport (.*)", text) == [
+        "{ 443, 5124 } fib daddr type local goto service"
+    ]
+
+
+def test_strict_sources_only_where_they_are_wanted() -> None:
+    border = border_of(DEFAULT)
+    assert "oif missing" not in render(border)
+    assert "fib saddr . iif oif missing" in render(border._replace(strict_source=True))
+
+
+def test_the_masks_of_prefixes_follow_their_lengths() -> None:
+    text = render(border_of(DEFAULT)._replace(prefix_v4=32, prefix_v6=44))
+    assert "update @prefixes4 { ip saddr limit" in text
+    assert "update @prefixes4 { ip saddr and 255.255.240.0 limit" in render(border_of(DEFAULT)._replace(prefix_v4=20))
+    assert "update @prefixes6 { ip6 saddr and ffff:ffff:fff0:0000:0000:0000:0000:0000 limit" in text
+    assert "update @sources6 { ip6 saddr and ffff:ffff:ffff:ffff:0000:0000:0000:0000 limit" in text
+
+
+class FakeNft:
+    """Remembers what was loaded."""
+
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+        self.counts: dict[str, int] = {}
+        self.error = ""
+
+    def load(self, text: str) -> None:
+        if self.error:
+            raise RuntimeError(self.error)
+        self.loaded.append(text)
+        self.counts = {}
+
+    def counters(self, table: str) -> dict[str, int]:
+        return self.counts
+
+
+@pytest.fixture
+def nft(monkeypatch: pytest.MonkeyPatch) -> FakeNft:
+    nft = FakeNft()
+    monkeypatch.setattr(border_module, "load", nft.load)
+    monkeypatch.setattr(border_module, "counters", nft.counters)
+    return nft
+
+
+def settings(text: str = "") -> ConcentratorSettings:
+    return parse_concentrator(f"config limits 'limits'\n{text}")
+
+
+def test_the_table_is_loaded_once_and_again_when_it_is_another(nft: FakeNft) -> None:
+    keeper = BorderKeeper()
+    keeper.follow(settings())
+    keeper.follow(settings(" option error_rate '7'\n"))
+    assert len(nft.loaded) == 1, "the table has no part in that"
+    nft.counts = {"source": 5}
+    keeper.look()
+    nft.counts = {"source": 7}
+    keeper.follow(settings(" option source_rate '7'\n"))
+    assert len(nft.loaded) == 2
+    keeper.look()
+    assert keeper.dropped["source"] == 7, "what was dropped stays counted"
+    nft.counts = {"source": 1}
+    keeper.look()
+    assert keeper.dropped["source"] == 8
+    keeper.follow(settings(" option filter '0'\n"))
+    assert nft.loaded[-1] == removal()
+    keeper.remove()
+    assert len(nft.loaded) == 3, "nothing is left to remove"
+
+
+def test_without_nft_a_concentrator_serves_and_says_so(nft: FakeNft, caplog: pytest.LogCaptureFixture) -> None:
+    nft.error = "nft refused: no"
+    keeper = BorderKeeper()
+    keeper.follow(settings())
+    assert not keeper.is_on
+    assert "option filter" in caplog.text
+
+
+def test_every_limit_has_its_option_value_and_count() -> None:
+    counts = reached({"limit:errors": 3, "errors": 9}, dict.fromkeys(COUNTERS, 0) | {"source": 4})
+    found = {row["name"]: row for row in rows(DEFAULT, counts)}
+    assert set(COUNTERS) < set(found)
+    assert (found["errors"]["count"], found["source"]["count"], found["half_open"]["count"]) == (3, 4, 0)
+    assert (found["source"]["option"], found["source"]["value"], found["source"]["unit"]) == (
+        "limits.source_rate",
+        500,
+        "1/s",
+    )
+
+
+def test_an_attack_does_not_fill_the_log_and_nothing_of_it_is_lost() -> None:
+    watch = LimitWatch()
+    lines: list[str] = []
+    for second in range(0, 121, 10):
+        lines += watch.news({row.name: 100 * second for row in LIMITS}, float(second))
+    mine = [line for line in lines if "option error_rate)" in line]
+    assert [int(line.split()[0]) for line in mine] == [1000, 6000]
+    assert len(lines) == 2 * len(LIMITS)
+    assert len(watch.news({row.name: 12_000 for row in LIMITS}, 500.0)) == len(LIMITS), "the rest"
+    assert watch.news({row.name: 12_000 for row in LIMITS}, 1000.0) == []
