@@ -205,6 +205,7 @@ class World:
             "server_mptcp": False,
             "congestion_control": "",
             "lossy_congestion_control": "",
+            "logs_addresses": False,
             "destinations": {"allow": [[bytes(16), 0]], "deny": []},
             "hairpin": False,
             "speedtest_s": 4.0,

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,82 @@ def test_who_is_served(world: World, tmp_path: Path) -> None:
         status = concentrator.ask()
     assert {row["name"]: row["flows"] for row in status["subscribers"]} == {"alice": 1, "line": 1}
     assert {row["reason"] for row in status["refusals"]} == {"wrong-cookie", "cookie-wanted"}
+
+
+@pytest.mark.requirement("5.6.7-a")
+@pytest.mark.requirement("7.1-a")
+def test_the_address_log_says_what_the_server_saw_and_no_more(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "logs/addresses.log"
+    section = f"\nconfig address_log 'address_log'\n    option enabled '1'\n    option file '{path}'\n"
+    concentrator = Concentrator(world, tmp_path, CONFIG + section)
+    concentrator.wait()
+    seen: list[tuple[str, int]] = []
+
+    def greet(connection: socket.socket) -> None:
+        seen.append(connection.getpeername()[:2])
+        connection.sendall(b"hello")
+
+    port = world.serve(greet, SERVER, 0, world.router)
+    assert convert(world, SERVER, port, cookie=make_cookie("alice", KEY)) == SUCCESS + b"hello"
+    convert(world, SERVER, port)  # refused: it used no address of ours
+    end = time.monotonic() + 3
+    while not (path.exists() and path.read_text()) and time.monotonic() < end:
+        time.sleep(0.05)
+    (line,) = path.read_text().splitlines()
+    words = dict(word.split("=", 1) for word in line.split())
+    assert words.keys() == {"subscriber", "inner", "outer", "protocol", "start", "end"}
+    assert words["subscriber"] == "alice"
+    assert words["inner"].startswith(f"{ROUTER1}#")
+    assert [words["outer"]] == [f"{address}#{number}" for address, number in seen]
+    assert words["start"] <= words["end"]
+    assert f"#{port}" not in line, "where it went to is nobody's business"
+    assert concentrator.ask()["address_log"]["written"] == 1
+
+
+@pytest.mark.requirement("7.1-a")
+def test_nothing_of_the_subscriber_leaves_unless_it_is_asked_for(world: World, tmp_path: Path) -> None:
+    """At the most talkative log level: neither keys, people nor where they went are in the log, the metrics, the process list
+    or behind a socket that others may ask."""
+    metrics_port = 9464
+    wanted = {"log_level": "debug", "metrics_port": metrics_port, "metrics_address": CONCENTRATOR}
+    options = "".join(f"    option {name} '{value}'\n" for name, value in wanted.items())
+    config = CONFIG.replace("    option congestion_control ''\n", f"    option congestion_control ''\n{options}")
+    config = config.replace("'alice'", "'planted_name'").replace(KEY, "planted-key-of-a-subscriber")
+    concentrator = Concentrator(world, tmp_path, config)
+    concentrator.wait()
+    port = world.serve(lambda connection: connection.sendall(b"hello"), SERVER, 0, world.router)
+    cookie = make_cookie("planted_name", "planted-key-of-a-subscriber")
+    assert convert(world, SERVER, port, cookie=cookie) == SUCCESS + b"hello"
+    convert(world, SERVER, 9, cookie=cookie)
+    convert(world, SERVER, port, cookie=make_cookie("planted_name", "another-key-altogether"))
+    concentrator.config.write_text(concentrator.config.read_text() + "\n# read again\n")
+    concentrator.process.send_signal(signal.SIGHUP)
+    end = time.monotonic() + 5
+    while "settings read again" not in concentrator.log.read_text() and time.monotonic() < end:
+        time.sleep(0.05)
+    metrics = ""
+    while "mcp_concentrator_flows_total 1" not in metrics:
+        assert time.monotonic() < end, metrics
+        with inside(world.router):
+            metrics = urllib.request.urlopen(f"http://{CONCENTRATOR}:{metrics_port}/metrics", timeout=5).read().decode()
+    texts = {"metrics": metrics, "log": concentrator.log.read_text()}
+    for row in [concentrator.process.pid, *(row["pid"] for row in concentrator.ask()["workers"])]:
+        for part in ("cmdline", "environ"):
+            texts[f"{part} of {row}"] = Path(f"/proc/{row}/{part}").read_bytes().decode(errors="replace")
+    texts |= {
+        str(path): "planted_name"
+        for path in concentrator.run_dir.rglob("*")
+        if path.is_socket() and path.stat().st_mode & 0o077
+    }
+    planted = [
+        "planted-key",
+        "planted_name",
+        cookie.hex(),
+        f"{SERVER}#{port}",
+        f"{SERVER}:{port}",
+        f"{SERVER} port {port}",
+    ]
+    assert [(where, text) for where, whole in texts.items() for text in planted if text in whole] == []
 
 
 @pytest.mark.requirement("7.2-a")

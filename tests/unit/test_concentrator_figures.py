@@ -23,6 +23,7 @@ NOTHING = Figures(
     radius={},
     authorizations={},
     asking=0,
+    address_log=(0, 0),
     dynamic={},
     subscribers=(),
 )
@@ -57,6 +58,7 @@ def test_names_and_labels_are_what_prometheus_takes() -> None:
         radius={"requests": 1},
         authorizations={"accepted": 1},
         asking=2,
+        address_log=(3, 1),
         dynamic={"coa-ack": 1},
         subscribers=(SubscriberTotals("x", 1, 2, 3),),
     )

@@ -107,6 +107,7 @@ def test_the_metrics_page_has_every_metric_of_the_concentrator() -> None:
         radius={"requests": 1},
         authorizations={"accepted": 1},
         asking=0,
+        address_log=(0, 0),
         dynamic={"coa-ack": 1},
         subscribers=(SubscriberTotals("x", 0, 0, 0, (1.0, 0.0)),),
     )

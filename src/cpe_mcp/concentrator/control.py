@@ -23,6 +23,7 @@ from cpe_mcp.aaa.dynamic_end import DynamicEnd
 from cpe_mcp.aaa.dynamic_packets import plain_address
 from cpe_mcp.aaa.radius import MAX_PASSWORD_OCTETS, MAX_TEXT_OCTETS, RadiusClient, RadiusError
 from cpe_mcp.concentrator import limit_watch
+from cpe_mcp.concentrator.address_log import AddressLog
 from cpe_mcp.concentrator.authorizer import Authorizer, Verdict
 from cpe_mcp.concentrator.border import BorderKeeper
 from cpe_mcp.concentrator.connection_counts import ConnectionCounts
@@ -75,6 +76,8 @@ SUBSCRIBERS_MAX = 65536
 """Subscribers whose totals are kept, some 30 MiB; who has finished a connection longest ago goes first."""
 UNUSED_CAP_S = 3600.0
 """A cap of somebody whom RADIUS knows no more is kept while connections use it: they may run on for long."""
+OUTER = frozenset(("outer", "outer_port"))
+"""Of a record: for the address log and nothing else."""
 GONE_MAX = 64
 """Workers that have gone and whose counters are kept apart, in case it is only the channel that broke."""
 
@@ -114,6 +117,7 @@ class Control:
         self._limit_watch = limit_watch.LimitWatch()
         self.authorizer = Authorizer((), settings.radius)
         self._use(settings)
+        self.address_log = AddressLog(settings.address_log)
         sessions = SubscriberSessions(self, now=time.monotonic)
         self._dynamic = DynamicEnd(rules(settings), nas=self._nas, abilities=ABILITIES, sessions=sessions)
         self._follow_table()
@@ -133,6 +137,7 @@ class Control:
         self._dynamic.close()
         self._border.remove()
         self.server.close()
+        self.address_log.close()
 
     def configure(self, settings: ConcentratorSettings) -> None:
         """Other settings. Running flows go on; a subscriber that is no longer served gets no new ones.
@@ -140,6 +145,7 @@ class Control:
         Raises SettingsError, and the settings before stay in force.
         """
         self._use(settings)
+        self.address_log.configure(settings.address_log)
         self._dynamic.configure(rules(settings))
         self._border.follow(settings)
         self._follow_dynamic()
@@ -168,6 +174,7 @@ class Control:
             "lossy_congestion_control": chosen.lossy,
             "destinations": compile_rows(allow=destinations.allow, deny=destinations.deny, own=self.own_addresses()),
             "hairpin": destinations.hairpin,
+            "logs_addresses": self.settings.address_log.enabled,
             "speedtest_s": general.speedtest_s if general.speedtest else 0.0,
             "public": [
                 pack16(socket.AF_INET6 if ":" in text else socket.AF_INET, text) for text in general.public_address
@@ -205,6 +212,7 @@ class Control:
                 "asking": len(self._asking),
                 "counters": dict(self._radius.counters) if self._radius is not None else {},
             },
+            "address_log": self.address_log.status(),
             "dynamic": {
                 "enabled": self.settings.dynamic.enabled,
                 "port": self.settings.dynamic.port,
@@ -229,6 +237,7 @@ class Control:
             radius=dict(self._radius.counters) if self._radius is not None else {},
             authorizations=self.authorizer.counts(time.monotonic()),
             asking=len(self._asking),
+            address_log=(self.address_log.written, self.address_log.failed),
             dynamic=self._dynamic.counters,
             subscribers=tuple(SubscriberTotals(name, **totals, cap_mbit=cap) for name, totals, cap in subscribers),
         )
@@ -321,7 +330,8 @@ class Control:
                 complete.set()
 
     def _count(self, record: dict[str, Any]) -> None:
-        self.records.append(record)
+        self.address_log.write(record)
+        self.records.append({name: value for name, value in record.items() if name not in OUTER})
         if record["concentrator"]:
             name = record["concentrator"]
             totals = self.subscribers[name] = self.subscribers.pop(name, dict(NOTHING_YET))

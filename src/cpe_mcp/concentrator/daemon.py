@@ -191,6 +191,10 @@ def print_status(result: dict[str, Any]) -> None:
             if value
         )
         print(f"RADIUS: {row['address']} {row['verdict']}{who}, for another {row['left_s']:.0f} s{terms}")
+    logged = result["address_log"]
+    if logged["enabled"]:
+        trouble = f", {logged['failed']} of them not everywhere: {logged['trouble']}" if logged["trouble"] else ""
+        print(f"address log: {logged['written']} lines to {' and '.join(logged['places'])}{trouble}")
     dynamic = result["dynamic"]
     if dynamic["enabled"]:
         where = ", ".join(dynamic["addresses"]) or "no address"

@@ -50,6 +50,8 @@ class Figures(NamedTuple):
     """:meth:`cpe_mcp.concentrator.authorizer.Authorizer.counts`."""
     asking: int
     """Addresses about which RADIUS is asked now."""
+    address_log: tuple[int, int]
+    """Lines written, and those that could not be written everywhere."""
     dynamic: Mapping[str, int]
     """:attr:`cpe_mcp.aaa.dynamic_packets.DynamicAuthorization.counters`."""
     subscribers: Sequence[SubscriberTotals]
@@ -119,6 +121,13 @@ def families(figures: Figures) -> list[Family]:
             "directions_held_back",
             "Directions of flows and speed tests that wait for their subscriber's cap now.",
             counters.get("held_back", 0),
+        ),
+        _one(COUNTER, "address_log_lines", "Lines for the address log.", figures.address_log[0]),
+        _one(
+            COUNTER,
+            "address_log_failures",
+            "Lines that could not be written everywhere they should.",
+            figures.address_log[1],
         ),
         _one(COUNTER, "flows", "Flows that were carried and are over.", counters.get("action_proxy", 0)),
         _one(

@@ -112,6 +112,7 @@ class ConcentratorFlow(Flow):
         "_counts",
         "_listener",
         "_measuring",
+        "_outer",
         "_prefix",
         "_request",
         "_verdict",
@@ -132,6 +133,7 @@ class ConcentratorFlow(Flow):
         """Counted against its subscriber's limit."""
         self._measuring: Measuring | None = None
         self._prefix = worker.peers.prefix_of(self.client[0])
+        self._outer = "", 0
         self.deadline = self.accepted + worker.message_timeout_s
         worker.hold(self, self._prefix)
 
@@ -302,6 +304,9 @@ class ConcentratorFlow(Flow):
             return
         self.state = step(CONCENTRATOR, self.state, "connected")
         self._request = None
+        if self._concentrator.logs_addresses:
+            outer = self.far.sock.getsockname()
+            self._outer = outer[0], outer[1]
         if fell_back(self.near.sock):
             self._concentrator.count("plain_tcp")
         turns = _, up_turn = self._turns(self)
@@ -462,7 +467,7 @@ class ConcentratorFlow(Flow):
 
     def record(self, end: str) -> FlowRecord:
         """See :class:`Flow`."""
-        record, test = super().record(end), self._measuring
+        record, test = super().record(end)._replace(outer=self._outer[0], outer_port=self._outer[1]), self._measuring
         if test is None:
             return record
         return record._replace(bytes_down=test.moved) if test.is_sending else record._replace(bytes_up=test.moved)
@@ -514,6 +519,7 @@ class ConcentratorWorker(Worker):
         self.pool_max = 0
         self.server_mptcp = False
         self.hairpin = False
+        self.logs_addresses = False
         self.destinations = DestinationTable({"allow": [], "deny": []})
         self.waiting: dict[str, int] = {}
         """Warm connections by subscriber."""
@@ -704,6 +710,7 @@ class ConcentratorWorker(Worker):
         self.peers.configure(settings["limits"])
         self.server_mptcp = bool(settings["server_mptcp"])
         self.hairpin = bool(settings["hairpin"])
+        self.logs_addresses = bool(settings["logs_addresses"])
         self.speedtest_s = float(settings["speedtest_s"])
         self.public = frozenset(settings["public"])
         self.destinations = DestinationTable(settings["destinations"])

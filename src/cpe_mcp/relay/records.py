@@ -51,6 +51,9 @@ class FlowRecord(NamedTuple):
     """What distributes its bytes over the WANs; "" for one that was not proxied."""
     scheme_reason: str = ""
     """Why the WANs have their places under that scheme: a value of Reason."""
+    outer: str = ""
+    """At a concentrator that logs addresses: its own address towards the server; "" where the server was not reached."""
+    outer_port: int = 0
 
 
 def matches(text: str, parts: Iterable[str]) -> bool:

@@ -221,6 +221,23 @@ class DynamicClientSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressLogSettings:
+    """``config address_log 'address_log'``: which subscriber had which of our addresses and ports, for whom the law asks it
+    (RFC 6888 section 4). What is not switched on here is written nowhere."""
+
+    enabled: bool = option("flag", False, "Write a line for each connection that has ended.")
+    file: str = option(
+        "text", "/var/log/mcp-concentrator/addresses.log", "Where to, readable by its owner only; empty: to no file."
+    )
+    max_mb: float = option(
+        "number", 100.0, "The file is put aside when it is this large.", low=0.01, high=1000000, unit="MB"
+    )
+    keep: int = option("integer", 10, "Files put aside that are kept; the oldest one is deleted.", low=1, high=10000)
+    syslog: bool = option("flag", False, "Write the lines to the system log too, facility local0.")
+    destinations: bool = option("flag", False, "Where each connection went to as well: more than RFC 6888 wants.")
+
+
+@dataclass(frozen=True, slots=True)
 class SubscriberSettings:
     """``config subscriber 'NAME'``: who may use this concentrator without RADIUS (design D16)."""
 
@@ -261,5 +278,6 @@ class ConcentratorSettings:
     radius: RadiusSettings = RadiusSettings()
     dynamic: DynamicSettings = DynamicSettings()
     dynamic_clients: tuple[DynamicClientSettings, ...] = ()
+    address_log: AddressLogSettings = AddressLogSettings()
     listeners: tuple[ListenerSettings, ...] = (ListenerSettings(name="default"),)
     subscribers: tuple[SubscriberSettings, ...] = ()

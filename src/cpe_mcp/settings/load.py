@@ -57,6 +57,7 @@ CONCENTRATOR_SECTIONS: dict[str, SectionKind] = {
     "radius": SectionKind(concentrator.RadiusSettings, "radius", False),
     "dynamic": SectionKind(concentrator.DynamicSettings, "dynamic", False),
     "dynamic_client": SectionKind(concentrator.DynamicClientSettings, "dynamic_clients", True),
+    "address_log": SectionKind(concentrator.AddressLogSettings, "address_log", False),
 }
 
 ROUTER_MOVED = {("global", "log_level"): ("logging", "level")}
@@ -537,6 +538,9 @@ def _check_dscp_map(settings: RouterSettings, complaints: _Complaints) -> None:
 def _check_concentrator(settings: ConcentratorSettings, complaints: _Complaints) -> None:
     _require_radius(settings.radius, ("server", "secret"), complaints)
     _check_dynamic(settings, complaints)
+    address_log = settings.address_log
+    if address_log.enabled and not address_log.file and not address_log.syslog:
+        raise complaints.option("address_log", "", "file", "is empty and syslog is off, so nothing would be written")
     owners: dict[str, str] = {}
     for subscriber in settings.subscribers:
         if not subscriber.key and not subscriber.address:
