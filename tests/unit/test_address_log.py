@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from cpe_mcp.concentrator import address_log
+from cpe_mcp.concentrator.address_line import address_line
 from cpe_mcp.concentrator.address_log import AddressLog
-from cpe_mcp.policy.address_line import address_line
 from cpe_mcp.settings import SettingsError
 from cpe_mcp.settings.concentrator import AddressLogSettings
 from cpe_mcp.settings.load import parse_concentrator

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from logging.handlers import RotatingFileHandler, SysLogHandler
 from typing import Any
 
-from cpe_mcp.policy.address_line import address_line
+from cpe_mcp.concentrator.address_line import address_line
 from cpe_mcp.settings.concentrator import AddressLogSettings
 
 log = logging.getLogger(__name__)
