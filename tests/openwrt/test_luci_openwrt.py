@@ -484,3 +484,38 @@ def test_a_login_that_may_only_look_sees_everything_and_changes_nothing(viewed: 
     browser = viewed.open("overview")
     browser.wait_text("This login may look but not change anything.", "#cpe-firstuse")
     assert _usable(browser, "#view input, .cbi-page-actions button") == []
+
+
+def test_an_order_is_kept_and_the_default_of_a_list_is_shown(world: LuciWorld) -> None:
+    world.configure(*TWO_WANS, ("discovery", "discovery", {"precedence": ["dns", "dhcp"]}))
+    browser = world.open("settings")
+    browser.wait(lambda: browser.count("#cbi-cpe-mcp-discovery"), "the section")
+    browser.run("document.querySelector('.cbi-tabmenu [data-tab=discovery] a').click()")
+    browser.wait_text("default: the concentrators set here, RADIUS, DNS, signed", "[data-name=trust_alone]")
+    world.shoot("settings-discovery")
+    browser.click("[data-name=dhcp] input[type=checkbox]")
+    _save_and_apply(browser)
+    browser.wait(lambda: world.settings()["discovery"].get("dhcp") == "0", "the setting", APPLIED_S)
+    assert world.settings()["discovery"]["precedence"] == ["dns", "dhcp"], "what was not touched is as it was"
+    browser.wait_text("Configuration changes applied", timeout_s=APPLIED_S)
+
+
+def test_every_part_of_the_settings_fits_on_a_phone(world: LuciWorld) -> None:
+    assert world.browser is not None
+    world.browser.size(*PHONE, phone=True)
+    browser = world.open("settings")
+    browser.wait(lambda: browser.count("#cbi-cpe-mcp-wan"), "the lines")
+    tabs = "return [...document.querySelectorAll(arguments[0])].map(e => e.dataset.tab)"
+    click = "document.querySelector(arguments[0]).click()"
+    parts = browser.run(tabs, ".cbi-map > .cbi-tabmenu > [data-tab]")
+    assert {"wan", "concentrator", "discovery", "radius", "paths"} <= {*parts}
+    advanced = 0
+    for part in parts:
+        browser.run(click, f".cbi-map > .cbi-tabmenu > [data-tab={part}] a")
+        inner = f"#cbi-cpe-mcp-{part} .cbi-tabmenu > [data-tab{{}}]"
+        for tab in browser.run(tabs, inner.format("")) or [""]:
+            if tab:
+                browser.run(click, f"{inner.format(f'={tab}')} a")
+                advanced += tab == "advanced"
+            _fits(browser)
+    assert advanced >= 4, "the tabs within were seen too"

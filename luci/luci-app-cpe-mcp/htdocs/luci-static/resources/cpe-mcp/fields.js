@@ -14,7 +14,7 @@ const TABS = { basic: _('Basic'), advanced: _('Advanced') };
 
 function shownDefault(type, name, option) {
 	if (option.many)
-		return option.default.join(', ');
+		return option.default.map(function(value) { return layout.choice(type, name, value) }).join(', ');
 
 	return option.choices ? layout.choice(type, name, option.default) : option.default;
 }
@@ -68,8 +68,16 @@ function widgetOf(type, name, option) {
 			});
 		} ];
 
+	/* not LuCI's MultiValue: that one puts the values into an order of its own, and checks them all as one */
 	if (option.choices && option.many)
-		return [ form.MultiValue, function(o) { choices(o, type, name, option) } ];
+		return [ form.DynamicList, function(o) {
+			const standard = shownDefault(type, name, option);
+
+			if (standard)
+				o.placeholder = _('default: %s').format(standard);
+
+			choices(o, type, name, option);
+		} ];
 
 	if (option.choices)
 		return [ form.ListValue, function(o) {
