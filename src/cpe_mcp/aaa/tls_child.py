@@ -88,6 +88,10 @@ def exchange(
     except ssl.SSLError as error:
         alert = (error.reason or "").lower().replace("_", " ") or str(error)
         raise TlsFailure(f"TLS failed: {alert}; does the server accept this router's certificate?") from None
+    except (ConnectionResetError, BrokenPipeError) as error:  # may overtake the alert that says why (TLS 1.3)
+        raise TlsFailure(
+            f"it reset the connection ({error.strerror}); does it accept this router's certificate?"
+        ) from None
     except OSError as error:
         raise TlsFailure(f"the connection broke ({error.strerror or error})") from None
 
