@@ -107,13 +107,14 @@ def concentrator_settings(
     """``/etc/config/mcp-concentrator``: it faces customers, asks RADIUS about source addresses, and may reach the core
     network, whose addresses are not global.
 
-    ``given``: section type (``global``, ``listener``, ``destinations``, ``radius``) -> options, and ``subscriber`` ->
-    section name -> options.
+    ``given``: section type (``global``, ``listener``, ``destinations``, ``radius``, ``limits``) -> options, and
+    ``subscriber`` -> section name -> options.
     """
     own: dict[str, dict[str, object]] = {
         "global": {"run_dir": run_dir, "congestion_control": congestion_control},
         "listener": {"facing": "customer"},
         "destinations": {"allow": list(ADDRESSES.core)},
+        "limits": {},
         "radius": {
             "enabled": True,
             "server": [ADDRESSES.radius.v4],

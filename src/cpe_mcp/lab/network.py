@@ -399,13 +399,20 @@ class Lab:
         listener: Mapping[str, Any] | None = None,
         destinations: Mapping[str, Any] | None = None,
         radius: Mapping[str, Any] | None = None,
+        limits: Mapping[str, Any] | None = None,
         subscribers: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """Start ``mcp-concentrator`` on concentrator ``number``; returns when it answers. Raises LabError.
 
         Arguments as for :meth:`start_cpe`, over the lab's own of :func:`.configs.concentrator_settings`.
         """
-        given = {"global": general, "listener": listener, "destinations": destinations, "radius": radius}
+        given = {
+            "global": general,
+            "listener": listener,
+            "destinations": destinations,
+            "radius": radius,
+            "limits": limits,
+        }
         text = configs.concentrator_settings(
             run_dir=str(self._concentrator_run_dir(number)),
             congestion_control=self._package_congestion_control,

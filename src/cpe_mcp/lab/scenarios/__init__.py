@@ -8,6 +8,7 @@ from cpe_mcp.lab.scenarios.contract import scenarios as contract
 from cpe_mcp.lab.scenarios.dead_default import scenarios as dead_default
 from cpe_mcp.lab.scenarios.demo import run as run_demo
 from cpe_mcp.lab.scenarios.discovery import run as run_discovery
+from cpe_mcp.lab.scenarios.dos import scenarios as dos
 from cpe_mcp.lab.scenarios.fail_open import run as run_fail_open
 from cpe_mcp.lab.scenarios.failover import scenarios as failover
 from cpe_mcp.lab.scenarios.flapping import scenarios as flapping
@@ -37,5 +38,6 @@ SCENARIOS: dict[str, Scenario] = {
         *contract(),
         *concentrators(),
         *foreign_flush(),
+        *dos(),
     )
 }
