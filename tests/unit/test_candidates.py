@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from cpe_mcp.discovery.candidates import CandidateTable, Line
+from cpe_mcp.discovery.candidates import BLOCKS_MAX, CandidateTable, Line
 from cpe_mcp.discovery.dhcp_options import push_dhcp4, push_dhcp6
 from cpe_mcp.discovery.lease import Lease
 from cpe_mcp.settings.router import ConcentratorSettings, DiscoverySettings
@@ -254,6 +254,14 @@ class TestBlocks:
         assert t.block_of("home", 40) == (60, "concentrator-busy")
         t.unblock("home")
         assert t.block_of("home", 40) is None
+
+    @pytest.mark.requirement("7.2-a")
+    def test_names_that_come_and_go_fill_no_memory(self) -> None:
+        t = table(HOME)
+        for number in range(10 * BLOCKS_MAX):
+            t.blocked(f"dhcp4:wan{number}#1", 60.0 + number, "concentrator-nonsense")
+        assert len(t._blocks) == BLOCKS_MAX
+        assert t.block_of(f"dhcp4:wan{10 * BLOCKS_MAX - 1}#1", 60.0) is not None
 
     def test_a_block_does_not_pass_to_another_concentrator_of_that_name(self) -> None:
         t = table(HOME)

@@ -78,6 +78,24 @@ def test_another_verdict_takes_the_place_of_the_one_before(worker: ConcentratorW
 
 
 @pytest.mark.requirement("7.2-a")
+def test_questions_that_nobody_answers_fill_no_memory(
+    worker: ConcentratorWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ASKED_MAX", 50)
+    for number in range(1000):
+        peer = ("customers", f"10.66.{number // 250}.{number % 250}", b"")
+        for _ in range(3):
+            flow = FakeFlow()
+            assert worker.verdict(peer, flow, b"10.66") is None  # type: ignore[arg-type]
+            worker.waits_no_more(peer, flow)  # type: ignore[arg-type]
+    assert (len(worker._asked), len(worker._asking)) == (50, 50)
+    assert not any(flows for _, flows in worker._asked.values())
+    asks = worker._asks
+    assert worker.verdict(("customers", "10.66.0.1", b""), FakeFlow(), b"10.66") is None  # type: ignore[arg-type]
+    assert worker._asks == asks + 1, "one that was given up is asked about again"
+
+
+@pytest.mark.requirement("7.2-a")
 def test_strangers_do_not_keep_the_control_daemon_busy(worker: ConcentratorWorker) -> None:
     """1,000 other cookies a second from one prefix: its share is asked about, the rest is told to come later."""
     worker.peers.configure(PEER_LIMITS)

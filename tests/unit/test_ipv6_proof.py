@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cpe_mcp.policy.ipv6_proof import DISTRUST_S, FAILURES, Ipv6Proof
+from cpe_mcp.policy.ipv6_proof import CONCENTRATORS_MAX, DISTRUST_S, FAILURES, Ipv6Proof
 
 pytestmark = pytest.mark.unit
 
@@ -82,3 +82,14 @@ def test_the_next_change_is_the_earliest_end_of_distrust_to_come() -> None:
     assert proof.next_change(50.0 + DISTRUST_S) == 100.0 + DISTRUST_S
     assert proof.next_change(100.0 + DISTRUST_S) is None
     assert Ipv6Proof().next_change(0.0) is None
+
+
+@pytest.mark.requirement("7.2-a")
+def test_names_that_come_and_go_fill_no_memory() -> None:
+    proof = Ipv6Proof()
+    for number in range(10 * CONCENTRATORS_MAX):
+        for server in SERVERS:
+            proof.unreachable(f"concentrator-{number}", server, 100.0)
+        proof.unreachable(f"other-{number}", SERVERS[0], 100.0)
+    assert (len(proof._failed), len(proof._until)) == (CONCENTRATORS_MAX, CONCENTRATORS_MAX)
+    assert not proof.reaches(f"concentrator-{10 * CONCENTRATORS_MAX - 1}", 100.0), "the latest are remembered"

@@ -67,6 +67,10 @@ NO_LINE = Line("")
 """Of an interface that belongs to no WAN: nobody knows whether it is independent of the others."""
 
 
+BLOCKS_MAX = 256
+"""Names that are left alone, those that are known no more included; the one whose time is over first goes first."""
+
+
 class Block(NamedTuple):
     """Why a candidate is left alone, and until when."""
 
@@ -219,6 +223,8 @@ class CandidateTable:
         old = self._blocks.get(name)
         if old is None or old.until <= until:
             self._blocks[name] = Block(until, reason)
+        if len(self._blocks) > BLOCKS_MAX:
+            del self._blocks[min(self._blocks, key=lambda one: self._blocks[one].until)]
 
     def unblock(self, name: str) -> None:
         """It answers as it should, or its name means another concentrator now."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 FAILURES = 3
 """Different servers in a row: one or two may be down themselves."""
+CONCENTRATORS_MAX = 64
+"""Remembered of each kind, the latest: names come from the network."""
 DISTRUST_S = 3600.0
 """Until it is tried again: a wrong verdict costs the users IPv6 over all WANs, a right one three failed flows an hour."""
 
@@ -33,7 +35,11 @@ class Ipv6Proof:
         failed.add(server)
         if len(failed) >= FAILURES:
             del self._failed[concentrator]
+            self._until.pop(concentrator, None)
             self._until[concentrator] = now + DISTRUST_S
+        for table in (self._failed, self._until):
+            if len(table) > CONCENTRATORS_MAX:
+                del table[next(iter(table))]
 
     def reached(self, concentrator: str) -> None:
         """An IPv6 server was reached, or refused by itself (Error 96), which proves the same."""

@@ -62,6 +62,8 @@ REMEMBER_S = 60.0
 REMEMBER_MAX = 16384
 """Verdicts remembered of each kind, about 4 MiB; the oldest goes first. Those who are refused, however many they are, take no
 place of those who are served."""
+ASKED_MAX = 8192
+"""Questions to the control daemon under way; the oldest is given up. About 4 MiB."""
 RETRY_WAIT_S = 5
 """Suggested wait in Convert Errors 64 and 65 of passing troubles of ours (RFC 8803 reads 0 as at least 30 s)."""
 NO_CAP = (0.0, 0.0)
@@ -458,6 +460,8 @@ class ConcentratorFlow(Flow):
         self._stop_waiting()
         self._count_no_more()
         self._concentrator.strangers.discard(self)
+        if self._cookie is not None and self._verdict is None:
+            self._concentrator.waits_no_more((self._listener, self.client[0], self._cookie), self)
         super().close(end, reset=reset)
         if self._measuring is not None and self._verdict is not None:
             _one_less(self._concentrator.measuring, self._verdict.subscriber)
@@ -538,7 +542,8 @@ class ConcentratorWorker(Worker):
         self._refused: dict[Peer, Verdict] = {}
         self._served: dict[str, float] = {}
         """Source address -> until when it counts as a subscriber's."""
-        self._asked: dict[int, tuple[Peer, list[ConcentratorFlow]]] = {}
+        self._asked: dict[int, tuple[Peer, dict[ConcentratorFlow, None]]] = {}
+        """Questions under way, by number: about whom, and the flows that wait."""
         self._asking: dict[Peer, int] = {}
         self._asks = 0
         self._listeners: dict[tuple[Any, ...], Socket] = {}
@@ -557,10 +562,12 @@ class ConcentratorWorker(Worker):
         self.count("verdict_asked")
         number = self._asking.get(peer)
         if number is not None:
-            self._asked[number][1].append(flow)
+            self._asked[number][1][flow] = None
             return None
+        if len(self._asked) >= ASKED_MAX:  # its flows have a deadline, and the next one of that peer asks again
+            del self._asking[self._asked.pop(next(iter(self._asked)))[0]]
         self._asks += 1
-        self._asked[self._asks] = (peer, [flow])
+        self._asked[self._asks] = (peer, {flow: None})
         self._asking[peer] = self._asks
         listener, address, cookie = peer
         question = {"id": self._asks, "address": address, "listener": listener, "cookie": cookie}
@@ -588,12 +595,18 @@ class ConcentratorWorker(Worker):
         own = bool(verdict.connections)
         return self.reached(self.peers.flow(name, self.limits.here(name), self.loop.now, has_own_limit=own))
 
+    def waits_no_more(self, peer: Peer, flow: ConcentratorFlow) -> None:
+        """This flow is over and needs no answer: many that come and go leave nothing behind."""
+        number = self._asking.get(peer)
+        if number is not None:
+            self._asked[number][1].pop(flow, None)
+
     def is_subscriber_address(self, address: str) -> bool:
         """Whether somebody was served from this address lately: connecting to it would be hairpin."""
         return self._served.get(address, 0.0) > self.loop.now
 
     def _judged(self, payload: dict[str, Any]) -> None:
-        peer, flows = self._asked.pop(payload["id"], (None, []))
+        peer, flows = self._asked.pop(payload["id"], (None, {}))
         if peer is None:
             return
         self._asking.pop(peer, None)
