@@ -512,7 +512,7 @@ def test_every_part_of_the_settings_fits_on_a_phone(world: LuciWorld) -> None:
     advanced = 0
     for part in parts:
         browser.run(click, f".cbi-map > .cbi-tabmenu > [data-tab={part}] a")
-        inner = f"#cbi-cpe-mcp-{part} .cbi-tabmenu > [data-tab{{}}]"
+        inner = f".cbi-section[data-tab={part}] .cbi-tabmenu > [data-tab{{}}]"
         for tab in browser.run(tabs, inner.format("")) or [""]:
             if tab:
                 browser.run(click, f"{inner.format(f'={tab}')} a")
