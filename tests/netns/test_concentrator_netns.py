@@ -143,6 +143,32 @@ def test_who_is_served(world: World, tmp_path: Path) -> None:
     assert {row["reason"] for row in status["refusals"]} == {"wrong-cookie", "cookie-wanted"}
 
 
+@pytest.mark.requirement("5.3-e")
+def test_a_listener_is_reached_from_its_own_side_only(world: World, tmp_path: Path) -> None:
+    sides = "".join(
+        f"\nconfig interface '{name}'\n    option device '{name}'\n    option facing '{facing}'\n"
+        for name, facing in (("w1", "internet"), ("w2", "customer"))
+    )
+    concentrator = Concentrator(world, tmp_path, CONFIG.replace(f"{ROUTER1}/32", "10.0.0.0/8") + sides)
+    concentrator.wait()
+    port = world.serve(lambda connection: connection.sendall(b"hello"), SERVER, 0, world.router)
+    assert convert(world, SERVER, port, cookie=make_cookie("alice", KEY)) == SUCCESS + b"hello"
+    with pytest.raises(ConnectionRefusedError):
+        convert(world, SERVER, port, service=5999)
+    rows = {row["name"]: row["count"] for row in concentrator.ask()["limits"]["reached"]}
+    end = time.monotonic() + 12
+    while not rows["side"] and time.monotonic() < end:
+        time.sleep(0.2)
+        rows = {row["name"]: row["count"] for row in concentrator.ask()["limits"]["reached"]}
+    assert rows["side"] == 1
+    concentrator.config.write_text(concentrator.config.read_text().replace("option device 'w1'", "option device 'w9'"))
+    concentrator.process.send_signal(signal.SIGHUP)
+    end = time.monotonic() + 5
+    while "settings read again" not in concentrator.log.read_text() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert convert(world, SERVER, port, service=5999) == SUCCESS + b"hello", "a device of no side is on both"
+
+
 @pytest.mark.requirement("5.6.7-a")
 @pytest.mark.requirement("7.1-a")
 def test_the_address_log_says_what_the_server_saw_and_no_more(world: World, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from cpe_mcp.concentrator import border as border_module
 from cpe_mcp.concentrator.border import BorderKeeper, border_of
 from cpe_mcp.concentrator.limit_watch import LIMITS, LimitWatch, reached, rows
 from cpe_mcp.policy.concentrator_rules import COUNTERS, removal, render
-from cpe_mcp.settings import ConcentratorSettings, parse_concentrator
+from cpe_mcp.settings import ConcentratorSettings, SettingsError, parse_concentrator
 
 pytestmark = [pytest.mark.unit, pytest.mark.requirement("7.2-a")]
 
@@ -131,3 +131,39 @@ def test_an_attack_does_not_fill_the_log_and_nothing_of_it_is_lost() -> None:
     assert len(lines) == 2 * len(LIMITS)
     assert len(watch.news({row.name: 12_000 for row in LIMITS}, 500.0)) == len(LIMITS), "the rest"
     assert watch.news({row.name: 12_000 for row in LIMITS}, 1000.0) == []
+
+
+@pytest.mark.requirement("5.3-e")
+def test_each_listener_is_shut_over_the_devices_of_the_other_side() -> None:
+    settings = parse_concentrator(
+        "config interface 'access'\n option device 'eth0'\n option facing 'customer'\n"
+        "config interface 'uplink'\n option device 'eth1'\n"
+        "config listener 'home'\n option facing 'customer'\n list address '192.0.2.1'\n list address '2001:db8::1'\n"
+        "config listener 'roaming'\n option port '5125'\n"
+    )
+    text = render(border_of(settings))
+    assert re.findall(r"border (iifname .*) counter name side", text) == [
+        'iifname "eth0" fib daddr type local tcp dport 5125',
+        'iifname "eth1" ip daddr 192.0.2.1 tcp dport 5124',
+        'iifname "eth1" ip6 daddr 2001:db8::1 tcp dport 5124',
+    ]
+    assert text.index("counter name side") < text.index("goto service")
+
+
+@pytest.mark.parametrize(
+    ("section", "complaint"),
+    [
+        ("config interface 'a'\n option facing 'customer'\n", "option device.*is required"),
+        (
+            "config interface 'a'\n option device 'x'\nconfig interface 'b'\n option device 'x'\n",
+            "is interface 'a' already",
+        ),
+        (
+            "config interface 'a'\n option device 'x'\nconfig limits 'limits'\n option filter '0'\n",
+            "set filter of section",
+        ),
+    ],
+)
+def test_sides_that_cannot_be_held_are_a_mistake(section: str, complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint):
+        parse_concentrator(section)

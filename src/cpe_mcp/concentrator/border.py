@@ -7,10 +7,13 @@ import logging
 
 from cpe_mcp.kernel.nft_table import counters, load
 from cpe_mcp.kernel.numbers import CONCENTRATOR_TABLE
-from cpe_mcp.policy.concentrator_rules import COUNTERS, Border, removal, render
+from cpe_mcp.policy.concentrator_rules import COUNTERS, Border, Shut, removal, render
 from cpe_mcp.settings import ConcentratorSettings
 
 log = logging.getLogger(__name__)
+
+
+EVERY_ADDRESS = frozenset(("::", "0.0.0.0"))
 
 
 def border_of(settings: ConcentratorSettings) -> Border:
@@ -24,6 +27,13 @@ def border_of(settings: ConcentratorSettings) -> Border:
         prefix_v4=limits.prefix_v4,
         prefix_v6=limits.prefix_v6,
         strict_source=limits.strict_source,
+        shut=tuple(
+            Shut(interface.device, listener.port, "" if address in EVERY_ADDRESS else address)
+            for interface in settings.interfaces
+            for listener in settings.listeners
+            if listener.facing != interface.facing
+            for address in listener.address
+        ),
     )
 
 

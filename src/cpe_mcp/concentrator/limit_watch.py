@@ -27,6 +27,12 @@ class Limit(NamedTuple):
 
 LIMITS = (
     Limit(rules.FRAGMENTS, "limits", "filter", "TCP fragments dropped"),
+    Limit(
+        rules.SIDE,
+        "limits",
+        "filter",
+        "packets to a listener that faces the other side refused: option facing of sections interface and listener",
+    ),
     Limit(rules.FORGED, "limits", "filter", "handshakes from forged source addresses dropped"),
     Limit(rules.SOURCE, "limits", "source_rate", "handshakes dropped: too many from one address"),
     Limit(rules.PREFIX, "limits", "prefix_rate", "handshakes dropped: too many from one prefix"),

@@ -27,8 +27,18 @@ BEFORE_DEFRAGMENTATION = -450
 """Hook priority, NF_IP_PRI_RAW_BEFORE_DEFRAG: conntrack, where it is loaded, puts fragments together at -400."""
 
 FRAGMENTS, FORGED, SOURCE, PREFIX, STRANGERS = "fragments", "forged", "source", "prefix", "strangers"
-COUNTERS = (FRAGMENTS, FORGED, SOURCE, PREFIX, STRANGERS)
-"""Names of the counters of what was dropped."""
+SIDE = "side"
+COUNTERS = (FRAGMENTS, SIDE, FORGED, SOURCE, PREFIX, STRANGERS)
+"""Names of the counters of what was dropped, or refused."""
+
+
+class Shut(NamedTuple):
+    """A listener that is not reached over a device: it faces the other side."""
+
+    device: str
+    port: int
+    address: str
+    """"" for every address of this machine."""
 
 
 class Border(NamedTuple):
@@ -47,6 +57,7 @@ class Border(NamedTuple):
     prefix_v6: int
     strict_source: bool
     """A source must have its route by the device that it came from (RFC 3704 section 2.2)."""
+    shut: tuple[Shut, ...] = ()
 
 
 class _Family(NamedTuple):
@@ -117,8 +128,16 @@ def _border(border: Border) -> list[str]:
     return [
         f"ip frag-off & 0x3fff != 0 meta l4proto tcp fib daddr type local {_drop(FRAGMENTS)}",
         f"exthdr frag exists meta l4proto tcp fib daddr type local {_drop(FRAGMENTS)}",
+        *(_shut(row) for row in border.shut),
         f"tcp dport {_set(border.ports)} fib daddr type local goto service",
     ]
+
+
+def _shut(row: Shut) -> str:
+    """A reset, so that a router that comes from the wrong side learns it at once."""
+    family = "ip6" if ":" in row.address else "ip"
+    where = f"{family} daddr {row.address}" if row.address else "fib daddr type local"
+    return f'iifname "{row.device}" {where} tcp dport {row.port} counter name {SIDE} reject with tcp reset'
 
 
 def _service() -> list[str]:

@@ -77,6 +77,21 @@ class ListenerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class InterfaceSettings:
+    """``config interface 'NAME'``: which side a network device is on. Connections to a listener that faces the other side are
+    refused there, and counted. A device without such a section is on both: a server with one device needs none."""
+
+    name: str = ""
+    device: str = option("text", "", "The network device.")
+    facing: str = option(
+        "choice",
+        "internet",
+        "internet: only listeners that face the Internet are reached over it; customer: only those that face customers.",
+        choices=("internet", "customer"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class DestinationSettings:
     """``config destinations 'destinations'``: what subscribers may reach beyond global addresses (design D15)."""
 
@@ -279,5 +294,6 @@ class ConcentratorSettings:
     dynamic: DynamicSettings = DynamicSettings()
     dynamic_clients: tuple[DynamicClientSettings, ...] = ()
     address_log: AddressLogSettings = AddressLogSettings()
+    interfaces: tuple[InterfaceSettings, ...] = ()
     listeners: tuple[ListenerSettings, ...] = (ListenerSettings(name="default"),)
     subscribers: tuple[SubscriberSettings, ...] = ()

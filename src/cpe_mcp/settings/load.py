@@ -57,6 +57,7 @@ CONCENTRATOR_SECTIONS: dict[str, SectionKind] = {
     "radius": SectionKind(concentrator.RadiusSettings, "radius", False),
     "dynamic": SectionKind(concentrator.DynamicSettings, "dynamic", False),
     "dynamic_client": SectionKind(concentrator.DynamicClientSettings, "dynamic_clients", True),
+    "interface": SectionKind(concentrator.InterfaceSettings, "interfaces", True),
     "address_log": SectionKind(concentrator.AddressLogSettings, "address_log", False),
 }
 
@@ -541,6 +542,7 @@ def _check_concentrator(settings: ConcentratorSettings, complaints: _Complaints)
     address_log = settings.address_log
     if address_log.enabled and not address_log.file and not address_log.syslog:
         raise complaints.option("address_log", "", "file", "is empty and syslog is off, so nothing would be written")
+    _check_interfaces(settings, complaints)
     owners: dict[str, str] = {}
     for subscriber in settings.subscribers:
         if not subscriber.key and not subscriber.address:
@@ -561,6 +563,19 @@ def _check_concentrator(settings: ConcentratorSettings, complaints: _Complaints)
                     "address",
                     f"'{address}' port {listener.port} is taken by listener '{bound[key]}'",
                 )
+
+
+def _check_interfaces(settings: ConcentratorSettings, complaints: _Complaints) -> None:
+    devices: dict[str, str] = {}
+    for interface in settings.interfaces:
+        if not interface.device:
+            raise complaints.option("interface", interface.name, "device", "is required")
+        if devices.setdefault(interface.device, interface.name) != interface.name:
+            text = f"'{interface.device}' is interface '{devices[interface.device]}' already"
+            raise complaints.option("interface", interface.name, "device", text)
+        if not settings.limits.filter:
+            text = "cannot be held without the nftables table; set filter of section limits to 1"
+            raise complaints.option("interface", interface.name, "facing", text)
 
 
 def _check_dynamic(settings: ConcentratorSettings, complaints: _Complaints) -> None:
