@@ -24,6 +24,7 @@ EXAMPLE_NAMES = {
     "listener": "default",
     "subscriber": "alice",
     "dynamic_client": "aaa",
+    "interface": "access",
 }
 """How the sample calls the sections of which there may be several."""
 EXAMPLES: dict[tuple[str, str], Any] = {
@@ -31,6 +32,7 @@ EXAMPLES: dict[tuple[str, str], Any] = {
     ("concentrator", "address"): ("192.0.2.1",),
     ("subscriber", "address"): ("192.0.2.0/24",),
     ("dynamic_client", "address"): ("192.0.2.10",),
+    ("interface", "device"): "eth0",
 }
 """What the sample shows where a section is not allowed without a value. Documentation prefixes only, and no keys:
 somebody would use them."""
