@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,8 +71,10 @@ def test_everything_uncommented_is_the_defaults() -> None:
     assert dataclasses.replace(static, name="", address=()) == type(static)()
 
     concentrator = parse_concentrator(uncommented("concentrator"))
-    assert dataclasses.replace(concentrator, subscribers=(), dynamic_clients=()) == ConcentratorSettings()
-    (client,) = concentrator.dynamic_clients
+    examples: dict[str, Any] = {"subscribers": (), "dynamic_clients": (), "interfaces": ()}
+    assert dataclasses.replace(concentrator, **examples) == ConcentratorSettings()
+    (client,), (interface,) = concentrator.dynamic_clients, concentrator.interfaces
+    assert dataclasses.replace(interface, name="", device="") == type(interface)()
     assert dataclasses.replace(client, name="", address=()) == type(client)()
     (subscriber,) = concentrator.subscribers
     assert dataclasses.replace(subscriber, name="", address=()) == type(subscriber)()
