@@ -90,6 +90,8 @@ class Daemon:
         for name in NEEDS_RESTART:
             if getattr(new.general, name) != getattr(self._settings.general, name):
                 log.warning("option %s of section global takes effect with the next restart", name)
+        if new.limits.backlog != self._settings.limits.backlog:
+            log.warning("option backlog of section limits takes effect with the next restart")
         self._settings = new
         logging.getLogger().setLevel(new.general.log_level.upper())
         log.info("settings read again")

@@ -38,6 +38,8 @@ SHARE_MIN = 0.8
 """Of the rate without an attack, in the same download (issue 5, item 9)."""
 SENT_MIN = 0.9
 """Of what an attack is meant to send: else it was none."""
+NEW_MAX_MS = 1000
+"""First byte of a new connection: Linux repeats a SYN that was dropped after a second."""
 MEMORY_MAX_KIB = 16 * 1024
 """Growth of the worker over all attacks. Strangers that are held cost 1.7 KB each, verdicts of refused ones 4 MB."""
 FORGED_AND_SOURCES = "198.18.0.0/15"
@@ -181,6 +183,7 @@ def _checks(report: Mapping[str, Any]) -> Sequence[Check]:
             ),
             check(f"{attack.kind}: download's share of its rate", row.get("share"), ">=", SHARE_MIN),
             check(f"{attack.kind}: new connections failed", None if failed is None else len(failed), "<=", 0),
+            check(f"{attack.kind}: slowest new connection", row.get("new_worst_ms"), "<=", NEW_MAX_MS, "ms"),
             holds(
                 f"{attack.kind}: limit {attack.counter} was reached",
                 row["limits"].get(attack.counter, 0) > 0 if row else None,
