@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cpe_mcp.concentrator import border as border_module
+from cpe_mcp.concentrator import control as control_module
 from cpe_mcp.concentrator.border import BorderKeeper, border_of
+from cpe_mcp.concentrator.control import Control
 from cpe_mcp.concentrator.limit_watch import LIMITS, LimitWatch, reached, rows
 from cpe_mcp.policy.concentrator_rules import COUNTERS, removal, render
 from cpe_mcp.settings import ConcentratorSettings, SettingsError, parse_concentrator
@@ -107,6 +112,52 @@ def test_without_nft_a_concentrator_serves_and_says_so(nft: FakeNft, caplog: pyt
     keeper.follow(settings())
     assert not keeper.is_on
     assert "option filter" in caplog.text
+
+
+def test_a_concentrator_says_in_its_log_and_status_what_was_reached(
+    nft: FakeNft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(control_module, "UPKEEP_S", 0.01)
+    text = f"config global 'global'\n option run_dir '{tmp_path}'\n"
+
+    async def serve() -> dict[str, Any]:
+        control = Control(parse_concentrator(text), border=BorderKeeper())
+        control.start()
+        nft.counts = {"strangers": 77}
+        try:
+            for _ in range(200):
+                if "limit reached" in caplog.text:
+                    break
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            status = await control.status({})
+            assert control.figures(worker_restarts=0).limits["strangers"] == 77
+        finally:
+            control.stop()
+        return status
+
+    status = asyncio.run(serve())
+    lines = [record.getMessage() for record in caplog.records if "limit reached" in record.getMessage()]
+    assert lines == [
+        "limit reached: 77 handshakes dropped: too many from addresses of no subscriber (section limits, option stranger_rate)"
+    ]
+    assert status["limits"]["filter"] is True
+    assert {row["name"]: row["count"] for row in status["limits"]["reached"]}["strangers"] == 77
+    assert nft.loaded[-1] == removal()
+
+
+def test_nftables_is_left_alone_where_nobody_asked_for_it(nft: FakeNft, tmp_path: Path) -> None:
+    async def serve() -> bool:
+        control = Control(parse_concentrator(f"config global 'global'\n option run_dir '{tmp_path}'\n"))
+        control.start()
+        try:
+            status = await control.status({})
+            return bool(status["limits"]["filter"])
+        finally:
+            control.stop()
+
+    assert asyncio.run(serve()) is False
+    assert nft.loaded == []
 
 
 def test_every_limit_has_its_option_value_and_count() -> None:

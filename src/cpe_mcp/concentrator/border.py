@@ -86,3 +86,10 @@ class BorderKeeper:
                 load(removal())
             except (RuntimeError, OSError) as error:
                 log.error("nftables table inet %s stays: %s", CONCENTRATOR_TABLE, error)
+
+
+class NoBorder(BorderKeeper):
+    """Of a concentrator that leaves nftables alone."""
+
+    def follow(self, settings: ConcentratorSettings) -> None:
+        """Nothing."""

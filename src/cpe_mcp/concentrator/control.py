@@ -25,7 +25,7 @@ from cpe_mcp.aaa.radius import MAX_PASSWORD_OCTETS, MAX_TEXT_OCTETS, RadiusClien
 from cpe_mcp.concentrator import limit_watch
 from cpe_mcp.concentrator.address_log import AddressLog
 from cpe_mcp.concentrator.authorizer import Authorizer, Verdict
-from cpe_mcp.concentrator.border import BorderKeeper
+from cpe_mcp.concentrator.border import BorderKeeper, NoBorder
 from cpe_mcp.concentrator.connection_counts import ConnectionCounts
 from cpe_mcp.concentrator.destination_rules import compile_rows
 from cpe_mcp.concentrator.dynamic import ABILITIES, SubscriberSessions
@@ -85,7 +85,10 @@ GONE_MAX = 64
 class Control:
     """One per daemon. Raises SettingsError for settings that make no RADIUS request."""
 
-    def __init__(self, settings: ConcentratorSettings, *, filters: FilterHook | None = None) -> None:
+    def __init__(
+        self, settings: ConcentratorSettings, *, filters: FilterHook | None = None, border: BorderKeeper | None = None
+    ) -> None:
+        """``border``: what limits handshakes before TCP; without it nftables is left alone."""
         self.settings = settings
         self.filters = filters if filters is not None else NoFilters()
         """What carries out Filter-Id."""
@@ -113,7 +116,7 @@ class Control:
         self._ended: set[str] = set()
         """Subscribers whom RADIUS knows no more, and whose cap is perhaps still used."""
         self._connections = ConnectionCounts()
-        self._border = BorderKeeper()
+        self._border = border if border is not None else NoBorder()
         self._limit_watch = limit_watch.LimitWatch()
         self.authorizer = Authorizer((), settings.radius)
         self._use(settings)

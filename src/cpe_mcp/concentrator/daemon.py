@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import cpe_mcp
+from cpe_mcp.concentrator.border import BorderKeeper
 from cpe_mcp.concentrator.control import Control
 from cpe_mcp.concentrator.figures import Figures
 from cpe_mcp.concentrator.kernel_setup import prepare
@@ -48,7 +49,7 @@ class Daemon:
         self._path = path
         self._metrics: MetricsServer | None = None
         with _in_file(path):
-            self._control = Control(settings)
+            self._control = Control(settings, border=BorderKeeper())
             self._metrics = self._metrics_for(settings)
         general = settings.general
         self._workers = WorkerProcesses(worker_command(general.run_dir), general.workers)
