@@ -88,6 +88,8 @@ def settings(text: str = "") -> ConcentratorSettings:
 def test_the_table_is_loaded_once_and_again_when_it_is_another(nft: FakeNft) -> None:
     keeper = BorderKeeper()
     keeper.follow(settings())
+    assert nft.loaded == [], "not before the daemon serves"
+    keeper.start(settings())
     keeper.follow(settings(" option error_rate '7'\n"))
     assert len(nft.loaded) == 1, "the table has no part in that"
     nft.counts = {"source": 5}
@@ -109,7 +111,7 @@ def test_the_table_is_loaded_once_and_again_when_it_is_another(nft: FakeNft) -> 
 def test_without_nft_a_concentrator_serves_and_says_so(nft: FakeNft, caplog: pytest.LogCaptureFixture) -> None:
     nft.error = "nft refused: no"
     keeper = BorderKeeper()
-    keeper.follow(settings())
+    keeper.start(settings())
     assert not keeper.is_on
     assert "option filter" in caplog.text
 

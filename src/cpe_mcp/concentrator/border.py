@@ -46,10 +46,18 @@ class BorderKeeper:
         """Packets since the daemon started, by :data:`COUNTERS`, as of the last :meth:`look`."""
         self._before = dict(self.dropped)
         self._text = ""
+        self._is_started = False
+
+    def start(self, settings: ConcentratorSettings) -> None:
+        """From now on the kernel is touched."""
+        self._is_started = True
+        self.follow(settings)
 
     def follow(self, settings: ConcentratorSettings) -> None:
         """Load the table when it is wanted and not there as it shall be, or remove it. What goes wrong is logged: a
         concentrator without it serves, with less protection."""
+        if not self._is_started:
+            return
         text = render(border_of(settings)) if settings.limits.filter else ""
         if text == self._text:
             return
@@ -80,6 +88,7 @@ class BorderKeeper:
 
     def remove(self) -> None:
         """No trace."""
+        self._is_started = False
         if self._text:
             self._text, self.is_on = "", False
             try:
@@ -91,5 +100,5 @@ class BorderKeeper:
 class NoBorder(BorderKeeper):
     """Of a concentrator that leaves nftables alone."""
 
-    def follow(self, settings: ConcentratorSettings) -> None:
+    def start(self, settings: ConcentratorSettings) -> None:
         """Nothing."""

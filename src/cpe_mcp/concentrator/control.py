@@ -128,7 +128,7 @@ class Control:
     def start(self) -> None:
         """Serve workers. Raises OSError when the socket cannot be made."""
         self._own = own_addresses()
-        self._border.follow(self.settings)
+        self._border.start(self.settings)
         self.server.start()
         self._follow_dynamic()
         self._run(self._upkeep())
