@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cpe_mcp.aaa.cookie import make_cookie
+from cpe_mcp.aaa.cookie import Credential, epoch_of, is_proven, make_cookie, own_credential, pull_cookie
 from cpe_mcp.control.frames import CONTROL_SOCKET, HELLO, MAX_FRAME_BYTES, pull_frame, push_frame
 from cpe_mcp.paths.snapshot import ConcentratorView, Snapshot, WanView, to_wire
 from cpe_mcp.settings.concentrator import LimitSettings
@@ -28,7 +28,8 @@ CONCENTRATOR = "10.9.0.1"
 SERVER4, SERVER6 = "10.9.1.1", "2001:db8:c1::1"
 SERVICE_PORT = 5124
 INTERCEPT_PORT = 5125
-COOKIE = make_cookie("alice", "wonderland")
+CREDENTIAL = own_credential("alice", "wonderland")
+COOKIE = make_cookie(CREDENTIAL, time.time())
 POOL_MAX, HALF_OPEN_MAX = 12, 24
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -148,10 +149,21 @@ class Control:
                     self.answers(self, kind, payload)
 
 
+def cookies(name: str, key: str) -> Callable[[], bytes]:
+    """Makes a new one for each connection."""
+    return lambda: make_cookie(own_credential(name, key), time.time())
+
+
+def is_by(cookie: bytes, credential: Credential) -> bool:
+    """Whether it was made with this one, lately or not."""
+    parts = pull_cookie(cookie)
+    return parts is not None and is_proven(parts, credential.key, epoch_of(time.time()) >> 16 << 16 | parts.epoch)
+
+
 def accept_cookie(control: Control, kind: str, payload: Any) -> None:
-    """The authorization of these tests: alice's cookie, nobody else."""
+    """The authorization of these tests: cookies that alice has made, nobody else."""
     if kind == "authorize":
-        good = payload["cookie"].rstrip(b"\0") == COOKIE.rstrip(b"\0")
+        good = is_by(payload["cookie"], CREDENTIAL)
         control.send(
             "authorized",
             {
@@ -182,7 +194,7 @@ class World:
             proxy=True,
             reason="ready",
             wans=(WanView("one", "w1", "10.1.0.1", "2001:db8:1::1"), WanView("two", "w2", "10.2.0.1", "2001:db8:2::1")),
-            concentrators=(ConcentratorView("far", (CONCENTRATOR,), SERVICE_PORT, COOKIE, True),),
+            concentrators=(ConcentratorView("far", (CONCENTRATOR,), SERVICE_PORT, CREDENTIAL, True),),
             fallback="direct",
             pool_size=0,
             pool_idle_s=60.0,

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from relay_world import CONCENTRATOR, SERVER4, SERVICE_PORT, Control, World, inside
+from relay_world import CONCENTRATOR, SERVER4, SERVICE_PORT, Control, World, cookies, inside, is_by
 from test_concentrator_netns import ROUTER1, Concentrator
 from test_radius_netns import ENTERPRISE, SECRET, serving
 
-from cpe_mcp.aaa.cookie import make_cookie
+from cpe_mcp.aaa.cookie import make_cookie, own_credential
 from cpe_mcp.convert import Client
 from cpe_mcp.kernel.numbers import IPPROTO_MPTCP
 from cpe_mcp.lab.freeradius import PROGRAM, RadiusUser, write_config
@@ -30,7 +30,7 @@ from cpe_mcp.relay.sockets import pack16
 pytestmark = [pytest.mark.netns, pytest.mark.requirement("X-4"), pytest.mark.requirement("5.6.2-a")]
 
 MBIT = 125_000
-COOKIES = {"alice": make_cookie("alice", "wonderland"), "bob": make_cookie("bob", "builder")}
+CREDENTIALS = {"alice": own_credential("alice", "wonderland"), "bob": own_credential("bob", "builder")}
 CAPS: dict[str, tuple[float, float]] = {}
 SETTLE_S = 0.5
 """Before counting: what the sockets' buffers take at once is over."""
@@ -41,7 +41,7 @@ FREE_MBIT = 150
 def accept_all(control: Control, kind: str, payload: Any) -> None:
     """Alice and bob, with their caps."""
     if kind == "authorize":
-        names = [name for name, cookie in COOKIES.items() if payload["cookie"].rstrip(b"\0") == cookie.rstrip(b"\0")]
+        names = [name for name, credential in CREDENTIALS.items() if is_by(payload["cookie"], credential)]
         verdict = {"id": payload["id"], "address": payload["address"], "verdict": "accept", "subscriber": names[0]}
         answer = {"ttl_s": 60.0, "cookie": b"", "reason": "ready", "caps": CAPS.get(names[0], (0, 0))}
         control.send("authorized", verdict | answer)
@@ -60,7 +60,9 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def convert(world: World, name: str, address: str, port: int) -> socket.socket:
     """A flow of this subscriber, as its router would open it: Multipath TCP to the concentrator."""
-    return opened(world, Client(COOKIES[name]).connect(pack16(socket.AF_INET, address), port))
+    return opened(
+        world, Client(make_cookie(CREDENTIALS[name], time.time())).connect(pack16(socket.AF_INET, address), port)
+    )
 
 
 def opened(world: World, message: bytes, service: int = SERVICE_PORT) -> socket.socket:
@@ -288,14 +290,14 @@ def bare_world(tmp_path: Path) -> Iterator[World]:
 
 
 def test_two_workers_share_a_cap_and_a_reload_changes_it(bare_world: World, tmp_path: Path) -> None:
-    world, cookie = bare_world, make_cookie("alice", "wonderland-and-back")
+    world, cookie = bare_world, cookies("alice", "wonderland-and-back")
     concentrator = Concentrator(world, tmp_path, CONFIG + TABLE)
     concentrator.wait()
     port = world.serve(pour, SERVER, 0, world.router)
-    flows = [opened(world, connect_message(port, cookie))]
+    flows = [opened(world, connect_message(port, cookie()))]
     read_for(flows, 1.5)
     assert 0.9 * 32 <= mbit(read_for(flows, 3), 3) <= 1.05 * 32, "one flow, which only one worker carries, gets all"
-    flows += [opened(world, connect_message(port, cookie)) for _ in range(9)]
+    flows += [opened(world, connect_message(port, cookie())) for _ in range(9)]
     read_for(flows, 1.5)
     counts = read_for(flows, 4)
     assert 0.9 * 32 <= mbit(counts, 4) <= 1.05 * 32

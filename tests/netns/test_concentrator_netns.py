@@ -11,14 +11,14 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from relay_world import CONCENTRATOR, SERVER4, SERVICE_PORT, World, inside
+from relay_world import CONCENTRATOR, SERVER4, SERVICE_PORT, World, cookies, inside
 
-from cpe_mcp.aaa.cookie import make_cookie
+from cpe_mcp.aaa.cookie import own_credential, time_of
 from cpe_mcp.control.ask import ask
 from cpe_mcp.control.frames import API_SOCKET
 
@@ -96,12 +96,12 @@ def convert(
     address: str,
     port: int,
     *,
-    cookie: bytes = b"",
+    cookie: Callable[[], bytes] = bytes,
     service: int = SERVICE_PORT,
     half_close: bool = False,
 ) -> bytes:
     """Ask for a server as a router would; everything that comes back until the end."""
-    padded = cookie + bytes(-len(cookie) % 4)
+    padded = cookie()
     head = bytes([22, 1 + len(padded) // 4, 0, 0]) + padded if padded else b""
     connect = bytes([10, 5]) + port.to_bytes(2, "big") + bytes(10) + b"\xff\xff" + socket.inet_aton(address)
     message = bytes([1, 1 + (len(head) + len(connect)) // 4]) + b"\x22\x63" + head + connect
@@ -128,11 +128,15 @@ def test_who_is_served(world: World, tmp_path: Path) -> None:
     concentrator = Concentrator(world, tmp_path)
     concentrator.wait()
     port = world.serve(lambda connection: connection.sendall(b"hello"), SERVER, 0, world.router)
-    alice, mallory = make_cookie("alice", KEY), make_cookie("alice", "another-key-altogether")
+    alice, mallory = cookies("alice", KEY), cookies("alice", "another-key-altogether")
     assert convert(world, SERVER, port, cookie=alice) == SUCCESS + b"hello"
     refused = bytes.fromhex("01022263 1e012000")
     assert convert(world, SERVER, port, cookie=mallory) == refused
-    assert convert(world, SERVER, port) == refused, "no cookie on the Internet side"
+    wanted = convert(world, SERVER, port)
+    assert wanted[:8] == bytes.fromhex("01042263 1e030300"), "no cookie on the Internet side"
+    there_s = time_of(wanted[8:])
+    assert there_s is not None
+    assert abs(there_s - time.time()) < 5
     assert convert(world, SERVER, port, service=5999) == SUCCESS + b"hello", "a subscriber's address on its side"
     status = concentrator.ask()
     end = time.monotonic() + 3
@@ -140,7 +144,7 @@ def test_who_is_served(world: World, tmp_path: Path) -> None:
         time.sleep(0.05)
         status = concentrator.ask()
     assert {row["name"]: row["flows"] for row in status["subscribers"]} == {"alice": 1, "line": 1}
-    assert {row["reason"] for row in status["refusals"]} == {"wrong-cookie", "cookie-wanted"}
+    assert {row["reason"] for row in status["refusals"]} == {"unknown-subscriber", "cookie-wanted"}
 
 
 @pytest.mark.requirement("5.3-e")
@@ -152,7 +156,7 @@ def test_a_listener_is_reached_from_its_own_side_only(world: World, tmp_path: Pa
     concentrator = Concentrator(world, tmp_path, CONFIG.replace(f"{ROUTER1}/32", "10.0.0.0/8") + sides)
     concentrator.wait()
     port = world.serve(lambda connection: connection.sendall(b"hello"), SERVER, 0, world.router)
-    assert convert(world, SERVER, port, cookie=make_cookie("alice", KEY)) == SUCCESS + b"hello"
+    assert convert(world, SERVER, port, cookie=cookies("alice", KEY)) == SUCCESS + b"hello"
     with pytest.raises(ConnectionRefusedError):
         convert(world, SERVER, port, service=5999)
     rows = {row["name"]: row["count"] for row in concentrator.ask()["limits"]["reached"]}
@@ -183,7 +187,7 @@ def test_the_address_log_says_what_the_server_saw_and_no_more(world: World, tmp_
         connection.sendall(b"hello")
 
     port = world.serve(greet, SERVER, 0, world.router)
-    assert convert(world, SERVER, port, cookie=make_cookie("alice", KEY)) == SUCCESS + b"hello"
+    assert convert(world, SERVER, port, cookie=cookies("alice", KEY)) == SUCCESS + b"hello"
     convert(world, SERVER, port)  # refused: it used no address of ours
     end = time.monotonic() + 3
     while not (path.exists() and path.read_text()) and time.monotonic() < end:
@@ -211,10 +215,10 @@ def test_nothing_of_the_subscriber_leaves_unless_it_is_asked_for(world: World, t
     concentrator = Concentrator(world, tmp_path, config)
     concentrator.wait()
     port = world.serve(lambda connection: connection.sendall(b"hello"), SERVER, 0, world.router)
-    cookie = make_cookie("planted_name", "planted-key-of-a-subscriber")
+    cookie = cookies("planted_name", "planted-key-of-a-subscriber")
     assert convert(world, SERVER, port, cookie=cookie) == SUCCESS + b"hello"
     convert(world, SERVER, 9, cookie=cookie)
-    convert(world, SERVER, port, cookie=make_cookie("planted_name", "another-key-altogether"))
+    convert(world, SERVER, port, cookie=cookies("planted_name", "another-key-altogether"))
     concentrator.config.write_text(concentrator.config.read_text() + "\n# read again\n")
     concentrator.process.send_signal(signal.SIGHUP)
     end = time.monotonic() + 5
@@ -237,7 +241,7 @@ def test_nothing_of_the_subscriber_leaves_unless_it_is_asked_for(world: World, t
     planted = [
         "planted-key",
         "planted_name",
-        cookie.hex(),
+        bytes(own_credential("planted_name", "planted-key-of-a-subscriber").key).hex(),
         f"{SERVER}#{port}",
         f"{SERVER}:{port}",
         f"{SERVER} port {port}",
@@ -249,7 +253,7 @@ def test_nothing_of_the_subscriber_leaves_unless_it_is_asked_for(world: World, t
 def test_what_is_reachable(world: World, tmp_path: Path) -> None:
     concentrator = Concentrator(world, tmp_path)
     concentrator.wait()
-    alice = make_cookie("alice", KEY)
+    alice = cookies("alice", KEY)
     prohibited = bytes.fromhex("01022263 1e01610d")
     assert convert(world, "10.3.0.1", 80, cookie=alice) == prohibited, "not global, not allowed"
     assert convert(world, CONCENTRATOR, 22, cookie=alice) == prohibited, "its own address"
@@ -263,8 +267,8 @@ def test_speed_tests_are_served_unless_switched_off(world: World, tmp_path: Path
     config = CONFIG.replace(option, f"{option}\n    list public_address '192.0.2.10'")
     concentrator = Concentrator(world, tmp_path, config)
     concentrator.wait()
-    alice = make_cookie("alice", KEY)
-    mallory = make_cookie("alice", "another-key-altogether")
+    alice = cookies("alice", KEY)
+    mallory = cookies("alice", "another-key-altogether")
     assert convert(world, CONCENTRATOR, 9, cookie=alice, half_close=True) == SUCCESS
     assert convert(world, "192.0.2.10", 9, cookie=alice, half_close=True) == SUCCESS, "what leads here through NAT"
     assert convert(world, CONCENTRATOR, 9, cookie=mallory) == bytes.fromhex("01022263 1e012000")
@@ -283,7 +287,7 @@ def test_hairpin_is_refused(world: World, tmp_path: Path) -> None:
     config = CONFIG.replace("list allow '10.2.0.0/24'", "list allow '10.1.0.0/24'")
     concentrator = Concentrator(world, tmp_path, config)
     concentrator.wait()
-    alice = make_cookie("alice", KEY)
+    alice = cookies("alice", KEY)
     assert convert(world, ROUTER1, 80, cookie=alice) == bytes.fromhex("01022263 1e012000")
 
 
@@ -325,7 +329,7 @@ def test_workers_do_not_outlive_a_killed_daemon(world: World, tmp_path: Path) ->
 def test_reload_serves_a_new_subscriber_and_refuses_a_broken_file(world: World, tmp_path: Path) -> None:
     concentrator = Concentrator(world, tmp_path)
     concentrator.wait()
-    bob = make_cookie("bob", "bobs-own-long-key")
+    bob = cookies("bob", "bobs-own-long-key")
     port = world.serve(lambda connection: connection.sendall(b"hello"), SERVER, 0, world.router)
     assert convert(world, SERVER, port, cookie=bob)[4:7] == bytes.fromhex("1e0120")
     text = concentrator.config.read_text()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from relay_world import CONCENTRATOR, COOKIE, SERVER4, SERVER6, SERVICE_PORT, World, inside, run
+from relay_world import CONCENTRATOR, CREDENTIAL, SERVER4, SERVER6, SERVICE_PORT, World, inside, run
 
 from cpe_mcp.kernel.nft import Interception, Nft
 from cpe_mcp.paths.snapshot import ConcentratorView
@@ -197,7 +197,7 @@ def test_ipv6_subflows_are_marked_by_the_table(world: World) -> None:
     with inside(world.router):
         nft.apply(plan, verify=False)
     try:
-        world.change(concentrators=(ConcentratorView("far", (CONCENTRATOR6,), SERVICE_PORT, COOKIE, True),))
+        world.change(concentrators=(ConcentratorView("far", (CONCENTRATOR6,), SERVICE_PORT, CREDENTIAL, True),))
         far = counted(world.far)
         upload(world, EF, SERVER6)
         at_concentrator = difference(far, counted(world.far))
@@ -205,7 +205,7 @@ def test_ipv6_subflows_are_marked_by_the_table(world: World) -> None:
     finally:
         with inside(world.router):
             nft.remove()
-        world.change(concentrators=(ConcentratorView("far", (CONCENTRATOR,), SERVICE_PORT, COOKIE, True),))
+        world.change(concentrators=(ConcentratorView("far", (CONCENTRATOR,), SERVICE_PORT, CREDENTIAL, True),))
 
 
 @pytest.mark.requirement("5.6.5-a")

@@ -30,6 +30,7 @@ from relay_world import (
     run,
 )
 
+from cpe_mcp.aaa.cookie import own_credential
 from cpe_mcp.convert import Client
 
 pytestmark = pytest.mark.netns
@@ -229,7 +230,7 @@ def test_an_unreachable_server_is_a_reset_and_a_direct_hint(world: World) -> Non
 @pytest.mark.requirement("5.3-d")
 def test_a_refused_subscriber_is_served_directly_with_its_bytes(world: World) -> None:
     concentrator = world.snapshot.concentrators[0]
-    world.change(concentrators=(concentrator._replace(cookie=b"not alice   "),))
+    world.change(concentrators=(concentrator._replace(credential=own_credential("alice", "another key")),))
     try:
         port = world.serve(echo)
         with world.connect(SERVER4, port) as client:

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from relay_world import CONCENTRATOR, COOKIE, SERVER4, SERVICE_PORT, World, inside, run
+from relay_world import CONCENTRATOR, CREDENTIAL, SERVER4, SERVICE_PORT, World, inside, run
 from test_upstream_netns import Router
 
+from cpe_mcp.aaa.cookie import NO_CREDENTIAL, Credential
+from cpe_mcp.aaa.presenter import Presenter
 from cpe_mcp.kernel.mptcp_probe import look
 from cpe_mcp.kernel.subflows import SubflowDump
 from cpe_mcp.paths.observed import Subflow
@@ -165,7 +167,7 @@ table inet strip {
 """An access network that does not like what it does not know, at the far end of line one."""
 
 
-def look_over(world: World, number: int, cookie: bytes = COOKIE) -> str:
+def look_over(world: World, number: int, credential: Credential = CREDENTIAL) -> str:
     with inside(world.router):
         return asyncio.run(
             look(
@@ -173,7 +175,7 @@ def look_over(world: World, number: int, cookie: bytes = COOKIE) -> str:
                 source=f"10.{number}.0.1",
                 address=CONCENTRATOR,
                 port=SERVICE_PORT,
-                cookie=cookie,
+                presenter=Presenter(credential),
             )
         )
 
@@ -192,7 +194,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 def test_a_look_at_mptcp_tells_what_an_access_network_does_to_it(world: World) -> None:
     assert look_over(world, 1) == NEGOTIATED
     assert look_over(world, 2) == NEGOTIATED
-    assert look_over(world, 1, cookie=b"") == NEGOTIATED, "an Error of the concentrator is an answer, too"
+    assert look_over(world, 1, credential=NO_CREDENTIAL) == NEGOTIATED, "an Error of the concentrator is an answer, too"
     run("ip", "netns", "exec", world.far, "nft", "-f", "-", stdin=STRIP)
     assert look_over(world, 1) == Reason.MPTCP_STRIPPED
     assert look_over(world, 2) == NEGOTIATED

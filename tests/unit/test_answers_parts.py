@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cpe_mcp.aaa.cookie import NO_CREDENTIAL
 from cpe_mcp.paths.snapshot import EMPTY, ConcentratorView, Snapshot, WanView
 from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.relay.records import FlowRecord
@@ -152,7 +153,7 @@ def test_history_after_a_counter_that_went_back_and_after_a_sleep() -> None:
 # Why ----------------------------------------------------------------------------------------------------------------
 
 WANS = (WanView("dsl", "eth1", "203.0.113.2", ""),)
-MINE = (ConcentratorView("mine", ("198.51.100.1",), 5124, b"", False),)
+MINE = (ConcentratorView("mine", ("198.51.100.1",), 5124, NO_CREDENTIAL, False),)
 READY: Snapshot = EMPTY._replace(proxy=True, reason="ready", wans=WANS, concentrators=MINE)
 FACTS = Facts(
     snapshot=READY,

@@ -7,15 +7,17 @@ from typing import Any
 import pytest
 
 from cpe_mcp.aaa.answer import RadiusAnswer
-from cpe_mcp.aaa.cookie import make_cookie
+from cpe_mcp.aaa.cookie import make_cookie as cookie_of
+from cpe_mcp.aaa.cookie import own_credential, time_of
 from cpe_mcp.concentrator import authorizer as module
-from cpe_mcp.concentrator.authorizer import SILENCE_S, Authorizer
+from cpe_mcp.concentrator.authorizer import SILENCE_S, Authorizer, Verdict
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.settings.concentrator import RadiusSettings, SubscriberSettings
 
 pytestmark = pytest.mark.unit
 
 ALICE = SubscriberSettings(name="alice", key="wonderland-and-back", address=("10.11.0.0/24", "2001:db8:11::/64"))
+UNIX_S = 1.8e9
 OFF = RadiusSettings()
 ON = RadiusSettings(enabled=True, positive_s=600, negative_s=60)
 
@@ -24,18 +26,25 @@ def judge(
     authorizer: Authorizer,
     *,
     cookie: bytes = b"",
-    facing: str = "customer",
+    needs: str = "address",
     address: str = "10.9.9.9",
     now: float = 0.0,
 ) -> Any:
-    return authorizer.judge(address=address, cookie=cookie, facing=facing, now=now)
+    verdict = authorizer.judge(
+        address=address, cookie=cookie, needs=needs, now=now, clock_s=UNIX_S + now, unix_s=UNIX_S + now
+    )
+    return verdict if isinstance(verdict, Verdict) else None
+
+
+def make_cookie(name: str, key: str) -> bytes:
+    return cookie_of(own_credential(name, key), UNIX_S)
 
 
 @pytest.mark.requirement("X-16")
 def test_a_cookie_made_with_the_key_is_enough_everywhere() -> None:
     authorizer = Authorizer([ALICE], OFF)
-    for facing in ("internet", "customer"):
-        verdict = judge(authorizer, cookie=make_cookie("alice", "wonderland-and-back"), facing=facing)
+    for needs in ("cookie", "address"):
+        verdict = judge(authorizer, cookie=make_cookie("alice", "wonderland-and-back"), needs=needs)
         assert (verdict.kind, verdict.subscriber) == ("accept", "alice")
 
 
@@ -58,10 +67,11 @@ def test_the_cap_comes_with_the_verdict_from_table_and_radius() -> None:
 def test_wrong_cookies() -> None:
     authorizer = Authorizer([ALICE, SubscriberSettings(name="gone", enabled=False, key="long-enough-key")], OFF)
     for cookie, reason in (
-        (make_cookie("alice", "another-wonderland"), Reason.WRONG_COOKIE),
+        (make_cookie("alice", "another-wonderland"), Reason.UNKNOWN_SUBSCRIBER),
+        (make_cookie("alice", "wonderland-and-back")[:-1] + b"?", Reason.WRONG_COOKIE),
         (make_cookie("mallory", "wonderland-and-back"), Reason.UNKNOWN_SUBSCRIBER),
         (make_cookie("gone", "long-enough-key"), Reason.UNKNOWN_SUBSCRIBER),
-        (b"nonsense", Reason.UNKNOWN_SUBSCRIBER),
+        (b"nonsense", Reason.WRONG_COOKIE),
     ):
         verdict = judge(authorizer, cookie=cookie, address="10.11.0.5")
         assert (verdict.kind, verdict.reason) == ("reject", reason), "a wrong cookie is not mended by a known address"
@@ -71,8 +81,9 @@ def test_wrong_cookies() -> None:
 @pytest.mark.requirement("X-16")
 def test_the_internet_side_wants_a_cookie_whatever_the_address() -> None:
     for radius in (OFF, ON):
-        verdict = judge(Authorizer([ALICE], radius), facing="internet", address="10.11.0.5")
-        assert (verdict.kind, verdict.reason) == ("reject", Reason.COOKIE_WANTED)
+        verdict = judge(Authorizer([ALICE], radius), needs="cookie", address="10.11.0.5")
+        assert (verdict.kind, verdict.reason) == ("missing-cookie", Reason.COOKIE_WANTED)
+        assert time_of(verdict.cookie) == UNIX_S
 
 
 @pytest.mark.parametrize("address", ["10.11.0.77", "2001:db8:11::1"])

@@ -155,7 +155,7 @@ def test_strangers_do_not_keep_a_subscriber_from_being_asked_about(
 
 def test_an_accept_that_ends_soon_is_renewed_while_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
 
     async def scenario(desk: Desk) -> None:
         desk.ask("10.9.9.9")

@@ -10,9 +10,9 @@ import pytest
 from test_concentrator_authorization import ACCEPT, Desk, FakeFilters, run, settle
 
 from cpe_mcp.aaa.answer import RadiusAnswer
-from cpe_mcp.aaa.cookie import make_cookie
+from cpe_mcp.aaa.cookie import make_cookie, own_credential
 from cpe_mcp.aaa.dynamic import Change, ErrorCause, Refused, Selector
-from cpe_mcp.concentrator.authorizer import Authorizer, Session
+from cpe_mcp.concentrator.authorizer import Authorizer, Session, Verdict
 from cpe_mcp.concentrator.dynamic import SubscriberSessions
 from cpe_mcp.concentrator.dynamic_rules import rules
 from cpe_mcp.concentrator.filters import FilterHook
@@ -62,7 +62,10 @@ class Host:
         self.sessions.change(self.sessions.find(selector), Change(**change))
 
     def verdict(self, address: str, cookie: bytes = b"") -> Any:
-        return self.authorizer.judge(address=address, cookie=cookie, facing="customer", now=self.now)
+        verdict = self.authorizer.judge(
+            address=address, cookie=cookie, needs="address", now=self.now, clock_s=1.8e9, unix_s=1.8e9
+        )
+        return verdict if isinstance(verdict, Verdict) else None
 
 
 @pytest.mark.parametrize(
@@ -150,7 +153,7 @@ def test_concentrators_without_this_one_send_the_subscriber_away_and_back() -> N
 
 
 def test_a_subscriber_of_the_table_is_changed_until_the_settings_are_read_again() -> None:
-    host, cookie = Host(), make_cookie("carl", KEY)
+    host, cookie = Host(), make_cookie(own_credential("carl", KEY), 1.8e9)
     host.change(Selector(user="carl"), down_mbit=2, connections=3)
     assert host.caps == [{"carl": (2.0, 0.0)}]
     assert host.forgotten == [{"subscriber": "carl"}]

@@ -103,6 +103,8 @@ def test_the_metrics_page_has_every_metric_of_the_concentrator() -> None:
         worker_restarts=0,
         counters={"accepted:x": 1, "error:32": 1},
         refusals={"x": 1},
+        cookies={"taken": 1},
+        cookies_remembered=0,
         radius_enabled=True,
         radius={"requests": 1},
         authorizations={"accepted": 1},

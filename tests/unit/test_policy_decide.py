@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from cpe_mcp.aaa.cookie import NO_CREDENTIAL
 from cpe_mcp.paths.scheme import LAST_RESORT
 from cpe_mcp.paths.snapshot import EMPTY, ClassView, ConcentratorView, Snapshot, WanView
 from cpe_mcp.policy.decide import concentrators_of, decide, first_wan
@@ -17,8 +18,8 @@ pytestmark = pytest.mark.unit
 DSL = WanView("dsl", "eth1", "192.0.2.2", "")
 LTE = WanView("lte", "wwan0", "198.51.100.2", "2001:db8:2::2")
 V6_ONLY = WanView("cable", "eth2", "", "2001:db8:3::2")
-NEAR = ConcentratorView("near", ("203.0.113.1",), 5124, b"", True)
-FAR = ConcentratorView("far", ("2001:db8:ff::1", "203.0.113.2"), 5124, b"", True)
+NEAR = ConcentratorView("near", ("203.0.113.1",), 5124, NO_CREDENTIAL, True)
+FAR = ConcentratorView("far", ("2001:db8:ff::1", "203.0.113.2"), 5124, NO_CREDENTIAL, True)
 
 
 def snapshot(
@@ -119,7 +120,7 @@ def test_it_brings_nothing_heavy_into_a_worker() -> None:
     assert answer.stdout.strip() == "[]"
 
 
-GAMING = ConcentratorView("game", ("203.0.113.9",), 5124, b"", True, service_class=("gaming",))
+GAMING = ConcentratorView("game", ("203.0.113.9",), 5124, NO_CREDENTIAL, True, service_class=("gaming",))
 
 
 class TestClasses:

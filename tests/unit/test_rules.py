@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cpe_mcp.aaa.cookie import NO_CREDENTIAL
 from cpe_mcp.kernel.hardware_address import hardware_address
 from cpe_mcp.paths.snapshot import ORDINARY, ClassView, ConcentratorView, Snapshot, WanView
 from cpe_mcp.policy.rules import Packet, class_of, classes_of, compile_rules, first_match, matches
@@ -74,7 +75,7 @@ READY = Snapshot(
     proxy=True,
     reason="ready",
     wans=(WanView("dsl", "eth1", "198.51.100.2", ""),),
-    concentrators=(ConcentratorView("home", ("198.51.100.7",), 5124, b"", False),),
+    concentrators=(ConcentratorView("home", ("198.51.100.7",), 5124, NO_CREDENTIAL, False),),
     fallback="direct",
     pool_size=0,
     pool_idle_s=60.0,

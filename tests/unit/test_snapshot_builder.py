@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from cpe_mcp.aaa.cookie import check_cookie, subscriber_of
+from cpe_mcp.aaa.cookie import NO_CREDENTIAL, CookieError, Credential, own_credential
 from cpe_mcp.discovery.candidates import Candidate
-from cpe_mcp.paths.snapshot import Snapshot, WanView
+from cpe_mcp.paths.snapshot import Snapshot, WanView, from_wire, to_wire
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.settings.router import GlobalSettings, RouterSettings
 from cpe_mcp.upstream.snapshot_builder import build, describe_changes, interception
@@ -79,12 +79,28 @@ def test_one_concentrator_of_a_common_family_is_enough() -> None:
     assert made(usable=[FAR6, FAR], wans=[DSL]).reason == Reason.READY
 
 
-def test_the_cookie_proves_the_subscriber_and_is_missing_without_one() -> None:
-    (with_key,) = made().concentrators
-    assert subscriber_of(with_key.cookie) == "alice"
-    assert check_cookie(with_key.cookie, FAR.key)
-    (without,) = made(usable=[FAR._replace(subscriber="", key="")]).concentrators
-    assert without.cookie == b""
+def test_cookies_are_made_of_the_settings_else_of_what_radius_granted_and_never_for_another_make() -> None:
+    granted = Credential("", b"key from RADIUS", b"handle")
+    nameless = FAR._replace(subscriber="", key="")
+    for candidate, given, credential in (
+        (FAR, NO_CREDENTIAL, own_credential("alice", FAR.key)),
+        (FAR, granted, own_credential("alice", FAR.key)),
+        (nameless, NO_CREDENTIAL, NO_CREDENTIAL),
+        (nameless, granted, granted),
+        (nameless._replace(foreign=True), granted, NO_CREDENTIAL),
+    ):
+        (row,) = made(usable=[candidate], granted=given).concentrators
+        assert row.credential == credential
+    with pytest.raises(CookieError, match="has no key"):
+        made(usable=[FAR._replace(key="")])
+
+
+@pytest.mark.requirement("7.4-a")
+def test_what_is_sent_to_the_workers_is_read_back_and_nothing_prints_a_key() -> None:
+    snapshot = made(usable=[FAR._replace(subscriber="", key="")], granted=Credential("", b"a secret key", b"handle"))
+    assert from_wire(to_wire(snapshot)) == snapshot
+    assert "secret" not in repr(snapshot)
+    assert "handle of" not in repr(snapshot)
 
 
 def test_each_concentrator_carries_what_is_known_of_its_ipv6() -> None:

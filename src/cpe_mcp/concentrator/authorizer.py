@@ -1,7 +1,7 @@
 """Who may use this concentrator: the decision and what is remembered of it. No IO; ``now`` in s is an argument.
 
-Nobody by default (design D16). On a listener that faces the Internet only a valid cookie counts; on one that faces customers
-a known source address does too, known from the subscriber table or from RADIUS.
+Nobody by default (design D16). A listener needs a cookie (:mod:`.cookie_checker`), as every one does that faces the Internet,
+or a source address that is known from the subscriber table or from RADIUS, or both.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from cpe_mcp.aaa.answer import ACCEPT, REJECT, RadiusAnswer
-from cpe_mcp.aaa.cookie import check_cookie, subscriber_of
 from cpe_mcp.aaa.session import RENEW_SHARE
+from cpe_mcp.concentrator.cookie_checker import TAKEN, CookieChecker
 from cpe_mcp.policy.reasons import Reason
-from cpe_mcp.settings.concentrator import RadiusSettings, SubscriberSettings
+from cpe_mcp.settings.concentrator import ADDRESS, BOTH, RadiusSettings, SubscriberSettings
 
 SILENCE_S = 5.0
 """How long a RADIUS silence counts: long enough not to ask for every connection, short enough to notice its return."""
@@ -35,7 +35,7 @@ class Verdict(NamedTuple):
     """What a worker is told."""
 
     kind: str
-    """``accept`` or ``reject``."""
+    """``accept``, ``reject``, ``later`` or ``missing-cookie``."""
     subscriber: str
     """Name in the table, or what RADIUS calls it, or its address."""
     ttl_s: float
@@ -44,6 +44,15 @@ class Verdict(NamedTuple):
     """Of an accepted subscriber, down and up; 0: none."""
     connections: int = 0
     """Most that an accepted subscriber may have at once; 0: no limit."""
+    cookie: bytes = b""
+    """With ``missing-cookie``: what the peer is told."""
+
+
+class AskRadius(NamedTuple):
+    """No verdict yet: RADIUS has to be asked about the address, and :meth:`Authorizer.learn` told."""
+
+    proven: Verdict | None = None
+    """What the cookie has brought; then :func:`both` makes the verdict of the two."""
 
 
 class Session(NamedTuple):
@@ -68,22 +77,27 @@ class _Refusal(NamedTuple):
 class Authorizer:
     """The table of subscribers and what RADIUS said."""
 
-    def __init__(self, subscribers: Iterable[SubscriberSettings], radius: RadiusSettings) -> None:
+    def __init__(
+        self, subscribers: Iterable[SubscriberSettings], radius: RadiusSettings, cookie_secret: str = ""
+    ) -> None:
         self._radius = radius
-        self._keys: dict[str, str] = {}
+        keys: dict[str, bytes] = {}
+        self._disabled: set[str] = set()
         self._table: dict[str, Verdict] = {}
         self._prefixes: list[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, str]] = []
         for subscriber in subscribers:
             if not subscriber.enabled:
+                self._disabled.add(subscriber.name)
                 continue
             cap_mbit = (subscriber.down_mbit, subscriber.up_mbit)
             self._table[subscriber.name] = Verdict(
                 "accept", subscriber.name, TABLE_S, Reason.READY, cap_mbit, subscriber.connections
             )
             if subscriber.key:
-                self._keys[subscriber.name] = subscriber.key
+                keys[subscriber.name] = subscriber.key.encode()
             self._prefixes += [(ipaddress.ip_network(text), subscriber.name) for text in subscriber.address]
         self._prefixes.sort(key=lambda row: -row[0].prefixlen)
+        self.cookies = CookieChecker(keys, cookie_secret.encode())
         self._sessions: dict[str, Session] = {}
         self._by_subscriber: dict[str, set[str]] = {}
         """Addresses of each subscriber that RADIUS knows."""
@@ -91,12 +105,25 @@ class Authorizer:
         self._unfiltered: set[str] = set()
         self._ended: set[str] = set()
 
-    def judge(self, *, address: str, cookie: bytes, facing: str, now: float) -> Verdict | None:
-        """The verdict, or None: ask RADIUS about the address and tell :meth:`learn`."""
+    def judge(
+        self, *, address: str, cookie: bytes, needs: str, now: float, clock_s: float, unix_s: float
+    ) -> Verdict | AskRadius:
+        """The verdict on one connection; ``needs`` is what its listener needs. A cookie is used up by this. For ``clock_s`` and
+        ``unix_s`` see :mod:`.cookie_checker`."""
+        proven = None
         if cookie:
-            return self._judge_cookie(cookie)
-        if facing != "customer":
-            return Verdict("reject", "", TABLE_S, Reason.COOKIE_WANTED)
+            proven = self._judge_cookie(cookie, now, clock_s, unix_s)
+            if proven.kind != "accept" or needs != BOTH:
+                return proven
+        elif needs != ADDRESS:
+            return self._tell_time(Reason.COOKIE_WANTED, clock_s, now)
+        verdict = self._judge_address(address, now)
+        if verdict is None:
+            return AskRadius(proven)
+        return both(proven, verdict, address)
+
+    def _judge_address(self, address: str, now: float) -> Verdict | None:
+        """None: RADIUS has to be asked."""
         name = self.table_name_of(address)
         if name:
             return self._table[name]
@@ -109,6 +136,7 @@ class Authorizer:
 
     def inherit(self, other: Authorizer, now: float) -> None:
         """Settings were read again: RADIUS is asked anew about everybody, and ``other``'s sessions are still known."""
+        self.cookies.inherit(other.cookies)
         for session in other._sessions.values():
             self._put(session._replace(until=min(session.until, now), is_lapsed=True))
 
@@ -258,11 +286,36 @@ class Authorizer:
         self._sessions[session.address] = session
         self._by_subscriber.setdefault(session.verdict.subscriber, set()).add(session.address)
 
-    def _judge_cookie(self, cookie: bytes) -> Verdict:
-        name = subscriber_of(cookie)
-        key = self._keys.get(name) if name is not None else None
-        if name is None or key is None:
-            return Verdict("reject", "", TABLE_S, Reason.UNKNOWN_SUBSCRIBER)
-        if not check_cookie(cookie, key):
-            return Verdict("reject", "", TABLE_S, Reason.WRONG_COOKIE)
-        return self._table[name]
+    def _judge_cookie(self, cookie: bytes, now: float, clock_s: float, unix_s: float) -> Verdict:
+        checked = self.cookies.check(cookie, clock_s, unix_s)
+        name = checked.subscriber
+        if checked.outcome == Reason.COOKIE_TIME:
+            return self._tell_time(Reason.COOKIE_TIME, clock_s, now)
+        if checked.outcome == Reason.COOKIES_FULL:
+            return Verdict("later", "", 0.0, Reason.COOKIES_FULL)
+        if checked.outcome != TAKEN:
+            return Verdict("reject", "", 0.0, checked.outcome)
+        if name in self._table:
+            return self._table[name]._replace(ttl_s=0.0)
+        if name in self._disabled:
+            return Verdict("reject", "", 0.0, Reason.UNKNOWN_SUBSCRIBER)
+        for address in sorted(self._by_subscriber.get(name, ())):  # what RADIUS says of the subscriber elsewhere
+            return self._sessions[address].verdict._replace(ttl_s=0.0)
+        return Verdict("accept", name, 0.0, Reason.READY)
+
+    def _tell_time(self, reason: str, clock_s: float, now: float) -> Verdict:
+        """Error 3 with the time, from which the router makes another cookie; an Error 32 where too many were told of late."""
+        challenge = self.cookies.challenge(clock_s, now)
+        if challenge is None:
+            return Verdict("reject", "", 0.0, reason)
+        return Verdict("missing-cookie", "", 0.0, reason, cookie=challenge)
+
+
+def both(proven: Verdict | None, known: Verdict, address: str) -> Verdict:
+    """The verdict of a cookie, if there was one, and of the address. They have to be the same subscriber's, where AAA names it:
+    one that AAA does not name goes by its address."""
+    if proven is None or known.kind != "accept":
+        return known if proven is None else known._replace(ttl_s=0.0)
+    if known.subscriber not in (proven.subscriber, address):
+        return Verdict("reject", "", 0.0, Reason.OTHER_SUBSCRIBER)
+    return known._replace(subscriber=proven.subscriber, ttl_s=0.0)

@@ -24,7 +24,7 @@ from cpe_mcp.aaa.dynamic_packets import plain_address
 from cpe_mcp.aaa.radius import MAX_PASSWORD_OCTETS, MAX_TEXT_OCTETS, RadiusClient, RadiusError
 from cpe_mcp.concentrator import limit_watch
 from cpe_mcp.concentrator.address_log import AddressLog
-from cpe_mcp.concentrator.authorizer import Authorizer, Verdict
+from cpe_mcp.concentrator.authorizer import Authorizer, Verdict, both
 from cpe_mcp.concentrator.border import BorderKeeper, NoBorder
 from cpe_mcp.concentrator.connection_counts import ConnectionCounts
 from cpe_mcp.concentrator.destination_rules import compile_rows
@@ -54,6 +54,7 @@ from cpe_mcp.policy.cap_shares import CapShares, Demand, Rates
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.relay.sockets import pack16
 from cpe_mcp.settings import ConcentratorSettings, SettingsError, split_host
+from cpe_mcp.settings.concentrator import BOTH, COOKIE
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,8 @@ class Control:
         self.filters = filters if filters is not None else NoFilters()
         """What carries out Filter-Id."""
         self.started = time.monotonic()
+        self._clock_offset_s = time.time() - self.started
+        """Cookies go by a clock that never steps, else a step back would have old ones taken again."""
         self.server = ControlServer(
             os.path.join(settings.general.run_dir, CONTROL_SOCKET),
             on_hello=self._hello,
@@ -102,7 +105,7 @@ class Control:
         self.records: collections.deque[dict[str, Any]] = collections.deque(maxlen=RECORDS_KEPT)
         self.subscribers: dict[str, dict[str, int]] = {}
         self.refusals: collections.Counter[str] = collections.Counter()
-        self._asking: dict[str, list[tuple[Worker, int]]] = {}
+        self._asking: dict[str, list[tuple[Worker, int, Verdict | None]]] = {}
         self._ask_again: set[str] = set()
         """Addresses whose authorization was withdrawn while RADIUS was asked: that answer is of before."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -208,6 +211,10 @@ class Control:
                 "reached": limit_watch.rows(self.settings, self._reached()),
             },
             "authorizations": self.authorizer.status(now),
+            "cookies": {
+                "outcomes": dict(self.authorizer.cookies.counters),
+                "remembered": self.authorizer.cookies.remembered(),
+            },
             "refusals": [{"reason": r, "text": TEXTS.get(r, r), "count": n} for r, n in self.refusals.most_common()],
             "radius": {
                 "enabled": self.settings.radius.enabled,
@@ -236,6 +243,8 @@ class Control:
             counters=self._counters(),
             refusals=dict(self.refusals),
             limits=self._reached(),
+            cookies=dict(self.authorizer.cookies.counters),
+            cookies_remembered=self.authorizer.cookies.remembered(),
             radius_enabled=settings.radius.enabled,
             radius=dict(self._radius.counters) if self._radius is not None else {},
             authorizations=self.authorizer.counts(time.monotonic()),
@@ -287,6 +296,7 @@ class Control:
                 "port": row.port,
                 "device": row.device,
                 "facing": row.facing,
+                "authorization": row.needs(),
             }
             for row in self.settings.listeners
         ]
@@ -349,17 +359,24 @@ class Control:
     # Authorization ----------------------------------------------------------------------------------------------------
 
     def _authorize(self, worker: Worker, question: dict[str, Any]) -> None:
-        facing = {row.name: row.facing for row in self.settings.listeners}.get(question["listener"], "internet")
+        needs = {row.name: row.needs() for row in self.settings.listeners}.get(question["listener"], COOKIE)
         address = question["address"]
         now = time.monotonic()
-        verdict = self.authorizer.judge(address=address, cookie=question["cookie"], facing=facing, now=now)
-        if verdict is not None:
+        verdict = self.authorizer.judge(
+            address=address,
+            cookie=question["cookie"],
+            needs=needs,
+            now=now,
+            clock_s=now + self._clock_offset_s,
+            unix_s=time.time(),
+        )
+        if isinstance(verdict, Verdict):
             self._answer(worker, question["id"], address, verdict)
-            if not question["cookie"] and self.authorizer.wants_renewal(address, now):
+            if (not question["cookie"] or needs == BOTH) and self.authorizer.wants_renewal(address, now):
                 self._ask_about(address, known=True)
             return
         if self._ask_about(address, known=self.authorizer.is_known(address)):
-            self._asking[address].append((worker, question["id"]))
+            self._asking[address].append((worker, question["id"], verdict.proven))
         else:
             full = Verdict("later", "", ASKING_FULL_S, Reason.AUTH_PENDING)
             self._answer(worker, question["id"], address, full)
@@ -393,8 +410,8 @@ class Control:
         self.follow_filters(address)
         if before is not None and verdict._replace(ttl_s=0.0) != before.verdict._replace(ttl_s=0.0):
             self.server.broadcast(FORGET, {"address": address})
-        for worker, number in self._asking.pop(address, []):
-            self._answer(worker, number, address, verdict)
+        for worker, number, proven in self._asking.pop(address, []):
+            self._answer(worker, number, address, both(proven, verdict, address))
 
     def forget(self, who: Mapping[str, str]) -> None:
         """Workers are told so: frame ``forget``. An answer of RADIUS that is on its way is of before."""
@@ -445,7 +462,7 @@ class Control:
                     "verdict": verdict.kind,
                     "subscriber": name,
                     "ttl_s": verdict.ttl_s,
-                    "cookie": b"",
+                    "cookie": verdict.cookie,
                     "reason": verdict.reason,
                     "caps": self._caps.shares(name, self._worker_pids(), time.monotonic())[worker.pid],
                     "connections": verdict.connections,
@@ -548,7 +565,7 @@ class Control:
             if self._radius is not None:
                 client.counters.update(self._radius.counters)
         self.settings = settings
-        authorizer = Authorizer(settings.subscribers, settings.radius)
+        authorizer = Authorizer(settings.subscribers, settings.radius, settings.general.cookie_secret)
         authorizer.inherit(self.authorizer, time.monotonic())
         self.authorizer = authorizer
         self._radius = client

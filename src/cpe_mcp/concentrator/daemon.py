@@ -13,10 +13,12 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import cpe_mcp
+from cpe_mcp.aaa.cookie import CookieError, make_handle
 from cpe_mcp.concentrator.border import BorderKeeper
 from cpe_mcp.concentrator.control import Control
 from cpe_mcp.concentrator.figures import Figures
@@ -27,6 +29,7 @@ from cpe_mcp.control.ask import ApiError, ask
 from cpe_mcp.control.frames import API_SOCKET
 from cpe_mcp.control.logs import log_to_streams
 from cpe_mcp.settings import ConcentratorSettings, SettingsError, load_concentrator
+from cpe_mcp.settings.concentrator import ADDRESS, BOTH, COOKIE
 from cpe_mcp.settings.load import warnings_of
 
 if TYPE_CHECKING:
@@ -39,6 +42,9 @@ DEFAULT_RUN_DIR = "/run/mcp-concentrator"
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NOT_RUNNING = 0, 1, 2, 3
 NEEDS_RESTART = ("workers", "run_dir", "max_subflows", "tune_kernel")
 """Options of section global that only a start applies."""
+NEEDS_TEXT = {ADDRESS: "needs a known address", COOKIE: "needs a cookie", BOTH: "needs a cookie and a known address"}
+HANDLE_TTL_S = 86400
+"""How long a handle is good if nothing else is said."""
 
 
 class Daemon:
@@ -169,7 +175,8 @@ def print_status(result: dict[str, Any]) -> None:
     for row in result["listeners"]:
         device = f" on {row['device']}" if row["device"] else ""
         print(
-            f"listener {row['name']}: {', '.join(row['addresses'])} port {row['port']}{device}, faces {row['facing']}"
+            f"listener {row['name']}: {', '.join(row['addresses'])} port {row['port']}{device}, faces {row['facing']}, "
+            f"{NEEDS_TEXT[row['authorization']]}"
         )
     print(
         f"workers: {len(result['workers'])}, flows now: {counters.get('live', 0)}, so far: {counters.get('flows', 0)}"
@@ -177,6 +184,8 @@ def print_status(result: dict[str, Any]) -> None:
     print(f"warm connections: {counters.get('waiting', 0)}, not authenticated yet: {counters.get('half_open', 0)}")
     if counters.get("plain_tcp"):
         print(f"flows over plain TCP, because Multipath TCP was lost on the way: {counters['plain_tcp']}")
+    if result["cookies"]["outcomes"]:
+        print(f"cookies{_counts_text(result['cookies']['outcomes'])}; remembered: {result['cookies']['remembered']}")
     for row in result["subscribers"]:
         carried = f"{row['flows']} flows, {row['bytes_up']} bytes up, {row['bytes_down']} down"
         print(f"subscriber {row['name']}: {carried}{_cap_text(row)}")
@@ -227,7 +236,11 @@ def _cap_text(row: dict[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 well, 1 cannot run, 2 wrong settings or usage, 3 status of a daemon that does not run."""
     parser = argparse.ArgumentParser(prog="mcp-concentrator", description="The concentrator for cpe-mcp routers.")
-    parser.add_argument("command", nargs="?", choices=["serve", "status"], default="serve")
+    parser.add_argument("command", nargs="?", choices=["serve", "status", "handle"], default="serve")
+    parser.add_argument("name", nargs="?", default="", metavar="NAME", help="handle: the subscriber")
+    parser.add_argument(
+        "--ttl", type=int, default=HANDLE_TTL_S, metavar="S", help=f"handle: good for so long (default {HANDLE_TTL_S})"
+    )
     parser.add_argument("--config", default=DEFAULT_CONFIG, help=f"settings, UCI syntax (default {DEFAULT_CONFIG})")
     parser.add_argument("--foreground", action="store_true", help="stay in the foreground (it always does)")
     parser.add_argument("--run-dir", default=DEFAULT_RUN_DIR, help="status: where the daemon runs")
@@ -240,6 +253,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"mcp-concentrator: {error}", file=sys.stderr)
         return EXIT_USAGE
+    if options.command == "handle":
+        return handle(settings, options.name, options.ttl)
     log_to_streams("mcp-concentrator")
     logging.getLogger().setLevel(settings.general.log_level.upper())
     try:
@@ -250,6 +265,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         log.error("cannot run: %s", error)
         return EXIT_FAILED
+
+
+def handle(settings: ConcentratorSettings, name: str, ttl_s: int) -> int:
+    """Print what RADIUS gives a router to prove this subscriber with, as FreeRADIUS takes it from a program."""
+    try:
+        if ttl_s < 1:
+            raise CookieError("--ttl takes seconds, 1 or more")
+        made = make_handle(name, settings.general.cookie_secret.encode(), time.time() + ttl_s)
+    except CookieError as error:
+        print(f"mcp-concentrator: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    print(f"CPE-MCP-Handle = 0x{made.handle.hex()},\nCPE-MCP-Subscriber-Key = 0x{made.key.hex()}")
+    return EXIT_OK
 
 
 def status(run_dir: str, *, as_json: bool) -> int:

@@ -43,6 +43,9 @@ class Figures(NamedTuple):
     """How often each limit was reached, by name (:mod:`.limit_watch`)."""
     refusals: Mapping[str, int]
     """Finished connections that were refused, by reason."""
+    cookies: Mapping[str, int]
+    """Cookies by outcome: :attr:`cpe_mcp.concentrator.cookie_checker.CookieChecker.counters`."""
+    cookies_remembered: int
     radius_enabled: bool
     radius: Mapping[str, int]
     """:attr:`cpe_mcp.aaa.radius.RadiusClient.counters`."""
@@ -98,6 +101,14 @@ def families(figures: Figures) -> list[Family]:
             ("reason",),
             tuple(((reason,), float(count)) for reason, count in sorted(figures.refusals.items())),
         ),
+        Family(
+            f"{PREFIX}cookies",
+            COUNTER,
+            "Convert Cookies by what came of them: taken, or the reason why not.",
+            ("outcome",),
+            tuple(((outcome,), float(count)) for outcome, count in sorted(figures.cookies.items())),
+        ),
+        _one(GAUGE, "cookies_remembered", "Cookies that are known as used.", figures.cookies_remembered),
         Family(
             f"{PREFIX}connections_dropped",
             COUNTER,

@@ -6,11 +6,14 @@ which a fallback may still come (RFC 8684 section 3.7).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 import struct
+import time
 
-from cpe_mcp.convert import Client
+from cpe_mcp.aaa.presenter import Presenter, heard
+from cpe_mcp.convert import Client, ConvertError, Refused
 from cpe_mcp.kernel.numbers import IPPROTO_MPTCP, SOL_MPTCP
 from cpe_mcp.kernel.probe import RESET_ON_CLOSE
 from cpe_mcp.policy.handshakes import NEGOTIATED, UNANSWERED
@@ -27,7 +30,7 @@ REPLY_S = 5.0
 REPLY_BYTES = 1024
 
 
-async def look(*, device: str, source: str, address: str, port: int, cookie: bytes) -> str:
+async def look(*, device: str, source: str, address: str, port: int, presenter: Presenter) -> str:
     """NEGOTIATED, UNANSWERED, the reason of a fallback, or "" when nothing can be said. Takes a few round trips, or until it
     is given up. Never raises OSError."""
     with socket.socket(socket.AF_INET6, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, IPPROTO_MPTCP) as sock:
@@ -40,14 +43,15 @@ async def look(*, device: str, source: str, address: str, port: int, cookie: byt
             error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if error:
                 return UNANSWERED if error == errno.ETIMEDOUT else ""
-            return await _talk(sock, cookie)
+            return await _talk(sock, presenter)
         except OSError:
             return ""
 
 
-async def _talk(sock: socket.socket, cookie: bytes) -> str:
+async def _talk(sock: socket.socket, presenter: Presenter) -> str:
     if not speaks_mptcp(sock):
         return Reason.MPTCP_BLACKHOLE if _retransmitted(sock) > SYNS_WITH_MPTCP else Reason.MPTCP_STRIPPED
+    cookie = presenter.cookie(time.monotonic())
     client = Client(cookie)
     sock.send(client.info())
     try:
@@ -57,7 +61,12 @@ async def _talk(sock: socket.socket, cookie: bytes) -> str:
         return ""
     if not data:
         return ""
-    return NEGOTIATED if speaks_mptcp(sock) else Reason.MPTCP_LOST
+    outcome = NEGOTIATED if speaks_mptcp(sock) else Reason.MPTCP_LOST
+    with contextlib.suppress(ConvertError):  # what it says is the business of whoever talks to it
+        answer = client.receive_data(data)
+        if isinstance(answer, Refused):
+            heard(presenter, cookie, answer, time.monotonic())
+    return outcome
 
 
 def speaks_mptcp(sock: socket.socket) -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cpe_mcp.aaa.cookie import Credential
+
 
 class WanView(NamedTuple):
     """One WAN that may carry a first subflow, as a worker sees it."""
@@ -35,8 +37,8 @@ class ConcentratorView(NamedTuple):
     addresses: tuple[str, ...]
     """Addresses of this one concentrator in the order they are tried, IPv4 or IPv6 text."""
     port: int
-    cookie: bytes
-    """What to put in the Convert Cookie TLV (RFC 8803 section 4.2.5), b"" for no Cookie TLV."""
+    credential: Credential
+    """What cookies for it are made of (RFC 8803 section 4.2.7), one for each connection."""
     reaches_ipv6: bool
     """Proven to reach IPv6 servers; IPv6 is intercepted only then (design D14)."""
     foreign: bool = False
@@ -123,7 +125,10 @@ def to_wire(snapshot: Snapshot) -> dict[str, Any]:
     wire = snapshot._asdict()
     wire["wans"] = [wan._asdict() for wan in snapshot.wans]
     wire["other_wans"] = [wan._asdict() for wan in snapshot.other_wans]
-    wire["concentrators"] = [concentrator._asdict() for concentrator in snapshot.concentrators]
+    wire["concentrators"] = [
+        concentrator._asdict() | {"credential": concentrator.credential._asdict()}
+        for concentrator in snapshot.concentrators
+    ]
     wire["classes"] = [row._asdict() for row in snapshot.classes]
     return wire
 
@@ -138,6 +143,7 @@ def from_wire(wire: Mapping[str, Any]) -> Snapshot:
             **{
                 **row,
                 "addresses": tuple(_texts(row["addresses"])),
+                "credential": Credential(**row["credential"]),
                 "service_class": tuple(_texts(row.get("service_class", ()))),
             }
         )

@@ -60,6 +60,11 @@ class Reason:
     # one flow, at the concentrator
     COOKIE_WANTED = "cookie-wanted"
     WRONG_COOKIE = "wrong-cookie"
+    COOKIE_TIME = "cookie-time"
+    REPLAYED_COOKIE = "replayed-cookie"
+    COOKIES_FULL = "cookies-full"
+    HANDLE_EXPIRED = "handle-expired"
+    OTHER_SUBSCRIBER = "other-subscriber"
     UNKNOWN_SUBSCRIBER = "unknown-subscriber"
     UNKNOWN_ADDRESS = "unknown-address"
     MALFORMED = "malformed"
@@ -187,9 +192,14 @@ TEXTS: dict[str, str] = {
     Reason.RULE_PROXY: "a rule takes it",
     Reason.RULE_DIRECT: "a rule leaves it to plain forwarding",
     Reason.RULE_BLOCK: "a rule refuses it",
-    Reason.COOKIE_WANTED: "this listener faces the Internet and wants a cookie",
-    Reason.WRONG_COOKIE: "the cookie was not made with the subscriber's key",
-    Reason.UNKNOWN_SUBSCRIBER: "the cookie names no subscriber of the table",
+    Reason.COOKIE_WANTED: "this listener wants a cookie",
+    Reason.WRONG_COOKIE: "the cookie is forged, or no cookie of ours",
+    Reason.COOKIE_TIME: "the cookie is of another time: the router was told what time it is and comes again",
+    Reason.REPLAYED_COOKIE: "the cookie was used before: somebody has copied it",
+    Reason.COOKIES_FULL: "no more cookies can be remembered, so none is taken until old ones are too old to be used again",
+    Reason.HANDLE_EXPIRED: "the handle in the cookie has run out, and the router has not asked RADIUS for another one",
+    Reason.OTHER_SUBSCRIBER: "the cookie is not of the subscriber whose address this is",
+    Reason.UNKNOWN_SUBSCRIBER: "the cookie was made with the key of no subscriber that this concentrator knows",
     Reason.UNKNOWN_ADDRESS: "the source address is in no subscriber's prefixes, and RADIUS is not asked",
     Reason.MALFORMED: "the peer's Convert message was malformed",
     Reason.POOL_FULL: "the subscriber has as many warm connections as it may have",

@@ -560,15 +560,16 @@ class ConcentratorWorker(Worker):
         if self.reached(self.peers.question(prefix, self.loop.now, is_known=peer[1] in self._served)):
             return NOT_NOW
         self.count("verdict_asked")
-        number = self._asking.get(peer)
+        number = self._asking.get(peer) if not peer[2] else None  # each cookie is one connection's
         if number is not None:
             self._asked[number][1][flow] = None
             return None
         if len(self._asked) >= ASKED_MAX:  # its flows have a deadline, and the next one of that peer asks again
-            del self._asking[self._asked.pop(next(iter(self._asked)))[0]]
+            self._asking.pop(self._asked.pop(next(iter(self._asked)))[0], None)
         self._asks += 1
         self._asked[self._asks] = (peer, {flow: None})
-        self._asking[peer] = self._asks
+        if not peer[2]:
+            self._asking[peer] = self._asks
         listener, address, cookie = peer
         question = {"id": self._asks, "address": address, "listener": listener, "cookie": cookie}
         self.control.send(AUTHORIZE, question, keep=True)
@@ -609,7 +610,8 @@ class ConcentratorWorker(Worker):
         peer, flows = self._asked.pop(payload["id"], (None, {}))
         if peer is None:
             return
-        self._asking.pop(peer, None)
+        if self._asking.get(peer) == payload["id"]:
+            del self._asking[peer]
         ttl_s = min(float(payload["ttl_s"]), REMEMBER_S)
         name = payload["subscriber"]
         caps = self.caps.of(name)
@@ -626,10 +628,9 @@ class ConcentratorWorker(Worker):
         self._accepted.pop(peer, None)
         self._refused.pop(peer, None)
         if verdict.kind == "accept":
-            _remember(self._accepted, peer, verdict)
-            _remember(self._served, peer[1], verdict.expires)
-        else:
-            _remember(self._refused, peer, verdict)
+            _remember(self._served, peer[1], self.loop.now + (ttl_s or REMEMBER_S))
+        if ttl_s:  # 0: of this connection only
+            _remember(self._accepted if verdict.kind == "accept" else self._refused, peer, verdict)
         for flow in flows:
             if flow.state in (READING, AUTHORIZING):
                 flow.judged(verdict)

@@ -15,6 +15,9 @@ KEYS_MAX = 8192
 its whole burst again when it comes back, so the rates for all together are what bounds many prefixes."""
 BURST_S = 2.0
 """A burst may have what comes in this time."""
+KNOWN_FACTOR = 10
+"""So many times the questions of a prefix are for those of its addresses where a subscriber is served: each of their
+connections that brings a cookie is one."""
 V4_BITS, V6_BITS = 32, 128
 
 
@@ -156,6 +159,7 @@ class PeerLimits:
         self.subscriber_connections = settings["subscriber_connections"]
         self._v4_bits, self._v6_bits = settings["prefix_v4"], settings["prefix_v6"]
         self._questions = Rate(settings["question_rate"]), Rates(settings["question_prefix_rate"])
+        self._known = Rates(KNOWN_FACTOR * settings["question_prefix_rate"])
         self._errors = Rate(settings["error_rate"]), Rates(settings["error_prefix_rate"])
         self._flows = Rates(settings["subscriber_rate"]) if settings["subscriber_rate"] else None
 
@@ -165,7 +169,7 @@ class PeerLimits:
 
     def question(self, prefix: bytes, now: float, *, is_known: bool) -> str:
         """May the control daemon be asked who this is? What a prefix has too much of takes nothing from others."""
-        if not self._questions[1].takes(prefix, now):
+        if not (self._known if is_known else self._questions[1]).takes(prefix, now):
             return QUESTIONS_PREFIX
         return "" if is_known or self._questions[0].takes(now) else QUESTIONS
 

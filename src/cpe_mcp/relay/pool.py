@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from cpe_mcp.aaa.presenter import Presenter, heard
 from cpe_mcp.convert import Client, ConvertError, Refused
 from cpe_mcp.paths.snapshot import ConcentratorView, Snapshot, WanView
 from cpe_mcp.policy.reasons import Reason
@@ -59,7 +60,16 @@ class Route:
     def key(self) -> tuple[object, ...]:
         """Two routes with the same key are interchangeable."""
         view = self.concentrator
-        return (view.name, self.address, view.port, view.cookie, view.foreign, self.wan.name, self.source, self.bound)
+        return (
+            view.name,
+            self.address,
+            view.port,
+            view.credential,
+            view.foreign,
+            self.wan.name,
+            self.source,
+            self.bound,
+        )
 
     def warms(self) -> bool:
         """Whether warm connections present themselves to this concentrator while they wait."""
@@ -81,12 +91,13 @@ class Route:
 class Member:
     """One warm connection."""
 
-    __slots__ = ("_pool", "convert", "deadline", "end", "fallback", "opened", "prefix_sent", "ready", "route")
+    __slots__ = ("_pool", "convert", "cookie", "deadline", "end", "fallback", "opened", "prefix_sent", "ready", "route")
 
     def __init__(self, pool: Pool, route: Route, sock: Socket, now: float, timeout_s: float) -> None:
         self._pool = pool
         self.route = route
-        self.convert = Client(route.concentrator.cookie)
+        self.cookie = b""
+        self.convert = Client()
         self.end = End(sock, self)
         self.opened = now
         self.deadline = now + timeout_s
@@ -109,13 +120,21 @@ class Member:
 
 class Pool:
     """Members of one worker. ``trouble`` is told why a member could not be had, ``handshake`` how each handshake ended,
-    ``took`` how long it took over a WAN."""
+    ``took`` how long it took over a WAN; ``presenter`` makes the cookies for a concentrator."""
 
-    def __init__(self, loop: Loop, trouble: Trouble, handshake: Handshake, took: Callable[[str, float], None]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        trouble: Trouble,
+        handshake: Handshake,
+        took: Callable[[str, float], None],
+        presenter: Callable[[ConcentratorView], Presenter],
+    ) -> None:
         self._loop = loop
         self._trouble = trouble
         self._handshake = handshake
         self._took = took
+        self._presenter = presenter
         self._ready: collections.deque[Member] = collections.deque()
         self._opening: set[Member] = set()
         self._route: Route | None = None
@@ -209,8 +228,11 @@ class Pool:
         """The handshake is over; send the prefix."""
         error = socket_error(member.end.sock)
         if not error:
+            view = member.route.concentrator
+            member.cookie = self._presenter(view).cookie(self._loop.now)
+            member.convert = Client(member.cookie)
             try:
-                if not member.route.concentrator.foreign:
+                if not view.foreign:
                     member.end.sock.send(member.convert.prefix())
                     member.prefix_sent = True
             except OSError as failure:
@@ -237,9 +259,7 @@ class Pool:
         if member in self._ready:
             self._ready.remove(member)
         if data:
-            reason, wait_s, detail = judge_unasked(member.convert, data)
-            self._trouble(member.route.concentrator.name, member.route.wan.name, reason, wait_s, detail)
-            self._not_before = self._loop.now + RETRY_S
+            self._heard(member, data)
         else:
             if self._loop.now - member.opened < RETRY_S:
                 # A concentrator that closes at once would otherwise be asked again in every turn.
@@ -248,6 +268,15 @@ class Pool:
             name, wan = member.route.concentrator.name, member.route.wan.name
             self._trouble(name, wan, Reason.CONCENTRATOR_UNREACHABLE, 0.0, CLOSED_DETAIL)
         self._lost(member)
+
+    def _heard(self, member: Member, data: bytes) -> None:
+        """An Error TLV, if anything: then the concentrator may only have wanted another cookie, and gets one at once."""
+        view = member.route.concentrator
+        reason, wait_s, detail, refused = judge_unasked(member.convert, data)
+        if refused is not None and heard(self._presenter(view), member.cookie, refused, self._loop.now):
+            return
+        self._trouble(view.name, member.route.wan.name, reason, wait_s, detail)
+        self._not_before = self._loop.now + RETRY_S
 
     def close(self) -> None:
         """Close every member."""
@@ -276,15 +305,15 @@ class Pool:
         self._trouble(route.concentrator.name, route.wan.name, reason, 0.0, detail)
 
 
-def judge_unasked(convert: Client, data: bytes) -> tuple[str, float, str]:
-    """``(reason, wait_s, detail)`` of what a concentrator said before it was asked for anything."""
+def judge_unasked(convert: Client, data: bytes) -> tuple[str, float, str, Refused | None]:
+    """``(reason, wait_s, detail, refusal)`` of what a concentrator said before it was asked for anything."""
     try:
         answer = convert.receive_data(data)
     except ConvertError as error:
-        return Reason.CONCENTRATOR_NONSENSE, 0.0, str(error)
+        return Reason.CONCENTRATOR_NONSENSE, 0.0, str(error), None
     if isinstance(answer, Refused):
-        return judge_refusal(answer)
-    return Reason.CONCENTRATOR_NONSENSE, 0.0, "it answered before it was asked"
+        return *judge_refusal(answer), answer
+    return Reason.CONCENTRATOR_NONSENSE, 0.0, "it answered before it was asked", None
 
 
 def judge_refusal(refused: Refused) -> tuple[str, float, str]:

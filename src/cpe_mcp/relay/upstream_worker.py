@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+from cpe_mcp.aaa.presenter import Presenter, Presenters, heard
 from cpe_mcp.control.frames import ANSWERED, CAPS, DEMAND, SNAPSHOT, TROUBLE
 from cpe_mcp.control.frames import DIRECT as DIRECT_FRAME
-from cpe_mcp.convert import Client, ConvertError, Established, Refused
+from cpe_mcp.convert import Client, ConvertError, ErrorCode, Established, Refused
 from cpe_mcp.kernel.numbers import class_address
-from cpe_mcp.paths.snapshot import EMPTY, ORDINARY, ClassView, Snapshot, from_wire
+from cpe_mcp.paths.snapshot import EMPTY, ORDINARY, ClassView, ConcentratorView, Snapshot, from_wire
 from cpe_mcp.policy.decide import decide, wans_of, ways_of
 from cpe_mcp.policy.handshakes import NEGOTIATED, PREFIX, UNANSWERED
 from cpe_mcp.policy.reasons import Reason
@@ -159,6 +160,8 @@ class UpstreamFlow(Flow):
     __slots__ = (
         "_class",
         "_convert",
+        "_cookie",
+        "_cookie_again",
         "_dscp",
         "_early",
         "_fallback",
@@ -192,6 +195,9 @@ class UpstreamFlow(Flow):
         self._dscp = 0
         """Of both ends of this flow."""
         self._convert: Client | None = None
+        self._cookie = b""
+        self._cookie_again = False
+        """It has come again with another cookie."""
         self._early = b""
         self._sent_early = False
         self._rest = b""
@@ -263,7 +269,7 @@ class UpstreamFlow(Flow):
         self._route = route
         self.state = step(UPSTREAM, self.state, "take")
         self.pooled, self.reason = True, Reason.POOLED
-        self._convert, self._fallback = member.convert, member.fallback
+        self._convert, self._cookie, self._fallback = member.convert, member.cookie, member.fallback
         self.far = member.end
         self.far.owner = self
         if self._dscp:
@@ -284,7 +290,8 @@ class UpstreamFlow(Flow):
         """A concentrator has answered the handshake."""
         self._opening = None
         self._route = route
-        self._convert, self._fallback = Client(route.concentrator.cookie), fallback
+        self._cookie = self._upstream.presenter(route.concentrator).cookie(self._upstream.loop.now)
+        self._convert, self._fallback = Client(self._cookie), fallback
         self.far = end
         end.owner = self
         self.state = step(UPSTREAM, self.state, "connected")
@@ -471,7 +478,14 @@ class UpstreamFlow(Flow):
             self.close(reason, reset=True)
             return
         assert self._route is not None
-        if reason == Reason.CONCENTRATOR_REFUSED and self._upstream.snapshot.pool_size and self._route.warms():
+        view = self._route.concentrator
+        again = heard(self._upstream.presenter(view), self._cookie, refused, self._upstream.loop.now)
+        if again and not self._cookie_again:
+            self._cookie_again = True
+            self._open([self._route])  # an Error proves that nothing was said to the server
+            return
+        is_unwelcome = refused.error.code == ErrorCode.NOT_AUTHORIZED
+        if is_unwelcome and self._upstream.snapshot.pool_size and self._route.warms():
             # Warm connections are refused at their prefix when it is us who are not welcome, and the pool tells of it. Here it
             # is this destination (hairpin, RFC 8803 section 4.2.8): no reason to leave the concentrator alone.
             refused_here = Reason.DESTINATION_REFUSED
@@ -707,7 +721,8 @@ class UpstreamWorker(Worker):
     def __init__(self, run_dir: str, index: int, port: int) -> None:
         super().__init__(run_dir, index, port=port)
         self.snapshot: Snapshot = EMPTY
-        self.pool = Pool(self.loop, self.trouble, self.handshake, self.handshake_took)
+        self.presenters = Presenters()
+        self.pool = Pool(self.loop, self.trouble, self.handshake, self.handshake_took, self.presenter)
         self.cap = OwnCap(self.loop)
         self.wan_of: dict[str, str] = {}
         """Name of the WAN that has or had this address."""
@@ -740,6 +755,10 @@ class UpstreamWorker(Worker):
         if route is None:
             route = self._routes[key] = Route(concentrator, wan, self.snapshot.congestion_control, bound=bound)
         return route
+
+    def presenter(self, view: ConcentratorView) -> Presenter:
+        """Makes the cookies for this concentrator."""
+        return self.presenters.of(view.name, view.credential)
 
     def preferred(self, routes: list[Route]) -> list[Route]:
         """The same, with concentrators last that have just left somebody without an answer."""
@@ -865,6 +884,7 @@ class UpstreamWorker(Worker):
         self.snapshot = from_wire(payload)
         self.congestion.configure(self.snapshot.lossy_congestion_control)
         self._routes.clear()
+        self.presenters.keep([row.name for row in self.snapshot.concentrators])
         self._learn_addresses()
         self._listen_for_classes()
         decision = decide(4, "", 0, self.snapshot)

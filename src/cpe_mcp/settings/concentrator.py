@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from cpe_mcp.settings.option import option
 from cpe_mcp.settings.router import DEFAULT_ENTERPRISE, DEFAULT_SERVICE_PORT
 
+ADDRESS, COOKIE, BOTH = "address", "cookie", "both"
+"""Values of listener.authorization."""
+
 
 @dataclass(frozen=True, slots=True)
 class GlobalSettings:
@@ -44,6 +47,12 @@ class GlobalSettings:
         "Addresses that lead here through NAT: treated like the concentrator's own.",
         many=True,
     )
+    cookie_secret: str = option(
+        "secret",
+        "",
+        "Secret of the operator's concentrators and RADIUS servers, from which each subscriber's key comes (mcp-concentrator "
+        "handle); empty: only the subscribers of this file have keys.",
+    )
     tune_kernel: bool = option("flag", True, "Set the kernel values of design decision D19.")
     run_dir: str = option("text", "/run/mcp-concentrator", "Directory of sockets and runtime state.")
     log_level: str = option(
@@ -74,6 +83,17 @@ class ListenerSettings:
         "internet: the cookie is mandatory; customer: a known source address is enough.",
         choices=("internet", "customer"),
     )
+    authorization: str = option(
+        "choice",
+        "",
+        "What a connection needs: a known source address, a cookie (which counts everywhere, and must be right), or both, of "
+        "the same subscriber; empty: cookie where it faces the Internet, address where it faces customers.",
+        choices=("", ADDRESS, COOKIE, BOTH),
+    )
+
+    def needs(self) -> str:
+        """What a connection needs: ADDRESS, COOKIE or BOTH."""
+        return self.authorization or (COOKIE if self.facing == "internet" else ADDRESS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +173,7 @@ class LimitSettings:
         unit="1/s",
     )
     question_prefix_rate: int = option(
-        "integer", 100, "The same for the addresses of one prefix.", low=1, high=1000000, unit="1/s"
+        "integer", 100, "The same for the addresses of one prefix; ten times that where a subscriber was.", low=1, high=1000000, unit="1/s"
     )
     error_rate: int = option(
         "integer",

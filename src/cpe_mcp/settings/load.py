@@ -80,6 +80,8 @@ PROXY_AUTODISCOVERY_CODE = 252
 TAKEN_DHCP4_CODES = (MICROSOFT_ROUTES_CODE, PROXY_AUTODISCOVERY_CODE)
 """Site-specific codes that clients in the field already understand as something else."""
 SECRET_MASK = "********"
+COOKIE_SECRET_OCTETS = 16
+"""128 bits, if they are random."""
 DSCP_NAMES = {
     "BE": 0, "DF": 0, "LE": 1, "VA": 44, "EF": 46,
     **{f"CS{n}": 8 * n for n in range(8)},
@@ -155,7 +157,7 @@ def allowed(declared: Option) -> str:
         return f"{article} {declared.kind} from {plain_number(declared.low)} to {plain_number(declared.high)}{unit}"
     return {
         "flag": "0 or 1 (or off/on, no/yes, false/true)",
-        "choice": "one of " + ", ".join(declared.choices),
+        "choice": "one of " + ", ".join(choice or "empty" for choice in declared.choices),
         "address": "an IPv4 or IPv6 address",
         "prefix": "an IPv4 or IPv6 prefix such as 192.0.2.0/24, no bits set behind its length",
         "host": "ADDRESS, IPV4:PORT or [IPV6]:PORT",
@@ -552,8 +554,20 @@ def _check_concentrator(settings: ConcentratorSettings, complaints: _Complaints)
                 raise complaints.option(
                     "subscriber", subscriber.name, "address", f"'{prefix}' is subscriber '{owners[prefix]}' already"
                 )
+    if settings.general.cookie_secret and len(settings.general.cookie_secret.encode()) < COOKIE_SECRET_OCTETS:
+        raise complaints.option(
+            "global", "global", "cookie_secret", f"is too short: at least {COOKIE_SECRET_OCTETS} octets, made at random"
+        )
     bound: dict[tuple[str, int, str], str] = {}
     for listener in settings.listeners:
+        if listener.facing == "internet" and listener.needs() == concentrator.ADDRESS:
+            raise complaints.option(
+                "listener",
+                listener.name,
+                "authorization",
+                "'address' is not allowed on a listener that faces the Internet, where addresses prove nothing; "
+                "write cookie or both, or facing 'customer'",
+            )
         for address in listener.address:
             key = (address, listener.port, listener.device)
             if bound.setdefault(key, listener.name) != listener.name:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from cpe_mcp.aaa.cookie import CookieError, make_cookie
+from cpe_mcp.aaa.cookie import CookieError, own_credential
 from cpe_mcp.settings import RouterSettings, SettingsError, load_router
 
 DEFAULT_CONFIG = "/etc/config/cpe-mcp"
@@ -22,7 +22,7 @@ def load_settings(path: str) -> RouterSettings:
     for static in settings.concentrators:
         if static.subscriber:
             try:
-                make_cookie(static.subscriber, static.key)
+                own_credential(static.subscriber, static.key)
             except CookieError as error:
                 raise SettingsError(f"{path}: section concentrator '{static.name}': {error}") from None
     return settings

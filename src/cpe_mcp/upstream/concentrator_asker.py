@@ -9,8 +9,8 @@ import os
 import time
 from collections.abc import Sequence
 
-from cpe_mcp.aaa.cookie import make_cookie
-from cpe_mcp.convert import Client, ConvertError
+from cpe_mcp.aaa.presenter import Presenter, heard
+from cpe_mcp.convert import Client, ConvertError, Refused
 from cpe_mcp.discovery.candidates import Candidate
 from cpe_mcp.paths.snapshot import WanView
 from cpe_mcp.policy.concentrator_health import Answer
@@ -23,10 +23,10 @@ AGAIN_S = 0.5
 REPLY_BYTES = 1024
 
 
-async def ask_over(candidate: Candidate, wans: Sequence[WanView]) -> dict[str, Answer]:
+async def ask_over(candidate: Candidate, wans: Sequence[WanView], presenter: Presenter) -> dict[str, Answer]:
     """What it answers over each of the WANs that can ask it at all."""
     able = [(wan, *where) for wan in wans if (where := _where(candidate, wan)) is not None]
-    answers = await asyncio.gather(*(_ask_twice(candidate, *row) for row in able))
+    answers = await asyncio.gather(*(_ask_twice(candidate, presenter, *row) for row in able))
     return {row[0].name: answer for row, answer in zip(able, answers, strict=True) if answer is not None}
 
 
@@ -39,13 +39,15 @@ def _where(candidate: Candidate, wan: WanView) -> tuple[str, str] | None:
     return None
 
 
-async def _ask_twice(candidate: Candidate, wan: WanView, address: str, source: str) -> Answer | None:
+async def _ask_twice(
+    candidate: Candidate, presenter: Presenter, wan: WanView, address: str, source: str
+) -> Answer | None:
     """The better one of two answers. None: the WAN itself could not ask."""
-    first = asyncio.create_task(_ask(candidate, wan, address, source))
+    first = asyncio.create_task(_ask(candidate, presenter, wan, address, source))
     await asyncio.wait({first}, timeout=AGAIN_S)
     if first.done():
         return first.result()
-    second = asyncio.create_task(_ask(candidate, wan, address, source))
+    second = asyncio.create_task(_ask(candidate, presenter, wan, address, source))
     waiting = {first, second}
     answer: Answer | None = None
     while waiting:
@@ -60,7 +62,7 @@ async def _ask_twice(candidate: Candidate, wan: WanView, address: str, source: s
     return answer
 
 
-async def _ask(candidate: Candidate, wan: WanView, address: str, source: str) -> Answer | None:
+async def _ask(candidate: Candidate, presenter: Presenter, wan: WanView, address: str, source: str) -> Answer | None:
     started = time.monotonic()
     try:
         sock = connect_concentrator(
@@ -76,7 +78,7 @@ async def _ask(candidate: Candidate, wan: WanView, address: str, source: str) ->
             if error:
                 return Answer(False, 0.0, os.strerror(error))
             rtt_ms = round((time.monotonic() - started) * 1000, 1)
-            cookie = make_cookie(candidate.subscriber, candidate.key) if candidate.subscriber else b""
+            cookie = presenter.cookie(time.monotonic())
             client = Client(cookie)
             sock.send(client.info())
             while True:
@@ -84,7 +86,10 @@ async def _ask(candidate: Candidate, wan: WanView, address: str, source: str) ->
                 data = sock.recv(REPLY_BYTES)
                 if not data:
                     return Answer(False, rtt_ms, "it closes the connection")
-                if client.receive_data(data) is not None:
+                answer = client.receive_data(data)
+                if isinstance(answer, Refused):
+                    heard(presenter, cookie, answer, time.monotonic())
+                if answer is not None:
                     return Answer(True, rtt_ms)  # an Error TLV is an answer too: the workers hear it and obey
     except TimeoutError:
         return Answer(False, rtt_ms, "no Convert reply" if rtt_ms else "no answer to the handshake")

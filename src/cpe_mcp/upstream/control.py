@@ -13,6 +13,8 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from cpe_mcp.aaa.cookie import NO_CREDENTIAL
+from cpe_mcp.aaa.presenter import Presenter, Presenters
 from cpe_mcp.control.frames import (
     ANSWERED,
     CONTROL_SOCKET,
@@ -45,7 +47,7 @@ from cpe_mcp.settings import RouterSettings
 from cpe_mcp.upstream.cap_keeper import CapKeeper
 from cpe_mcp.upstream.concentrator_asker import ask_over
 from cpe_mcp.upstream.ledger import Ledger
-from cpe_mcp.upstream.snapshot_builder import build, describe_changes, interception
+from cpe_mcp.upstream.snapshot_builder import build, credential_of, describe_changes, interception
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +79,7 @@ class Paths(Protocol):
     def set_used(self, name: str, used_gb: float) -> None: ...
     def set_concentrators(self, concentrators: Sequence[tuple[str, int]]) -> None: ...
     def set_stripping(self, evidence: Mapping[str, str]) -> None: ...
-    def set_check_targets(self, targets: Sequence[tuple[str, int, bytes]]) -> None: ...
+    def set_check_targets(self, targets: Sequence[tuple[str, int, Presenter]]) -> None: ...
     def set_intercept_port(self, port: int) -> None: ...
     def set_interception(self, on: bool, ipv6: bool) -> None: ...
     def cannot_take(self) -> str: ...
@@ -85,7 +87,7 @@ class Paths(Protocol):
     def trouble(self, wan: str, reason: str) -> None: ...
 
 
-Ask = Callable[[Candidate, Sequence[WanView]], Awaitable[dict[str, Answer]]]
+Ask = Callable[[Candidate, Sequence[WanView], Presenter], Awaitable[dict[str, Answer]]]
 """Whether a concentrator answers over these WANs."""
 
 
@@ -131,6 +133,9 @@ class Control:
         self.authorization = ""
         self.blocks = False
         """Whether what RADIUS does not let through is refused and not forwarded (radius.on_reject, radius.on_timeout)."""
+        self.granted = NO_CREDENTIAL
+        """What RADIUS gives to prove the subscriber with to concentrators that have no key of their own in the settings."""
+        self.presenters = Presenters()
         self.caps = CapKeeper(lambda: self.workers)
         """What RADIUS grants this subscriber."""
         self.snapshot = EMPTY
@@ -340,6 +345,7 @@ class Control:
         now = self.now
         known = self.candidates.candidates(now)
         self.health.keep({candidate.name: candidate for candidate in known}, now)
+        self.presenters.keep([candidate.name for candidate in known])
         # Lines are probed by their way to the first one.
         self._protect(sorted(known, key=lambda row: not self.health.is_usable(row.name)))
         self._ask_due(known)
@@ -359,6 +365,7 @@ class Control:
             left_alone="" if usable else self._left_alone(now),
             authorization=self.authorization,
             blocks=self.blocks,
+            granted=self.granted,
             reaches_ipv6=lambda name: self.ipv6_proof.reaches(name, now),
             congestion_controls=self._congestion_controls,
         )
@@ -366,7 +373,11 @@ class Control:
         if checked != self._checked:
             self._checked = checked
             self.paths.set_check_targets(
-                [(address, row.port, row.cookie) for row in checked for address in row.addresses]
+                [
+                    (address, row.port, self.presenters.of(row.name, row.credential))
+                    for row in checked
+                    for address in row.addresses
+                ]
             )
         if snapshot != self.snapshot:
             for line in describe_changes(self.snapshot, snapshot):
@@ -417,7 +428,8 @@ class Control:
 
     async def _ask_one(self, candidate: Candidate) -> None:
         name, before = candidate.name, self.health.state(candidate.name)
-        answers = await self._ask_concentrator(candidate, self._wans_to_ask(before))
+        presenter = self.presenters.of(name, credential_of(candidate, self.granted))
+        answers = await self._ask_concentrator(candidate, self._wans_to_ask(before), presenter)
         self.health.asked(name, answers, self.now)
         after = self.health.state(name)
         if before != after and after == DEAD:

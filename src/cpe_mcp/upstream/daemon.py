@@ -14,7 +14,7 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 import cpe_mcp
-from cpe_mcp.aaa.cookie import CookieError, make_cookie
+from cpe_mcp.aaa.cookie import CookieError, own_credential
 from cpe_mcp.aaa.radius import RadiusError
 from cpe_mcp.bus.service import BusService
 from cpe_mcp.control.api import ApiServer
@@ -31,7 +31,7 @@ from cpe_mcp.upstream.chronicle import Chronicle
 from cpe_mcp.upstream.control import Control
 from cpe_mcp.upstream.netifd_watch import NetifdWatch
 from cpe_mcp.upstream.path_manager import PathManager
-from cpe_mcp.upstream.terms import unknown_wans, with_terms
+from cpe_mcp.upstream.terms import granted_by, unknown_wans, with_terms
 
 log = logging.getLogger("cpe_mcp")
 
@@ -191,6 +191,7 @@ class Daemon:
         self._control.blocks = authenticator.blocks()
         self._paths.set_scheme(authenticator.scheme)
         accept = authenticator.accept
+        self._control.granted = granted_by(accept)
         self._control.caps.set(*((accept.down_mbit, accept.up_mbit) if accept is not None else (0, 0)))
         if authenticator.accept is not None:
             self._control.candidates.learn_radius(
@@ -278,7 +279,7 @@ def load_settings(path: str) -> RouterSettings:
     for static in settings.concentrators:
         if static.subscriber:
             try:
-                make_cookie(static.subscriber, static.key)
+                own_credential(static.subscriber, static.key)
             except CookieError as error:
                 raise SettingsError(f"{path}: section concentrator '{static.name}': {error}") from None
     return settings

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+from cpe_mcp.aaa.presenter import Presenter
 from cpe_mcp.kernel.device_bytes import DeviceBytes
 from cpe_mcp.kernel.events import KernelEvents
 from cpe_mcp.kernel.mptcp_events import MptcpEvents
@@ -78,7 +79,7 @@ class CheckTarget(NamedTuple):
 
     address: str
     port: int
-    cookie: bytes
+    presenter: Presenter
 
 
 class PathManager:
@@ -249,8 +250,8 @@ class PathManager:
                 self._judged(wan, wan.health.state, wan.health.is_usable())
                 self._turn()
 
-    def set_check_targets(self, targets: Sequence[tuple[str, int, bytes]]) -> None:
-        """Usable concentrators, best first, as ``(address, port, cookie)``: who may be asked whether MPTCP gets through."""
+    def set_check_targets(self, targets: Sequence[tuple[str, int, Presenter]]) -> None:
+        """Usable concentrators, best first, as ``(address, port, presenter)``: who may be asked whether MPTCP gets through."""
         self._check_targets = tuple(CheckTarget(*target) for target in targets)
 
     def set_scheme(self, scheme: str) -> None:
@@ -437,7 +438,7 @@ class PathManager:
 
     async def _look_at_mptcp(self, wan: Wan, source: str, target: CheckTarget) -> None:
         outcome = await look(
-            device=wan.device, source=source, address=target.address, port=target.port, cookie=target.cookie
+            device=wan.device, source=source, address=target.address, port=target.port, presenter=target.presenter
         )
         wan.health.quality.checked(time.monotonic(), is_answered=outcome not in ("", UNANSWERED))
         log.debug("wan %s: a look at Multipath TCP: %s", wan.name, outcome or "nothing")

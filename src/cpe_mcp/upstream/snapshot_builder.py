@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from cpe_mcp.aaa.cookie import make_cookie
+from cpe_mcp.aaa.cookie import NO_CREDENTIAL, Credential, own_credential
 from cpe_mcp.discovery.candidates import Candidate
 from cpe_mcp.paths.snapshot import ConcentratorView, Snapshot, WanView
 from cpe_mcp.policy.congestion_control import choose
@@ -30,6 +30,7 @@ def build(
     congestion_controls: Sequence[str],
     other_wans: Sequence[WanView] = (),
     blocks: bool = False,
+    granted: Credential = NO_CREDENTIAL,
 ) -> Snapshot:
     """The snapshot of this moment.
 
@@ -37,7 +38,7 @@ def build(
     ``scheme`` is the one in force and why the WANs have their places. ``usable`` are the concentrators worth connecting to,
     best first; ``left_alone`` is the reason why the best known one is not among them when there is none, "" when none is
     known. ``authorization`` is "" while RADIUS has accepted or is not asked, else the reason why not; then, with ``blocks``,
-    connections are refused.
+    connections are refused. ``granted`` is what RADIUS has given to prove the subscriber with.
     ``congestion_controls`` are those of the running kernel.
     """
     general = settings.general
@@ -46,7 +47,7 @@ def build(
             name=candidate.name,
             addresses=candidate.addresses,
             port=candidate.port,
-            cookie=make_cookie(candidate.subscriber, candidate.key) if candidate.subscriber else b"",
+            credential=credential_of(candidate, granted),
             reaches_ipv6=reaches_ipv6(candidate.name),
             foreign=candidate.foreign,
             service_class=candidate.service_class,
@@ -74,6 +75,13 @@ def build(
         classes=classes_of(compile_rules(settings.rules)),
         dscp=dscp_table(settings.dscp),
     )
+
+
+def credential_of(candidate: Candidate, granted: Credential) -> Credential:
+    """What cookies for it are made of: those of its settings, or what RADIUS has granted. Raises CookieError."""
+    if candidate.subscriber:
+        return own_credential(candidate.subscriber, candidate.key)
+    return NO_CREDENTIAL if candidate.foreign else granted
 
 
 def dscp_table(settings: DscpSettings) -> tuple[int, ...]:

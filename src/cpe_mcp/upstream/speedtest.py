@@ -10,9 +10,11 @@ import contextlib
 import json
 import logging
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from cpe_mcp.aaa.presenter import Presenter, Presenters
 from cpe_mcp.control.api import ApiError
 from cpe_mcp.paths.snapshot import Snapshot
 from cpe_mcp.policy.reasons import TEXTS, Reason
@@ -35,6 +37,8 @@ class Source(Protocol):
 
     @property
     def snapshot(self) -> Snapshot: ...
+    @property
+    def presenters(self) -> Presenters: ...
 
 
 class SpeedTest:
@@ -108,18 +112,28 @@ class SpeedTest:
                     run.state = STOPPED
 
     async def _measure(self, run: Run) -> None:
-        try:
-            order = self._order(run)
-        except ValueError as error:
-            run.ended(str(error))
-            return
+        """Once more where the concentrator wanted another cookie: nothing was measured then."""
+        for is_last in (False, True):
+            try:
+                order, presenter = self._order(run)
+            except ValueError as error:
+                run.ended(str(error))
+                return
+            outcome, wanted = await self._run(run, order)
+            cookie = bytes.fromhex(order.cookie)
+            if is_last or not wanted or not presenter.refused(cookie, bytes.fromhex(wanted), time.monotonic()):
+                break
+        run.ended(outcome)
+
+    async def _run(self, run: Run, order: Order) -> tuple[str, str]:
+        """What went wrong, "" if nothing, and the cookie that the concentrator wanted, in hexadecimal."""
         try:
             process = await asyncio.create_subprocess_exec(
                 *COMMAND, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
             )
         except OSError as error:
-            run.ended(f"no process can be started to measure: {error.strerror}")
-            return
+            return f"no process can be started to measure: {error.strerror}", ""
+        wanted = ""
         outcome = "the measuring process ended early; the log has the details"
         try:
             assert process.stdin is not None
@@ -129,6 +143,9 @@ class SpeedTest:
             async with asyncio.timeout(START_S + 2 * order.timeout_s + RUN_S):
                 async for line in process.stdout:
                     told = json.loads(line)
+                    if "wanted" in told:
+                        wanted = str(told["wanted"])
+                        continue
                     if "error" not in told:
                         run.counted(told["elapsed_s"], told["bytes"])
                         continue
@@ -144,9 +161,9 @@ class SpeedTest:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
-        run.ended(outcome)
+        return outcome, wanted
 
-    def _order(self, run: Run) -> Order:
+    def _order(self, run: Run) -> tuple[Order, Presenter]:
         """What to measure, as things are now: a WAN may have gone since the test began. Raises ValueError."""
         snapshot = self._source.snapshot
         views = [view for view in snapshot.wans if run.wan in (BONDED, view.name)]
@@ -161,17 +178,19 @@ class SpeedTest:
         route = next((route for route in routes if route.address), None)
         if route is None:
             raise ValueError(TEXTS[Reason.NO_COMMON_FAMILY])
-        return Order(
+        presenter = self._source.presenters.of(route.concentrator.name, route.concentrator.credential)
+        order = Order(
             direction=run.direction,
             address=route.address,
             port=route.concentrator.port,
-            cookie=route.concentrator.cookie.hex(),
+            cookie=presenter.cookie(time.monotonic()).hex(),
             device=route.wan.device,
             source=route.source,
             mptcp=run.wan == BONDED,
             congestion_control=route.congestion_control,
             timeout_s=snapshot.connect_timeout_s,
         )
+        return order, presenter
 
 
 def _note(error: str) -> str:

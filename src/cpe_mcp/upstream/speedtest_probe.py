@@ -17,7 +17,7 @@ import termios
 import time
 from typing import NamedTuple
 
-from cpe_mcp.convert import Client, ConvertError, Established
+from cpe_mcp.convert import Client, ConvertError, ErrorCode, Established
 from cpe_mcp.kernel.numbers import IPPROTO_MPTCP
 from cpe_mcp.policy.speed import DOWN, PORTS, RUN_S, refusal_text
 from cpe_mcp.relay.sockets import RESET_ON_CLOSE, SO_BINDTODEVICE, TCP_CONGESTION, TCP_IS_MPTCP, mapped, pack16
@@ -85,6 +85,8 @@ def request(sock: socket.socket, order: Order) -> int:
         if isinstance(answer, Established):
             return len(answer.trailing)
         if answer is not None:
+            if answer.error.code == ErrorCode.MISSING_COOKIE:
+                print(json.dumps({"wanted": answer.error.value[1:].hex()}), flush=True)
             raise ProbeError(refusal_text(int(answer.error.code)))
 
 

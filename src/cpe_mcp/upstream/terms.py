@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from cpe_mcp.aaa.answer import RadiusAnswer
+from cpe_mcp.aaa.cookie import NO_CREDENTIAL, Credential
 from cpe_mcp.settings.router import RouterSettings, WanSettings
 
 
@@ -25,6 +26,13 @@ def with_terms(settings: RouterSettings, accept: RadiusAnswer | None) -> RouterS
         return dataclasses.replace(wan, quota_gb=quota.gb, quota_day=quota.day or wan.quota_day)
 
     return dataclasses.replace(settings, wans=tuple(granted(wan) for wan in settings.wans))
+
+
+def granted_by(accept: RadiusAnswer | None) -> Credential:
+    """What the subscriber is proven with to concentrators: key and handle, or nothing while one of them is missing."""
+    if accept is None or not accept.subscriber_key or not accept.handle:
+        return NO_CREDENTIAL
+    return Credential("", bytes(accept.subscriber_key), accept.handle)
 
 
 def unknown_wans(settings: RouterSettings, accept: RadiusAnswer | None) -> list[str]:
