@@ -76,7 +76,9 @@ def test_a_router_whose_clock_is_years_off_gets_through(
         with world.connect(SERVER, port) as client:
             assert client.recv(100) == b"hello"
     world.up_control.wait_record(lambda row: len(world.up_control.records()) == 2)
-    assert [row["action"] for row in world.up_control.records()] == ["proxy", "proxy"], "nothing of it was left to plain forwarding"
+    assert [row["action"] for row in world.up_control.records()] == ["proxy", "proxy"], (
+        "nothing of it was left to plain forwarding"
+    )
     assert not [kind for kind, _ in world.up_control.frames if kind == "trouble"]
     found = outcomes(concentrator)
     assert found["cookie-time"] == max(1, pool_size), "only the first ones were of the wrong time"

@@ -173,7 +173,12 @@ class LimitSettings:
         unit="1/s",
     )
     question_prefix_rate: int = option(
-        "integer", 100, "The same for the addresses of one prefix; ten times that where a subscriber was.", low=1, high=1000000, unit="1/s"
+        "integer",
+        100,
+        "The same for the addresses of one prefix; ten times that where a subscriber was.",
+        low=1,
+        high=1000000,
+        unit="1/s",
     )
     error_rate: int = option(
         "integer",
