@@ -454,6 +454,21 @@ CHANGES = ("[data-act=drop]", "[data-act=direct]", "[data-act=quota]", "#cpe-spe
 """What sends something that a login with read rights alone may not send."""
 
 
+RPC_DENIED = -32002
+"""uhttpd's word for a call that the session's access lists do not have."""
+
+
+def _asked(browser: Browser, name: str, method: str, args: dict[str, Any]) -> dict[str, Any]:
+    """What the router answers to a question that the page's session puts without the page."""
+    script = """
+        const params = [L.env.sessionid, arguments[0], arguments[1], arguments[2]];
+        const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'call', params: params });
+        return fetch(L.env.ubuspath, { method: 'POST', body: body }).then(r => r.json());
+    """
+    answer: dict[str, Any] = browser.run(script, name, method, args)
+    return answer
+
+
 def _usable(browser: Browser, selector: str) -> list[str]:
     """What is written on the elements that a person could use."""
     script = (
@@ -482,6 +497,12 @@ def test_a_login_that_may_only_look_sees_everything_and_changes_nothing(viewed: 
         assert _usable(browser, ".cbi-page-actions button") == [], page
         assert _usable(browser, "#view button.cbi-button-add, #view button.cbi-button-remove") == [], page
         _no_complaints(browser)
+    for method in ("speedtest", "drop", "quota", "support", "reload"):
+        assert _asked(browser, "cpe-mcp", method, {})["error"]["code"] == RPC_DENIED, "not by hand either"
+        assert viewed.daemon.asked(method) == []
+    assert _asked(browser, "cpe-mcp", "status", {})["result"][0] == 0
+    setting = {"config": "cpe-mcp", "section": "global", "values": {"enabled": "0"}}
+    assert _asked(browser, "uci", "set", setting)["error"]["code"] == RPC_DENIED
     viewed.configure()
     browser = viewed.open("overview")
     browser.wait_text("This login may look but not change anything.", "#cpe-firstuse")
