@@ -570,6 +570,23 @@ def test_half_done_messages_hold_no_place(world: World) -> None:
         sock.close()
 
 
+@pytest.mark.requirement("7.2-a")
+def test_a_message_that_trickles_in_gets_no_more_time(world: World) -> None:
+    """A byte every 0.2 s of a message that would take 6 s, where one may take 1 s."""
+    whole = message(connect_tlv(SERVER4, 9))
+    started = time.monotonic()
+    with inside(world.router):
+        sock = socket.create_connection((CONCENTRATOR, SERVICE_PORT), timeout=3)
+    with sock:
+        for byte in whole[:30]:
+            try:
+                sock.send(bytes([byte]))
+            except OSError:
+                break
+            time.sleep(0.2)
+    assert 0.9 < time.monotonic() - started < 3
+
+
 def test_a_warm_connection_beyond_the_subscribers_share_is_refused(world: World) -> None:
     prefix = message(connect_tlv(SERVER4, 9))[:-20]
     world.far_control.wait_counter("half_open", 0)
