@@ -145,7 +145,7 @@ def test_overview_says_why_something_does_not_work(world: LuciWorld) -> None:
     assert "something odd" in browser.text("#cpe-package")
     assert "Ask your operator" in browser.text("#cpe-concentrator")
     assert "not a multiple of four" in browser.text("#cpe-concentrator")
-    assert "dhcp4 wan names 203.0.113.66, which is not used" in browser.text("#cpe-concentrator")
+    assert "DHCP wan names 203.0.113.66, which is not used" in browser.text("#cpe-concentrator")
     assert "RADIUS refused this subscriber" in browser.text("#cpe-authentication")
     assert "21 s" in browser.text("#cpe-authentication")
     world.shoot("overview-trouble")
@@ -411,6 +411,7 @@ def test_a_person_reads_german(world: LuciWorld, tmp_path: Path) -> None:
     try:
         browser = world.open("overview")
         browser.wait_text("Dieser Download (272 MB, 203.0.113.80)", "#cpe-proofs")
+        assert "Gelernt aus\nEinstellungen" in browser.text("#cpe-concentrator")
         world.shoot("overview-german")
         browser = world.open("diagnostics")
         browser.wait_text("home hat noch keine Verbindung angenommen", "[data-stage=connect]")

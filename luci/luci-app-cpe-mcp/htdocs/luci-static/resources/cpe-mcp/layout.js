@@ -202,6 +202,15 @@ const SECTIONS = [
 	}
 ];
 
+/* where a concentrator is known from, as the daemon names it */
+const SOURCES = {
+	static: _('Settings'),
+	radius: 'RADIUS',
+	dhcp4: 'DHCP',
+	dhcp6: 'DHCPv6',
+	dns: 'DNS'
+};
+
 /* the same words in two options */
 const TRUST = {
 	static: _('the concentrators set here'),
@@ -278,6 +287,10 @@ return baseclass.extend({
 	/* what a choice is called: the word of the settings file where nobody thought of a better one */
 	choice: function(type, option, value) {
 		return (CHOICES[type + '.' + option] || {})[value] || value;
+	},
+
+	source: function(name) {
+		return SOURCES[name] || name;
 	},
 
 	/* rows { name, title, tab } for all of `names` (the declared options). One that has no place yet comes last, under

@@ -150,8 +150,8 @@ function packageTile(status) {
 function sourceLines(sources) {
 	return (sources || []).flatMap(function(row) {
 		return [
-			row.discarded ? '%s %s: %s'.format(row.source, row.interface, row.discarded) : null,
-			(row.unconfirmed || []).length ? _('%s %s names %s, which is not used: %s').format(row.source, row.interface,
+			row.discarded ? '%s %s: %s'.format(layout.source(row.source), row.interface, row.discarded) : null,
+			(row.unconfirmed || []).length ? _('%s %s names %s, which is not used: %s').format(layout.source(row.source), row.interface,
 				row.unconfirmed.join(', '), parts.reason(row)) + (row.detail ? ' (%s)'.format(row.detail) : '') : null
 		];
 	}).filter(Boolean).map(function(text) { return el('p', { 'class': 'cpe-why' }, text) });
@@ -174,7 +174,7 @@ function concentratorTile(status) {
 		first.usable ? null : el('p', { 'class': 'cpe-why' }, parts.reason(first),
 			first.wait_s ? ' ' + _('(next try in %s)').format(units.duration(first.wait_s)) : null),
 		parts.fact(_('Address'), units.endpoint((first.addresses || [ '?' ])[0], first.port)),
-		parts.fact(_('Learnt from'), [ first.source, first.interface ].filter(Boolean).join(', ')),
+		parts.fact(_('Learnt from'), [ layout.source(first.source), first.interface ].filter(Boolean).join(', ')),
 		parts.fact(_('Warm connections'), status.pool ? '%d / %d'.format(status.pool.ready, status.pool.size) : '–'),
 		((first.health || {}).wans || []).map(function(wan) {
 			return parts.fact(_('Over %s').format(wan.name),
