@@ -218,6 +218,7 @@ class World:
             "congestion_control": "",
             "lossy_congestion_control": "",
             "logs_addresses": False,
+            "accounts": False,
             "destinations": {"allow": [[bytes(16), 0]], "deny": []},
             "hairpin": False,
             "speedtest_s": 4.0,

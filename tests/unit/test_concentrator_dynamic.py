@@ -37,6 +37,8 @@ class Host:
             self.authorizer.learn(address, RadiusAnswer("accept", "", user=user, down_mbit=20), 0.0)
         self.caps: list[Mapping[str, tuple[float, float]]] = []
         self.forgotten: list[Mapping[str, str]] = []
+        self.accounted: list[str] = []
+        self.ids = {"line-8": "boot-8"}
         self.now = 100.0
         self.sessions = SubscriberSessions(self, now=lambda: self.now)
 
@@ -45,6 +47,12 @@ class Host:
 
     def set_caps(self, caps_mbit: Mapping[str, tuple[float, float]]) -> None:
         self.caps.append(dict(caps_mbit))
+
+    def session_id(self, subscriber: str) -> str:
+        return self.ids.get(subscriber, "")
+
+    def ended(self, subscriber: str) -> None:
+        self.accounted.append(subscriber)
 
     def forget(self, who: Mapping[str, str]) -> None:
         self.forgotten.append(dict(who))
@@ -82,6 +90,8 @@ class Host:
         ({"user": "nobody"}, []),
         ({"calling_station": "02:00:00:00:00:01"}, []),
         ({"user": "line-7", "session_id": "5"}, []),
+        ({"user": "line-7", "session_id": "boot-8"}, []),
+        ({"user": "line-8", "session_id": "boot-8", "multi_session_id": "boot-8"}, ["10.9.9.8"]),
     ],
 )
 def test_which_sessions_are_meant(selector: dict[str, Any], names: list[str]) -> None:

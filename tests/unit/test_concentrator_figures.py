@@ -26,6 +26,7 @@ NOTHING = Figures(
     authorizations={},
     asking=0,
     address_log=(0, 0),
+    accounting={"sessions": 0, "sent": 0, "waiting": 0, "lost": 0},
     dynamic={},
     subscribers=(),
 )
@@ -61,6 +62,7 @@ def test_names_and_labels_are_what_prometheus_takes() -> None:
         authorizations={"accepted": 1},
         asking=2,
         address_log=(3, 1),
+        accounting={"sessions": 2, "sent": 9, "waiting": 1, "lost": 0},
         dynamic={"coa-ack": 1},
         subscribers=(SubscriberTotals("x", 1, 2, 3),),
     )

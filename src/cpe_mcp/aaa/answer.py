@@ -53,5 +53,7 @@ class RadiusAnswer(NamedTuple):
     """Class attributes, in order: accounting sends them back as they are (RFC 2865 section 5.25)."""
     connections: int = 0
     """Most that the subscriber may have at a concentrator at once; 0: no limit."""
+    interim_s: float = 0.0
+    """Acct-Interim-Interval: how often accounting is to tell of a session; 0: not said."""
     filters: tuple[str, ...] = ()
     """Filter-Id: names of the filters that the subscriber's traffic has at the concentrator."""

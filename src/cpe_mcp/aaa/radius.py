@@ -64,7 +64,7 @@ SILENT_S = 60.0
 """How long a server that gave no answer is asked after the others, so that only one question in a while pays for it."""
 
 _USER_NAME, _FILTER_ID, _REPLY_MESSAGE, _CLASS, _SESSION_TIMEOUT = 1, 11, 18, 25, 27
-_CHAP_PASSWORD, _CHAP_CHALLENGE = 3, 60
+_CHAP_PASSWORD, _CHAP_CHALLENGE, _INTERIM_INTERVAL = 3, 60, 85
 _CHALLENGE_OCTETS = 16
 
 
@@ -277,6 +277,7 @@ class RadiusClient:
                 timeout_s = float(int.from_bytes(value, "big"))
             else:
                 errors.append(f"Session-Timeout: {len(value)} octets, not 4")
+        interim_s = float(int.from_bytes(b"".join(reply.get(_INTERIM_INTERVAL, [])[-1:])[:4], "big"))
         terms, wrong = pull_terms(
             reply.get((self._enterprise, DOWN_MBIT), []),
             reply.get((self._enterprise, UP_MBIT), []),
@@ -312,6 +313,7 @@ class RadiusClient:
             classes=tuple(reply.get(_CLASS, [])),
             connections=terms.connections,
             filters=tuple(filters),
+            interim_s=interim_s,
         )
 
     def _pull_key(self, request: Any, reply: Any) -> tuple[SecretOctets | None, list[str]]:

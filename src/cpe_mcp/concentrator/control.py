@@ -17,12 +17,14 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import cpe_mcp
-from cpe_mcp.aaa.answer import TIMEOUT, RadiusAnswer
+from cpe_mcp.aaa.accounting import ADMIN_RESET
+from cpe_mcp.aaa.answer import ACCEPT, TIMEOUT, RadiusAnswer
 from cpe_mcp.aaa.dynamic import Nas
 from cpe_mcp.aaa.dynamic_end import DynamicEnd
 from cpe_mcp.aaa.dynamic_packets import plain_address
 from cpe_mcp.aaa.radius import MAX_PASSWORD_OCTETS, MAX_TEXT_OCTETS, RadiusClient, RadiusError
 from cpe_mcp.concentrator import limit_watch
+from cpe_mcp.concentrator.accounting import Accounting
 from cpe_mcp.concentrator.address_log import AddressLog
 from cpe_mcp.concentrator.authorizer import Authorizer, Verdict, both
 from cpe_mcp.concentrator.border import BorderKeeper, NoBorder
@@ -47,6 +49,7 @@ from cpe_mcp.control.frames import (
     LIST,
     RECORDS,
     SETTINGS,
+    USAGE,
 )
 from cpe_mcp.control.server import ControlServer, Worker
 from cpe_mcp.kernel.numbers import MARK_SUBSCRIBER
@@ -124,6 +127,7 @@ class Control:
         self.authorizer = Authorizer((), settings.radius)
         self._use(settings)
         self.address_log = AddressLog(settings.address_log)
+        self.accounting = Accounting(settings.radius)
         sessions = SubscriberSessions(self, now=time.monotonic)
         self._dynamic = DynamicEnd(rules(settings), nas=self._nas, abilities=ABILITIES, sessions=sessions)
         self._follow_table()
@@ -152,6 +156,7 @@ class Control:
         """
         self._use(settings)
         self.address_log.configure(settings.address_log)
+        self.accounting.configure(settings.radius)
         self._dynamic.configure(rules(settings))
         self._border.follow(settings)
         self._follow_dynamic()
@@ -181,6 +186,7 @@ class Control:
             "destinations": compile_rows(allow=destinations.allow, deny=destinations.deny, own=self.own_addresses()),
             "hairpin": destinations.hairpin,
             "logs_addresses": self.settings.address_log.enabled,
+            "accounts": self.accounting.is_on,
             "speedtest_s": general.speedtest_s if general.speedtest else 0.0,
             "public": [
                 pack16(socket.AF_INET6 if ":" in text else socket.AF_INET, text) for text in general.public_address
@@ -223,6 +229,7 @@ class Control:
                 "counters": dict(self._radius.counters) if self._radius is not None else {},
             },
             "address_log": self.address_log.status(),
+            "accounting": self.accounting.status(),
             "dynamic": {
                 "enabled": self.settings.dynamic.enabled,
                 "port": self.settings.dynamic.port,
@@ -250,6 +257,7 @@ class Control:
             authorizations=self.authorizer.counts(time.monotonic()),
             asking=len(self._asking),
             address_log=(self.address_log.written, self.address_log.failed),
+            accounting=self.accounting.status(),
             dynamic=self._dynamic.counters,
             subscribers=tuple(SubscriberTotals(name, **totals, cap_mbit=cap) for name, totals, cap in subscribers),
         )
@@ -332,6 +340,8 @@ class Control:
         elif kind == CONNECTIONS:
             self._connections.report(worker.pid, payload)
             self._tell_connections(payload)
+        elif kind == USAGE:
+            self.accounting.used(payload)
         elif kind == COUNTERS:
             worker.counters = payload
         elif kind == FLOWS and payload["id"] in self._flow_queries:
@@ -406,6 +416,8 @@ class Control:
             self._ask_again.discard(address)
         before = self.authorizer.session(address)
         verdict = self.authorizer.learn(address, answer, time.monotonic())
+        if answer.verdict == ACCEPT:
+            self.accounting.accepted(verdict.subscriber, address, answer)
         log.info("RADIUS on %s: %s%s", address, answer.verdict, f" ({answer.reason})" if answer.reason else "")
         self.follow_filters(address)
         if before is not None and verdict._replace(ttl_s=0.0) != before.verdict._replace(ttl_s=0.0):
@@ -418,6 +430,14 @@ class Control:
         self.server.broadcast(FORGET, dict(who))
         if "end" in who and who.get("address") in self._asking:
             self._ask_again.add(who["address"])
+
+    def ended(self, subscriber: str) -> None:
+        """AAA has ended what this subscriber had: the accounting session is over too."""
+        self.accounting.ended(subscriber, ADMIN_RESET)
+
+    def session_id(self, subscriber: str) -> str:
+        """His Acct-Session-Id; "" while there is no accounting."""
+        return self.accounting.session_id(subscriber)
 
     def _nas(self) -> Nas:
         addresses = [plain_address(text) for text in self.own_addresses()]
@@ -451,6 +471,7 @@ class Control:
         if worker in self.server.workers:
             name = verdict.subscriber
             if verdict.kind == "accept":
+                self.accounting.seen(name)
                 self.set_caps({name: verdict.cap_mbit})
                 if verdict.connections:  # the other workers begin to tell how many they have
                     self._tell_connections([name])
@@ -537,6 +558,7 @@ class Control:
                 self.server.broadcast(FORGET, {"address": address})
             self.follow_filters()
             self._drop_caps(time.monotonic())
+            self.accounting.tick()
             self._follow_dynamic()
             own = own_addresses()
             if own != self._own:

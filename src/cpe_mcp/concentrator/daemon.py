@@ -71,6 +71,7 @@ class Daemon:
             backlog=self._settings.limits.backlog,
         )
         self._control.start()
+        self._control.accounting.start()
         self._workers.start()
         await self._api.start()
         if self._metrics is not None:
@@ -82,6 +83,7 @@ class Daemon:
             await self._metrics.close()
         await self._api.close()
         await self._workers.stop()
+        await self._control.accounting.stop()
         self._control.stop()
 
     async def reload(self) -> None:
@@ -203,6 +205,14 @@ def print_status(result: dict[str, Any]) -> None:
             if value
         )
         print(f"RADIUS: {row['address']} {row['verdict']}{who}, for another {row['left_s']:.0f} s{terms}")
+    accounting = result["accounting"]
+    if accounting["enabled"]:
+        lost = f", {accounting['lost']} lost" if accounting["lost"] else ""
+        trouble = f": {accounting['trouble']}" if accounting["trouble"] else ""
+        print(
+            f"accounting: {accounting['sessions']} sessions, {accounting['sent']} records sent, {accounting['waiting']} wait"
+            f"{lost}{trouble}"
+        )
     logged = result["address_log"]
     if logged["enabled"]:
         trouble = f", {logged['failed']} of them not everywhere: {logged['trouble']}" if logged["trouble"] else ""

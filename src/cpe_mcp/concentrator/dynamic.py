@@ -43,6 +43,10 @@ class Host(Protocol):
 
     def follow_filters(self, *addresses: str) -> None: ...
 
+    def ended(self, subscriber: str) -> None: ...
+
+    def session_id(self, subscriber: str) -> str: ...
+
 
 class SubscriberSessions:
     """See :class:`cpe_mcp.aaa.dynamic.Sessions`. A session is a :class:`Session`, or the :class:`Verdict` of the table."""
@@ -60,15 +64,25 @@ class SubscriberSessions:
         found: list[Session | Verdict] = [
             session
             for session in sessions
-            if selector.matches(users=(session.verdict.subscriber, session.address), addresses=(session.address,))
+            if selector.matches(
+                users=(session.verdict.subscriber, session.address),
+                addresses=(session.address,),
+                **self._ids(session.verdict.subscriber),
+            )
         ]
         names = {selector.user, *map(authorizer.table_name_of, selector.addresses)}
         for verdict in map(authorizer.table_row, sorted(names)):
             if verdict is not None:
                 theirs = [a for a in selector.addresses if authorizer.table_name_of(a) == verdict.subscriber]
-                if selector.matches(users=(verdict.subscriber,), addresses=theirs):
+                ids = self._ids(verdict.subscriber)
+                if selector.matches(users=(verdict.subscriber,), addresses=theirs, **ids):
                     found.append(verdict)
         return found
+
+    def _ids(self, subscriber: str) -> dict[str, str]:
+        """As accounting calls his session; it is one of its own, not part of another."""
+        session_id = self._host.session_id(subscriber)
+        return {"session_id": session_id, "multi_session_id": session_id}
 
     def change(self, sessions: Sequence[Any], change: Change) -> None:
         """Raises Refused. A session that is over has no terms to change, but can be given a new time."""
@@ -113,6 +127,7 @@ class SubscriberSessions:
             if isinstance(row, Session):
                 self._host.authorizer.withdraw(row.address)
             self._host.forget({**_who(row), "end": "flows"})
+            self._host.ended(row.verdict.subscriber if isinstance(row, Session) else row.subscriber)
         self._host.follow_filters()
 
 

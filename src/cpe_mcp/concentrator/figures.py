@@ -6,7 +6,7 @@ Names and units follow Prometheus' conventions: base units, ``_total`` for what 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 PREFIX = "mcp_concentrator_"
 BYTES_PER_MBIT = 125_000
@@ -55,6 +55,8 @@ class Figures(NamedTuple):
     """Addresses about which RADIUS is asked now."""
     address_log: tuple[int, int]
     """Lines written, and those that could not be written everywhere."""
+    accounting: Mapping[str, Any]
+    """:meth:`cpe_mcp.concentrator.accounting.Accounting.status`."""
     dynamic: Mapping[str, int]
     """:attr:`cpe_mcp.aaa.dynamic_packets.DynamicAuthorization.counters`."""
     subscribers: Sequence[SubscriberTotals]
@@ -133,6 +135,15 @@ def families(figures: Figures) -> list[Family]:
             "Directions of flows and speed tests that wait for their subscriber's cap now.",
             counters.get("held_back", 0),
         ),
+        _one(
+            GAUGE,
+            "accounting_sessions",
+            "Subscribers whose accounting session is open.",
+            figures.accounting["sessions"],
+        ),
+        _one(COUNTER, "accounting_sent", "Accounting records that a server has taken.", figures.accounting["sent"]),
+        _one(GAUGE, "accounting_waiting", "Accounting records that wait for a server.", figures.accounting["waiting"]),
+        _one(COUNTER, "accounting_lost", "Accounting records for which there was no room.", figures.accounting["lost"]),
         _one(COUNTER, "address_log_lines", "Lines for the address log.", figures.address_log[0]),
         _one(
             COUNTER,

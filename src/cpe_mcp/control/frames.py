@@ -25,6 +25,7 @@ AUTHORIZED = "authorized"
 FORGET = "forget"
 CAPS = "caps"
 DEMAND = "demand"
+USAGE = "usage"
 CONNECTIONS = "connections"
 
 CONTROL_SOCKET = places.CONTROL_SOCKET

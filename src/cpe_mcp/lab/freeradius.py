@@ -18,6 +18,8 @@ PROGRAM = "freeradius"
 MODULE_DIR = "/usr/lib/freeradius"
 DICTIONARY_DIR = "/usr/share/freeradius"
 DEFAULT_PORT = 1812
+DETAIL = "detail"
+"""In its directory: the accounting records that it has taken."""
 LISTEN_ALL = (("0.0.0.0", DEFAULT_PORT), ("::", DEFAULT_PORT))
 
 DHCP_ATTRIBUTES = "ATTRIBUTE DHCPv6-Options 245.3 octets\nATTRIBUTE DHCPv4-Options 245.4 octets\n"
@@ -70,19 +72,20 @@ def write_config(
     listen: Sequence[tuple[str, int]] = LISTEN_ALL,
     sign_replies: bool = True,
     tls: TlsListener | None = None,
+    accounting: Sequence[tuple[str, int]] = (),
 ) -> list[str]:
     """Write the configuration into ``directory`` and return the command that runs the server in the foreground.
 
     ``clients`` are the addresses or prefixes that may ask; every request must carry a Message-Authenticator. ``users``
     are subscribers, ``address_users`` source addresses (``name`` is the address, ``password`` the concentrators'
     common one). ``sign_replies=False`` leaves Message-Authenticator out of the answers, as servers did before
-    CVE-2024-3596. The server prints "Ready to process requests"
+    CVE-2024-3596. What comes to ``accounting`` stands in the file ``detail``. The server prints "Ready to process requests"
     on standard output when it is. Raises OSError.
     """
     files = {
         "dictionary": DHCP_ATTRIBUTES + vendor_dictionary_text(enterprise),
         "users": "\n".join(_user(user) for user in (*users, *address_users)),
-        "radiusd.conf": _radiusd(directory, secret, clients, listen, sign_replies, tls),
+        "radiusd.conf": _radiusd(directory, secret, clients, listen, sign_replies, tls, accounting),
     }
     os.makedirs(directory, mode=0o700, exist_ok=True)
     for name, text in files.items():
@@ -124,11 +127,13 @@ def _radiusd(
     listen: Sequence[tuple[str, int]],
     sign_replies: bool,
     tls: TlsListener | None,
+    accounting: Sequence[tuple[str, int]],
 ) -> str:
     sign = "update reply {\n Message-Authenticator := 0x00\n }" if sign_replies else ""
     listeners = "".join(
-        f"listen {{\n type = auth\n {'ipv6addr' if ':' in address else 'ipaddr'} = {address}\n port = {port}\n}}\n"
-        for address, port in listen
+        f"listen {{\n type = {kind}\n {'ipv6addr' if ':' in address else 'ipaddr'} = {address}\n port = {port}\n}}\n"
+        for kind, places in (("auth", listen), ("acct", accounting))
+        for address, port in places
     )
     clients = "".join(
         f"client c{number} {{\n {'ipv6addr' if ':' in address else 'ipaddr'} = {address}\n"
@@ -171,6 +176,10 @@ modules {{
  }}
  chap {{
  }}
+ detail {{
+  filename = {directory}/{DETAIL}
+  permissions = 0600
+ }}
 }}
 {clients}
 server default {{
@@ -187,6 +196,9 @@ authenticate {{
  Auth-Type CHAP {{
   chap
  }}
+}}
+accounting {{
+ detail
 }}
 post-auth {{
  {sign}

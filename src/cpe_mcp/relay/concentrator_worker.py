@@ -14,7 +14,17 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from cpe_mcp.control.frames import AUTHORIZE, AUTHORIZED, CAPS, CAPS_PER_FRAME, CONNECTIONS, DEMAND, FORGET, SETTINGS
+from cpe_mcp.control.frames import (
+    AUTHORIZE,
+    AUTHORIZED,
+    CAPS,
+    CAPS_PER_FRAME,
+    CONNECTIONS,
+    DEMAND,
+    FORGET,
+    SETTINGS,
+    USAGE,
+)
 from cpe_mcp.convert import Converter, ErrorCode, PeerError, PrefixReceived, RequestReceived
 from cpe_mcp.convert.tlv import TCP_OPTION_MPTCP, TlvType
 from cpe_mcp.policy.destinations import DestinationTable
@@ -52,6 +62,7 @@ from cpe_mcp.relay.sockets import (
     unmapped,
     unpack16,
 )
+from cpe_mcp.relay.subflow_info import subflow_count
 from cpe_mcp.relay.subscriber_caps import DOWN, UP, Caps, SubscriberCaps, Turn
 from cpe_mcp.relay.worker import Worker, run_worker
 
@@ -68,6 +79,8 @@ RETRY_WAIT_S = 5
 """Suggested wait in Convert Errors 64 and 65 of passing troubles of ours (RFC 8803 reads 0 as at least 30 s)."""
 NO_CAP = (0.0, 0.0)
 SPEEDTEST_PORTS = frozenset(PORTS.values())
+USAGE_S = 5.0
+"""Between two reports of what subscribers use, where the control daemon accounts."""
 EXTENSIONS = bytes([30, 4, 8])
 """TCP option kinds this converter handles: MPTCP, SACK-permitted, timestamps (RFC 8803 section 4.2.4)."""
 
@@ -108,6 +121,7 @@ class ConcentratorFlow(Flow):
     """One connection of an upstream MCP."""
 
     __slots__ = (
+        "_accounted",
         "_concentrator",
         "_convert",
         "_cookie",
@@ -136,6 +150,8 @@ class ConcentratorFlow(Flow):
         self._measuring: Measuring | None = None
         self._prefix = worker.peers.prefix_of(self.client[0])
         self._outer = "", 0
+        self._accounted = 0, 0
+        """Bytes up and down that were reported."""
         self.deadline = self.accepted + worker.message_timeout_s
         worker.hold(self, self._prefix)
 
@@ -457,6 +473,7 @@ class ConcentratorFlow(Flow):
 
     def close(self, end: str, *, reset: bool = False) -> None:
         """See :class:`Flow`."""
+        self.account()
         self._stop_waiting()
         self._count_no_more()
         self._concentrator.strangers.discard(self)
@@ -468,6 +485,21 @@ class ConcentratorFlow(Flow):
             if self._measuring.turn is not None:
                 self._measuring.turn.leave()
             self._measuring = None
+
+    def account(self) -> None:
+        """What was carried since the last time counts for the subscriber."""
+        worker, relaying, test = self._concentrator, self.relaying, self._measuring
+        if not worker.accounts or self._verdict is None or (relaying is None and test is None):
+            return
+        if relaying is not None:
+            up, down = relaying.up.moved, relaying.down.moved
+        else:
+            up, down = (0, test.moved) if test is not None and test.is_sending else (test.moved if test else 0, 0)
+        before, self._accounted = self._accounted, (up, down)
+        used = worker.usage.setdefault(self._verdict.subscriber, [0, 0, 0])
+        used[0] += up - before[0]
+        used[1] += down - before[1]
+        used[2] = max(used[2], subflow_count(self.near.sock))
 
     def record(self, end: str) -> FlowRecord:
         """See :class:`Flow`."""
@@ -524,6 +556,10 @@ class ConcentratorWorker(Worker):
         self.server_mptcp = False
         self.hairpin = False
         self.logs_addresses = False
+        self.accounts = False
+        self.usage: dict[str, list[int]] = {}
+        """Subscriber -> octets up and down since the last report, and the most subflows of one connection."""
+        self._next_usage = 0.0
         self.destinations = DestinationTable({"allow": [], "deny": []})
         self.waiting: dict[str, int] = {}
         """Warm connections by subscriber."""
@@ -681,7 +717,18 @@ class ConcentratorWorker(Worker):
             self.control.send(DEMAND, dict(demands[start : start + CAPS_PER_FRAME]))
         for start in range(0, len(connections), CAPS_PER_FRAME):
             self.control.send(CONNECTIONS, dict(connections[start : start + CAPS_PER_FRAME]))
+        if self.accounts and self.loop.now >= self._next_usage:
+            self._next_usage = self.loop.now + USAGE_S
+            for flow in self.live.values():
+                assert isinstance(flow, ConcentratorFlow)
+                flow.account()
+            self._report_usage()
         return bool(demands)
+
+    def _report_usage(self) -> None:
+        rows, self.usage = list(self.usage.items()), {}
+        for start in range(0, len(rows), CAPS_PER_FRAME):
+            self.control.send(USAGE, dict(rows[start : start + CAPS_PER_FRAME]), keep=True)
 
     def on_frame(self, kind: str, payload: Any) -> None:
         """Settings, or the answer to a question."""
@@ -702,6 +749,10 @@ class ConcentratorWorker(Worker):
         """Joins to running connections are refused from here on too, but these end as well."""
         for listener in self._listeners.values():
             listener.close()
+
+    def on_stopped(self) -> None:
+        """See :class:`Worker`."""
+        self._report_usage()
 
     def ended(self, record: FlowRecord) -> None:
         """See :class:`Worker`. Routers look whether their lines work by opening a connection and resetting it, each line
@@ -725,6 +776,7 @@ class ConcentratorWorker(Worker):
         self.server_mptcp = bool(settings["server_mptcp"])
         self.hairpin = bool(settings["hairpin"])
         self.logs_addresses = bool(settings["logs_addresses"])
+        self.accounts = bool(settings["accounts"])
         self.speedtest_s = float(settings["speedtest_s"])
         self.public = frozenset(settings["public"])
         self.destinations = DestinationTable(settings["destinations"])

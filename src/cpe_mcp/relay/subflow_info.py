@@ -101,6 +101,15 @@ def speaks_mptcp(sock: Socket) -> bool:
         return False
 
 
+def subflow_count(sock: Socket) -> int:
+    """Subflows of a connection now; 1 for plain TCP and one that fell back. Linux 5.16."""
+    try:
+        info = sock.getsockopt(SOL_MPTCP, MPTCP_INFO, 1)
+    except OSError:
+        return 1
+    return 1 + info[0] if info else 1
+
+
 def subflows_of(sock: Socket) -> list[SubflowInfo]:
     """All subflows of a connection, in the order they joined; empty after a fallback to TCP, and before Linux 6.5."""
     asker = _asker()

@@ -117,6 +117,7 @@ class Worker:
         for flow in list(self.live.values()):
             flow.stop()
         self._send_records()
+        self.on_stopped()
         self.control.close()
         self.loop.finish()
 
@@ -140,6 +141,9 @@ class Worker:
     def on_stop(self) -> None:
         """Before the flows end: close the listeners."""
         raise NotImplementedError
+
+    def on_stopped(self) -> None:
+        """All flows have ended, the control daemon still listens."""
 
     # The tick and the control channel -------------------------------------------------------------------------------
 

@@ -221,6 +221,16 @@ class RadiusSettings:
     enterprise: int = option(
         "integer", DEFAULT_ENTERPRISE, "Enterprise number of our RADIUS attributes.", low=1, high=2**32 - 1
     )
+    accounting: bool = option("flag", False, "Tell these servers who uses the concentrator, how long and how much.")
+    accounting_port: int = option("integer", 1813, "Their UDP port for that.", low=1, high=65535)
+    interim_s: float = option(
+        "number",
+        600.0,
+        "How often a session is told of that goes on, unless its Accept says how often; 0: only at its begin and end.",
+        low=0,
+        high=86400,
+        unit="s",
+    )
 
 
 @dataclass(frozen=True, slots=True)

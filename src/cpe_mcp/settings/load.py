@@ -545,6 +545,9 @@ def _check_concentrator(settings: ConcentratorSettings, complaints: _Complaints)
     if address_log.enabled and not address_log.file and not address_log.syslog:
         raise complaints.option("address_log", "", "file", "is empty and syslog is off, so nothing would be written")
     _check_interfaces(settings, complaints)
+    radius = settings.radius
+    if radius.accounting and not (radius.server and radius.secret):
+        raise complaints.option("radius", "", "accounting", "needs server and secret")
     owners: dict[str, str] = {}
     for subscriber in settings.subscribers:
         if not subscriber.key and not subscriber.address:

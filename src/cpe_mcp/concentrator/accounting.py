@@ -1,0 +1,133 @@
+"""Accounting of this concentrator's subscribers (section radius, option accounting): who began and ended when, and how much.
+
+A session is a subscriber, whatever his addresses and connections; it ends when nothing of his was seen for IDLE_S. Wiring only:
+what a record says is :mod:`cpe_mcp.aaa.accounting`'s, how it gets to a server :mod:`cpe_mcp.aaa.accounting_client`'s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cpe_mcp.aaa.accounting import ADMIN_REBOOT, OFF, ON, Record, Sessions, Usage, Who
+from cpe_mcp.aaa.accounting_client import AccountingClient
+from cpe_mcp.aaa.answer import RadiusAnswer
+from cpe_mcp.aaa.carriers import UdpCarrier
+from cpe_mcp.settings import SettingsError, split_host
+from cpe_mcp.settings.concentrator import RadiusSettings
+
+IDLE_S = 900.0
+"""Longer than warm connections live and than any interval of keepalives: who is silent for so long has gone."""
+KNOWN_MAX = 65536
+"""Subscribers whose Accept is remembered for their next session; the oldest goes first."""
+STOP_WAIT_S = 3.0
+"""At the end of the service, for the last records."""
+
+
+class Accounting:
+    """One per daemon; without the option nothing is kept and nothing sent. Raises SettingsError."""
+
+    def __init__(self, settings: RadiusSettings) -> None:
+        self._settings = RadiusSettings()
+        self._client: AccountingClient | None = None
+        self._known: dict[str, Who] = {}
+        boot = f"{int(time.time()):x}-{time.monotonic_ns() & 0xFFFFFF:06x}"
+        self._sessions = Sessions(boot, interim_s=settings.interim_s, tell=self._tell)
+        self._is_started = False
+        self.configure(settings)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether workers are to tell what subscribers use."""
+        return self._client is not None
+
+    def configure(self, settings: RadiusSettings) -> None:
+        """Other settings. Sessions go on, and what waits for servers waits for the new ones."""
+        old = self._client
+        spool = old.spool if old is not None else None
+        self._sessions.configure(settings.interim_s)
+        if settings == self._settings:
+            return
+        self._settings, self._client = settings, None
+        if settings.accounting:
+            try:
+                servers = [split_host(text, settings.accounting_port) for text in settings.server]
+                self._client = AccountingClient(
+                    [(address, settings.accounting_port) for address, _ in servers],
+                    settings.secret.encode(),
+                    nas_identifier=settings.nas_identifier,
+                    carrier=UdpCarrier(timeout_s=settings.timeout_s, tries=1),
+                    spool=spool,
+                )
+            except ValueError as error:
+                raise SettingsError(f"section radius, option server: {error}") from None
+        if old is not None:
+            old.abandon()
+        if self._client is not None and self._is_started:
+            self._client.start()
+
+    def start(self) -> None:
+        """The service begins."""
+        self._is_started = True
+        if self._client is not None:
+            self._client.start()
+            self._tell(Record(ON, time.monotonic()))
+
+    async def stop(self) -> None:
+        """It ends: so do all sessions; what servers do not take in STOP_WAIT_S is lost."""
+        if self._client is not None and self._is_started:
+            now = time.monotonic()
+            self._sessions.end_all(now, ADMIN_REBOOT)
+            self._tell(Record(OFF, now))
+            await self._client.stop(STOP_WAIT_S)
+
+    def accepted(self, subscriber: str, address: str, answer: RadiusAnswer) -> None:
+        """What RADIUS said of somebody, for this session or the next one."""
+        if self._client is None:
+            return
+        self._known.pop(subscriber, None)
+        self._known[subscriber] = Who(answer.user or subscriber, answer.classes, (address,), answer.interim_s)
+        if len(self._known) > KNOWN_MAX:
+            del self._known[next(iter(self._known))]
+
+    def seen(self, subscriber: str) -> None:
+        """A connection of his was accepted."""
+        if self._client is not None:
+            self._sessions.begin(time.monotonic(), subscriber, self._known.get(subscriber) or Who(subscriber))
+
+    def used(self, rows: Mapping[str, Sequence[int]]) -> None:
+        """Octets up and down since the last report of that worker, and the most subflows of one connection."""
+        now = time.monotonic()
+        for subscriber, (up, down, links) in rows.items():
+            if self._client is not None and subscriber not in self._sessions:
+                self.seen(subscriber)  # it was idle for long, or ended while connections ran on
+            before = self._sessions.usage(subscriber)
+            self._sessions.used(now, subscriber, Usage(before.up + up, before.down + down, links))
+
+    def ended(self, subscriber: str, cause: int) -> None:
+        """AAA has ended it."""
+        self._sessions.end(time.monotonic(), subscriber, cause)
+
+    def session_id(self, subscriber: str) -> str:
+        """Acct-Session-Id; "" without a session."""
+        return self._sessions.session_id(subscriber)
+
+    def tick(self) -> None:
+        """Time passed."""
+        if self._client is not None:
+            self._sessions.tick(time.monotonic(), idle_s=IDLE_S)
+
+    def status(self) -> dict[str, Any]:
+        """For people."""
+        nothing = {"sent": 0, "waiting": 0, "lost": 0, "trouble": ""}
+        client = self._client
+        return {
+            "enabled": client is not None,
+            "sessions": len(self._sessions),
+            **(client.status() if client is not None else nothing),
+        }
+
+    def _tell(self, record: Record) -> None:
+        if self._client is not None:
+            self._client.tell(record)
