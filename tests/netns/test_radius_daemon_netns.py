@@ -15,6 +15,7 @@ import pytest
 import radclient
 
 from cpe_mcp.aaa.attributes import Concentrator
+from cpe_mcp.aaa.cookie import make_handle
 from cpe_mcp.lab.certificates import PROGRAM as OPENSSL
 from cpe_mcp.lab.configs import NFT_TABLE
 from cpe_mcp.lab.freeradius import RadiusUser
@@ -32,7 +33,8 @@ pytestmark = [
 
 NAME = f"radd{os.getpid()}"
 SECRET, PASSWORD = "planted-radius-secret", "planted-radius-password"
-KEY = b"planted-subscriber-key-of-32-oct"
+COOKIE_SECRET = "planted-cookie-secret-of-the-operator"
+HANDED = make_handle("alice", COOKIE_SECRET.encode(), time.time() + 3600)
 TALK_PORT = 7777
 CAP_MBIT = 16
 CONCENTRATOR: Concentrator = ((ADDRESSES.concentrator1.v4, ADDRESSES.concentrator1.v6), 0)
@@ -58,8 +60,8 @@ def lab() -> Iterator[Lab]:
         PASSWORD,
         session_timeout_s=5,
         concentrators=(CONCENTRATOR,),
-        key=KEY,
-        handle=b"planted-handle",
+        key=HANDED.key,
+        handle=HANDED.handle,
         classes=(b"gold",),
         down_mbit=CAP_MBIT,
         reply=("CPE-MCP-Quota += 'lte 5 17'", "CPE-MCP-Quota += 'cable 9'"),
@@ -68,7 +70,10 @@ def lab() -> Iterator[Lab]:
     with Lab(NAME, radius=options, radius_users=[user], dhcp4_mcps=None, dhcp6_mcp=None) as lab:
         for host in ("isp-dsl", "isp-lte"):
             lab.run(host, ["nft", "-f", "-"], input=COUNTER.format(address=ADDRESSES.radius.v4))
-        lab.start_concentrator(1)
+        # Nothing but the cookies that the router makes of the Accept counts here.
+        lab.start_concentrator(
+            1, general={"cookie_secret": COOKIE_SECRET}, listener={"authorization": "cookie"}, radius={"enabled": False}
+        )
         yield lab
 
 
@@ -151,7 +156,7 @@ def test_tls_over_any_line_and_no_secret_is_seen_anywhere(router: Lab) -> None:
     assert after["lte"] > before["lte"], "and the other one when the server is not reached over it"
     await_status(router, "connections are taken", lambda now: now["interception"]["on"])
     router_key = Path(router.tls_options["tls_key"]).read_text().splitlines()[1]
-    planted = [SECRET, PASSWORD, KEY.decode(), KEY.hex(), repr(KEY)[2:-1], router_key]
+    planted = [SECRET, PASSWORD, COOKIE_SECRET, HANDED.key.hex(), repr(HANDED.key)[2:-1], router_key]
     texts = {
         "the log": router.log("cpe-mcpd") + router.log("cpe-mcp-relay"),
         "status": str(router.ask("status")),

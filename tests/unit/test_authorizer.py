@@ -8,9 +8,10 @@ import pytest
 
 from cpe_mcp.aaa.answer import RadiusAnswer
 from cpe_mcp.aaa.cookie import make_cookie as cookie_of
-from cpe_mcp.aaa.cookie import own_credential, time_of
+from cpe_mcp.aaa.cookie import make_handle, own_credential, time_of
 from cpe_mcp.concentrator import authorizer as module
-from cpe_mcp.concentrator.authorizer import SILENCE_S, Authorizer, Verdict
+from cpe_mcp.concentrator.authorizer import SILENCE_S, AskRadius, Authorizer, Verdict, both
+from cpe_mcp.concentrator.cookie_checker import CHALLENGES_BURST
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.settings.concentrator import RadiusSettings, SubscriberSettings
 
@@ -228,3 +229,64 @@ def test_the_limit_of_connections_comes_with_the_verdict() -> None:
     assert judge(authorizer, cookie=make_cookie("alice", "wonderland-and-back")).connections == 0
     assert authorizer.learn("10.9.9.9", RadiusAnswer("accept", "", connections=9), 0.0).connections == 9
     assert judge(authorizer, now=1.0).connections == 9
+
+
+@pytest.mark.requirement("X-16")
+def test_both_wants_the_cookie_and_the_address_of_the_same_subscriber() -> None:
+    bob = SubscriberSettings(name="bob", key="the builder's long key", address=("10.12.0.0/24",))
+    authorizer = Authorizer([ALICE, bob], OFF)
+
+    def verdict(name: str, key: str, address: str) -> tuple[str, str]:
+        cookie = make_cookie(name, key) if name else b""
+        found = judge(authorizer, cookie=cookie, address=address, needs="both")
+        return found.kind, found.reason
+
+    assert verdict("alice", ALICE.key, "10.11.0.5") == ("accept", Reason.READY)
+    assert verdict("alice", ALICE.key, "10.12.0.5") == ("reject", Reason.OTHER_SUBSCRIBER)
+    assert verdict("alice", ALICE.key, "10.99.0.5") == ("reject", Reason.UNKNOWN_ADDRESS)
+    assert verdict("alice", bob.key, "10.11.0.5") == ("reject", Reason.UNKNOWN_SUBSCRIBER)
+    assert verdict("", "", "10.11.0.5") == ("missing-cookie", Reason.COOKIE_WANTED)
+
+
+@pytest.mark.requirement("X-16")
+def test_both_asks_radius_whose_address_it_is() -> None:
+    authorizer = Authorizer([ALICE], ON)
+    cookie = make_cookie("alice", ALICE.key)
+    asked = authorizer.judge(address="10.9.9.9", cookie=cookie, needs="both", now=0.0, clock_s=UNIX_S, unix_s=UNIX_S)
+    assert isinstance(asked, AskRadius)
+    assert asked.proven is not None
+    for user, outcome in (("alice", "accept"), ("", "accept"), ("bob", "reject")):
+        learnt = authorizer.learn("10.9.9.9", RadiusAnswer("accept", "", user=user, down_mbit=7), 0.0)
+        found = both(asked.proven, learnt, "10.9.9.9")
+        assert found.kind == outcome, f"RADIUS calls it {user!r}"
+        if outcome == "accept":
+            assert (found.subscriber, found.cap_mbit, found.ttl_s) == ("alice", (7, 0), 0.0)
+    learnt = authorizer.learn("10.9.9.9", RadiusAnswer("reject", ""), 0.0)
+    assert both(asked.proven, learnt, "10.9.9.9").reason == Reason.NOT_AUTHORIZED
+
+
+@pytest.mark.requirement("Y-9")
+def test_a_subscriber_by_handle_is_served_as_its_section_or_radius_says_and_not_when_switched_off() -> None:
+    secret = "shared by the concentrators"
+    rows = [SubscriberSettings(name="carl", address=("10.13.0.0/24",), down_mbit=3)]
+    rows.append(SubscriberSettings(name="gone", enabled=False, key="long-enough-key"))
+    authorizer = Authorizer(rows, ON, secret)
+    authorizer.learn("10.9.9.9", RadiusAnswer("accept", "", user="dora", down_mbit=7, connections=5), 0.0)
+
+    def verdict(name: str) -> Any:
+        return judge(authorizer, cookie=cookie_of(make_handle(name, secret.encode(), UNIX_S + 60), UNIX_S))
+
+    assert (verdict("carl").subscriber, verdict("carl").cap_mbit) == ("carl", (3, 0))
+    assert (verdict("dora").cap_mbit, verdict("dora").connections) == ((7, 0), 5)
+    assert (verdict("eve").kind, verdict("eve").cap_mbit) == ("accept", (0, 0))
+    assert verdict("gone").reason == Reason.UNKNOWN_SUBSCRIBER
+    assert verdict("eve").ttl_s == 0, "a cookie's verdict is of one connection"
+
+
+@pytest.mark.requirement("7.2-a")
+def test_when_too_many_were_told_the_time_a_stranger_gets_a_plain_refusal() -> None:
+    authorizer = Authorizer([ALICE], OFF)
+    kinds = [judge(authorizer, needs="cookie").kind for _ in range(int(CHALLENGES_BURST) + 1)]
+    assert set(kinds[:-1]) == {"missing-cookie"}
+    assert kinds[-1] == "reject"
+    assert judge(authorizer, cookie=make_cookie("alice", ALICE.key), needs="cookie").kind == "accept"

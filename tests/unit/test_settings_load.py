@@ -542,3 +542,22 @@ def test_more_classes_than_there_are_numbers() -> None:
 def test_a_discovery_that_cannot_be(lines: str, words: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(words)):
         parse_router(f"config discovery\n{lines}")
+
+
+@pytest.mark.requirement("X-16")
+def test_an_address_proves_nothing_on_the_internet() -> None:
+    listener = "config listener 'l'\n option facing internet\n option authorization "
+    for value in ("cookie", "both"):
+        assert parse_concentrator(listener + value).listeners[0].needs() == value
+    with pytest.raises(SettingsError, match=r"authorization.*'address' is not allowed.*write cookie or both"):
+        parse_concentrator(listener + "address")
+    customer = "config listener 'l'\n option facing customer\n"
+    assert parse_concentrator(customer).listeners[0].needs() == "address"
+    assert parse_concentrator(customer + " option authorization both").listeners[0].needs() == "both"
+
+
+def test_a_short_cookie_secret_is_refused_and_never_shown() -> None:
+    with pytest.raises(SettingsError, match=r"cookie_secret.*too short"):
+        parse_concentrator("config global 'global'\n option cookie_secret 'fifteen octets.'")
+    settings = parse_concentrator("config global 'global'\n option cookie_secret 'sixteen octets..'")
+    assert "sixteen" not in str(mask_secrets(settings))

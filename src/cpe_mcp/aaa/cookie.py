@@ -92,6 +92,9 @@ class Handle(NamedTuple):
     """Unix time, s."""
     key: bytes
 
+    def __repr__(self) -> str:
+        return f"<handle of {self.name} until {self.expires}>"
+
 
 # The router's half ----------------------------------------------------------------------------------------------------
 
