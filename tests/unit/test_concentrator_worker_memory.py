@@ -107,3 +107,24 @@ def test_strangers_do_not_keep_the_control_daemon_busy(worker: ConcentratorWorke
     assert (kinds.count("asked"), kinds.count("later")) == (200, 800)
     assert worker.totals["limit:questions_prefix"] == 800
     assert worker.verdict(("internet", "10.9.9.9", b""), FakeFlow(), b"10.9") is None, "others are asked about"  # type: ignore[arg-type]
+
+
+@pytest.mark.requirement("X-16")
+def test_each_connection_with_a_cookie_is_asked_about_also_when_two_bring_the_same_at_once(
+    worker: ConcentratorWorker,
+) -> None:
+    def asked(cookie: bytes) -> list[int]:
+        flows = [FakeFlow(), FakeFlow()]
+        before = worker._asks
+        for flow in flows:
+            worker.verdict(("internet", "10.9.9.9", cookie), flow, b"10.9.9")  # type: ignore[arg-type]
+        numbers = list(range(before + 1, worker._asks + 1))
+        for number, kind in zip(numbers, ("accept", "reject"), strict=False):
+            answer = {"id": number, "verdict": kind, "subscriber": "line-7", "ttl_s": 0.0, "reason": "ready"}
+            worker.on_frame("authorized", answer | {"cookie": b"", "caps": (0, 0)})
+        assert [len(flow.verdicts) for flow in flows] == [1, 1]
+        return numbers
+
+    assert len(asked(b"the same")) == 2
+    assert len(asked(b"the same")) == 2, "nothing of it is remembered"
+    assert len(asked(b"")) == 1, "an address is asked about once for both"

@@ -116,7 +116,7 @@ def test_concentrators_read_in_a_handle_what_aaa_has_put_there(name: str) -> Non
     read = read_handle(made.handle, SECRET)
     assert read is not None
     assert read == (name, int(NOW), made.key)
-    assert name.encode() not in made.handle
+    assert len(name) < 4 or name.encode() not in made.handle, "a letter may be there by chance"
     assert len(made.handle) <= 255
     assert make_handle(name, SECRET, NOW).handle != made.handle, "it says nothing of the one before"
 

@@ -128,3 +128,12 @@ def test_the_same_settings_again_forget_nothing() -> None:
         pass
     found.configure({**dataclasses.asdict(LimitSettings()), "mark": 0, "error_prefix_rate": 1})
     assert found.error(b"p", 0.0) == limits.ERRORS_PREFIX
+
+
+@pytest.mark.requirement("X-16")
+def test_each_cookie_of_a_subscriber_is_a_question_and_strangers_of_the_prefix_take_none_of_them() -> None:
+    found = peers(question_prefix_rate=10)
+    for _ in range(1000):
+        found.question(b"noisy", 0.0, is_known=False)
+    got = [found.question(b"noisy", 0.0, is_known=True) for _ in range(1000)]
+    assert got.count("") == limits.KNOWN_FACTOR * 10 * limits.BURST_S

@@ -328,6 +328,8 @@ def test_warnings() -> None:
         "nobody is served" in warnings_of(parse_concentrator("config subscriber 'a'\n list address 192.0.2.0/24\n"))[0]
     )
     assert warnings_of(parse_concentrator("config subscriber 'a'\n option key k\n")) == []
+    secret = "config global 'global'\n option cookie_secret 'sixteen octets..'\n"
+    assert warnings_of(parse_concentrator(secret)) == [], "handles from RADIUS bring keys"
     customer = "config listener 'l'\n option facing customer\nconfig subscriber 'a'\n list address 192.0.2.0/24\n"
     assert warnings_of(parse_concentrator(customer)) == []
 

@@ -133,7 +133,7 @@ def warnings_of(settings: RouterSettings | ConcentratorSettings) -> list[str]:
                 "option dynamic of section radius does nothing: no enabled wan section has operator_network '1'"
             )
         return warnings
-    keyed = any(subscriber.enabled and subscriber.key for subscriber in settings.subscribers)
+    keyed = bool(settings.general.cookie_secret) or any(row.enabled and row.key for row in settings.subscribers)
     return [
         f"listener '{listener.name}' faces the Internet, where a key is needed, and no enabled subscriber has one: "
         "nobody is served there"
