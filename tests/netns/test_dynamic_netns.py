@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,3 +169,98 @@ def test_coa_and_disconnect_during_downloads(world: World, tmp_path: Path) -> No
     while not [row for row in concentrator.ask()["refusals"] if row["reason"] == "connections-full"]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_filters_set_and_what_it_does_follow_accept_coa_and_disconnect(world: World, tmp_path: Path) -> None:
+    """What is dropped and marked is plain traffic of the subscriber's, not for the concentrator."""
+    plain = world.serve(lambda connection: connection.sendall(b"hello"), CONCENTRATOR)
+    filters = (
+        f"\nconfig filter 'closed'\n    list rule 'tcp dport {plain} counter drop'\n"
+        "\nconfig filter 'gold'\n    option mark '16'\n"
+    )
+    concentrator = Concentrator(world, tmp_path, CONFIG + RADIUS + DYNAMIC + filters)
+    concentrator.wait()
+    run("ip", "netns", "exec", world.far, "nft", "-f", "-", stdin=OWN_RULES)
+    users = [
+        RadiusUser(ROUTER1, "ask", user="line-0815", reply=('Filter-Id = "closed"',)),
+        RadiusUser(NEIGHBOUR, "ask", user="line-0816"),
+    ]
+    command = write_config(
+        str(tmp_path / "raddb"),
+        secret=PLAIN_SECRET,
+        clients=["127.0.0.1"],
+        address_users=users,
+        enterprise=ENTERPRISE,
+        listen=[("127.0.0.1", 1812)],
+    )
+    operator = Operator(world.far, tmp_path / "raddb")
+    message = connect_message(world.serve(pour, SERVER, 0, world.router))
+    assert is_answered(world, ROUTER1, plain)
+    with serving(world.far, tmp_path / "raddb", command):
+        alice, bob = (opened(world, address, message) for address in (ROUTER1, NEIGHBOUR))
+        for sock in (alice, bob):
+            assert sock.recv(4) == bytes.fromhex("01012263")
+        assert members(world, "filter4_closed") == {ROUTER1}
+        assert not is_answered(world, ROUTER1, plain)
+        assert is_answered(world, NEIGHBOUR, plain), "nobody else's"
+
+        changed = operator.send("coa", 'User-Name = "line-0815"', 'Filter-Id = "gold"')
+        assert "CoA-ACK" in changed
+        assert (members(world, "filter4_closed"), members(world, "filter4_gold")) == (set(), {ROUTER1})
+        assert [(row["name"], row["addresses"]) for row in concentrator.ask()["filters"]] == [
+            ("closed", 0),
+            ("gold", 1),
+        ]
+        before = seen(world)
+        assert is_answered(world, ROUTER1, plain)
+        assert is_answered(world, NEIGHBOUR, plain)
+        assert seen(world) == before + 1, "the operator's rule knows whose packet it is"
+
+        assert "CoA-NAK" in operator.send("coa", 'User-Name = "line-0815"', 'Filter-Id = "lead"')
+        assert members(world, "filter4_gold") == {ROUTER1}
+        assert "Disconnect-ACK" in operator.send("disconnect", 'User-Name = "line-0815"')
+        assert members(world, "filter4_gold") == set()
+        alice.close()
+        bob.close()
+    concentrator.process.terminate()
+    concentrator.process.wait(10)
+    tables = listed(world, "tables")
+    assert "mcp_concentrator" not in tables
+    assert "operators_own" in tables
+
+
+OWN_RULES = """
+table inet operators_own {
+  counter seen { }
+  chain input {
+    type filter hook input priority filter; policy accept;
+    tcp flags & (fin | syn | rst | ack) == syn meta mark & 0x10 != 0 counter name seen
+  }
+}
+"""
+
+
+def listed(world: World, *what: str) -> str:
+    argv = ["ip", "netns", "exec", world.far, "nft", "list", *what]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+def members(world: World, name: str) -> set[str]:
+    return set(re.findall(r"10\.[0-9.]+", listed(world, "set", "inet", "mcp_concentrator", name)))
+
+
+def seen(world: World) -> int:
+    found = re.search(r"packets (\d+)", listed(world, "counter", "inet", "operators_own", "seen"))
+    assert found
+    return int(found[1])
+
+
+def is_answered(world: World, address: str, port: int) -> bool:
+    """A plain connection from there, past the concentrator. A SYN is sent again after a second."""
+    with (
+        contextlib.suppress(TimeoutError),
+        inside(world.router),
+        socket.create_connection((CONCENTRATOR, port), timeout=0.5, source_address=(address, 0)) as sock,
+    ):
+        return sock.recv(10) == b"hello"
+    return False

@@ -25,6 +25,7 @@ NOTHING = Figures(
     radius={},
     authorizations={},
     asking=0,
+    filters={},
     address_log=(0, 0),
     accounting={"sessions": 0, "sent": 0, "waiting": 0, "lost": 0},
     dynamic={},
@@ -154,3 +155,9 @@ def test_subscribers_show_when_they_are_given() -> None:
     found = by_name(NOTHING._replace(subscribers=(SubscriberTotals("alice", 2, 10, 20),)))
     assert found["subscriber_flows"].samples == ((("alice",), 2.0),)
     assert found["subscriber_bytes"].samples == ((("alice", "up"), 10.0), (("alice", "down"), 20.0))
+
+
+@pytest.mark.requirement("5.3-b")
+def test_filters_have_their_numbers_of_addresses() -> None:
+    found = by_name(NOTHING._replace(filters={"gold": 2, "quiet": 0}))
+    assert found["filter_addresses"].samples == ((("gold",), 2.0), (("quiet",), 0.0))

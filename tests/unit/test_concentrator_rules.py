@@ -195,12 +195,32 @@ def test_each_listener_is_shut_over_the_devices_of_the_other_side() -> None:
         "config listener 'roaming'\n option port '5125'\n"
     )
     text = render(border_of(settings))
-    assert re.findall(r"border (iifname .*) counter name side", text) == [
-        'iifname "eth0" fib daddr type local tcp dport 5125',
+    assert re.findall(r"sides (iifname .*) counter name side", text) == [
+        'iifname "eth0" tcp dport 5125',
         'iifname "eth1" ip daddr 192.0.2.1 tcp dport 5124',
         'iifname "eth1" ip6 daddr 2001:db8::1 tcp dport 5124',
     ]
-    assert text.index("counter name side") < text.index("goto service")
+    assert text.index("jump sides") < text.index("goto service")
+
+
+@pytest.mark.requirement("5.3-e")
+def test_of_listeners_at_one_port_that_counts_which_the_kernel_would_choose() -> None:
+    settings = parse_concentrator(
+        "config interface 'access'\n option device 'eth0'\n option facing 'customer'\n"
+        "config interface 'uplink'\n option device 'eth1'\n"
+        "config listener 'home'\n option facing 'customer'\n"
+        "config listener 'roaming'\n list address '192.0.2.1'\n"
+        "config listener 'uplink'\n option device 'eth1'\n"
+    )
+    text = render(border_of(settings))
+    refused = "counter name side reject with tcp reset"
+    assert re.findall(r"^add rule inet \S+ sides (.*)$", text, re.M) == [
+        f'iifname "eth0" ip daddr 192.0.2.1 tcp dport 5124 {refused}',
+        'iifname "eth0" tcp dport 5124 return',
+        'iifname "eth1" ip daddr 192.0.2.1 tcp dport 5124 return',
+        'iifname "eth1" tcp dport 5124 return',
+        f'iifname "eth1" tcp dport 5124 {refused}',
+    ]
 
 
 @pytest.mark.parametrize(

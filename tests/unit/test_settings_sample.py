@@ -71,7 +71,7 @@ def test_everything_uncommented_is_the_defaults() -> None:
     assert dataclasses.replace(static, name="", address=()) == type(static)()
 
     concentrator = parse_concentrator(uncommented("concentrator"))
-    examples: dict[str, Any] = {"subscribers": (), "dynamic_clients": (), "interfaces": ()}
+    examples: dict[str, Any] = {"subscribers": (), "dynamic_clients": (), "interfaces": (), "filters": ()}
     assert dataclasses.replace(concentrator, **examples) == ConcentratorSettings()
     (client,), (interface,) = concentrator.dynamic_clients, concentrator.interfaces
     assert dataclasses.replace(interface, name="", device="") == type(interface)()

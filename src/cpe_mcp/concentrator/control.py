@@ -33,7 +33,7 @@ from cpe_mcp.concentrator.destination_rules import compile_rows
 from cpe_mcp.concentrator.dynamic import ABILITIES, SubscriberSessions
 from cpe_mcp.concentrator.dynamic_rules import places, rules
 from cpe_mcp.concentrator.figures import BYTES_PER_MBIT, Figures, SubscriberTotals
-from cpe_mcp.concentrator.filters import FilterError, FilterHook, NoFilters
+from cpe_mcp.concentrator.filters import FilterError, FilterHook
 from cpe_mcp.concentrator.kernel_setup import congestion_control, own_addresses
 from cpe_mcp.control.frames import (
     AUTHORIZE,
@@ -92,9 +92,10 @@ class Control:
     def __init__(
         self, settings: ConcentratorSettings, *, filters: FilterHook | None = None, border: BorderKeeper | None = None
     ) -> None:
-        """``border``: what limits handshakes before TCP; without it nftables is left alone."""
+        """``border``: what limits handshakes before TCP and carries out filters; without it nftables is left alone."""
         self.settings = settings
-        self.filters = filters if filters is not None else NoFilters()
+        self._border = border if border is not None else NoBorder()
+        self.filters: FilterHook = filters if filters is not None else self._border
         """What carries out Filter-Id."""
         self.started = time.monotonic()
         self._clock_offset_s = time.time() - self.started
@@ -122,7 +123,6 @@ class Control:
         self._ended: set[str] = set()
         """Subscribers whom RADIUS knows no more, and whose cap is perhaps still used."""
         self._connections = ConnectionCounts()
-        self._border = border if border is not None else NoBorder()
         self._limit_watch = limit_watch.LimitWatch()
         self.authorizer = Authorizer((), settings.radius)
         self._use(settings)
@@ -133,7 +133,7 @@ class Control:
         self._follow_table()
 
     def start(self) -> None:
-        """Serve workers. Raises OSError when the socket cannot be made."""
+        """Serve workers. Raises OSError when the socket cannot be made, SettingsError without the table that they need."""
         self._own = own_addresses()
         self._border.start(self.settings)
         self.server.start()
@@ -154,11 +154,15 @@ class Control:
 
         Raises SettingsError, and the settings before stay in force.
         """
-        self._use(settings)
+        self._border.follow(settings)
+        try:
+            self._use(settings)
+        except SettingsError:
+            self._border.follow(self.settings)
+            raise
         self.address_log.configure(settings.address_log)
         self.accounting.configure(settings.radius)
         self._dynamic.configure(rules(settings))
-        self._border.follow(settings)
         self._follow_dynamic()
         self.server.broadcast(SETTINGS, self.worker_settings())
         self.server.broadcast(FORGET, {"all": True})
@@ -216,6 +220,10 @@ class Control:
                 "filter": self._border.is_on,
                 "reached": limit_watch.rows(self.settings, self._reached()),
             },
+            "interfaces": [
+                {"name": row.name, "device": row.device, "facing": row.facing} for row in self.settings.interfaces
+            ],
+            "filters": self._border.filter_rows(),
             "authorizations": self.authorizer.status(now),
             "cookies": {
                 "outcomes": dict(self.authorizer.cookies.counters),
@@ -256,6 +264,7 @@ class Control:
             radius=dict(self._radius.counters) if self._radius is not None else {},
             authorizations=self.authorizer.counts(time.monotonic()),
             asking=len(self._asking),
+            filters={row["name"]: row["addresses"] for row in self._border.filter_rows()},
             address_log=(self.address_log.written, self.address_log.failed),
             accounting=self.accounting.status(),
             dynamic=self._dynamic.counters,

@@ -180,6 +180,11 @@ def print_status(result: dict[str, Any]) -> None:
             f"listener {row['name']}: {', '.join(row['addresses'])} port {row['port']}{device}, faces {row['facing']}, "
             f"{NEEDS_TEXT[row['authorization']]}"
         )
+    for row in result["interfaces"]:
+        print(f"interface {row['name']}: {row['device']}, faces {row['facing']}")
+    for row in result["filters"]:
+        mark = f", mark {row['mark']:#x}" if row["mark"] else ""
+        print(f"filter {row['name']}: {row['addresses']} addresses{mark}")
     print(
         f"workers: {len(result['workers'])}, flows now: {counters.get('live', 0)}, so far: {counters.get('flows', 0)}"
     )

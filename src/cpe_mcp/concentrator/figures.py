@@ -53,6 +53,8 @@ class Figures(NamedTuple):
     """:meth:`cpe_mcp.concentrator.authorizer.Authorizer.counts`."""
     asking: int
     """Addresses about which RADIUS is asked now."""
+    filters: Mapping[str, int]
+    """Addresses that have each filter."""
     address_log: tuple[int, int]
     """Lines written, and those that could not be written everywhere."""
     accounting: Mapping[str, Any]
@@ -124,6 +126,13 @@ def families(figures: Figures) -> list[Family]:
             "What was dropped, reset or refused because a limit was reached, by limit.",
             ("limit",),
             tuple(((name,), float(count)) for name, count in figures.limits.items()),
+        ),
+        Family(
+            f"{PREFIX}filter_addresses",
+            GAUGE,
+            "Source addresses that have a filter of RADIUS now, by filter.",
+            ("filter",),
+            tuple(((name,), float(count)) for name, count in figures.filters.items()),
         ),
         _by_label("convert_errors", "Convert Error TLVs sent, by code (RFC 8803).", "code", ERROR_PREFIX, counters),
         _one(GAUGE, "half_open", "Connections that are not authenticated yet.", counters.get("half_open", 0)),

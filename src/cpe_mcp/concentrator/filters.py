@@ -1,4 +1,4 @@
-"""What a Filter-Id of RADIUS means here: the interface that a filter implementation has, and the one that knows none.
+"""What a Filter-Id of RADIUS means here: the interface that a filter implementation has.
 
 A filter is a set of rules for one subscriber's source address at the border, named by the operator (RFC 2865 section 5.11).
 An implementation that writes to the kernel is an adapter of its own; who has which filter is decided by its callers.
@@ -25,16 +25,3 @@ class FilterHook(Protocol):
 
     def apply(self, filters: Filters) -> None:
         """From now on these addresses have these filters, others keep theirs. All of it or nothing: raises FilterError."""
-
-
-class NoFilters:
-    """A concentrator without filters: none has a name, so nothing can be applied."""
-
-    def knows(self, name: str) -> bool:
-        """See :class:`FilterHook`."""
-        return False
-
-    def apply(self, filters: Filters) -> None:
-        """See :class:`FilterHook`."""
-        if any(filters.values()):
-            raise FilterError("this concentrator has no filters")

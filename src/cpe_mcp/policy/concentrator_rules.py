@@ -9,10 +9,11 @@ A set that is full takes no further address, and then only the limit on all stra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from cpe_mcp.kernel.numbers import CONCENTRATOR_TABLE, MARK_SUBSCRIBER
+from cpe_mcp.policy.filter_rules import Filter, chain_rules, filter_rules, set_definitions
 
 KNOWN_S = 3600
 """How long an address is known after its last new entry: longer than warm connections live, so that a line whose connections
@@ -25,6 +26,8 @@ BURST_S = 2
 """A burst may have what comes in this time."""
 BEFORE_DEFRAGMENTATION = -450
 """Hook priority, NF_IP_PRI_RAW_BEFORE_DEFRAG: conntrack, where it is loaded, puts fragments together at -400."""
+BEFORE_ROUTING = -150
+"""NF_IP_PRI_MANGLE: a mark that a filter sets can still choose a route."""
 
 FRAGMENTS, FORGED, SOURCE, PREFIX, STRANGERS = "fragments", "forged", "source", "prefix", "strangers"
 SIDE = "side"
@@ -32,13 +35,15 @@ COUNTERS = (FRAGMENTS, SIDE, FORGED, SOURCE, PREFIX, STRANGERS)
 """Names of the counters of what was dropped, or refused."""
 
 
-class Shut(NamedTuple):
-    """A listener that is not reached over a device: it faces the other side."""
+class Side(NamedTuple):
+    """A listener, as it is reached over a device that faces one side."""
 
     device: str
     port: int
     address: str
     """"" for every address of this machine."""
+    is_open: bool
+    """It faces that side too."""
 
 
 class Border(NamedTuple):
@@ -57,7 +62,15 @@ class Border(NamedTuple):
     prefix_v6: int
     strict_source: bool
     """A source must have its route by the device that it came from (RFC 3704 section 2.2)."""
-    shut: tuple[Shut, ...] = ()
+    sides: tuple[Side, ...] = ()
+    """In the order in which the kernel chooses among listeners: the first that matches counts."""
+    has_limits: bool = True
+    """Without them only filters are carried out, and there are no sides."""
+    filters: tuple[Filter, ...] = ()
+
+    def is_needed(self) -> bool:
+        """Somebody counts on the table: without it more is missing than a protection."""
+        return bool(self.sides or self.filters)
 
 
 class _Family(NamedTuple):
@@ -81,26 +94,51 @@ FAMILIES = (_Family(4, "ip saddr", 32, 32), _Family(6, "ip6 saddr", 128, 64))
 
 
 def render(border: Border) -> str:
-    """The transaction for ``nft -f -``: the table as planned, whatever was there before. What its sets knew is gone with it;
-    the next packet of each connection brings its address again."""
+    """The transaction for ``nft -f -``: the table as planned, whatever was there before; "" when nothing is. What its sets
+    knew is gone with it: the next packet of each connection brings its address again, and :func:`elements` those of filters."""
+    hooks: dict[str, tuple[int, list[str]]] = {}
+    chains: dict[str, list[str]] = {}
+    sets: list[str] = []
+    if border.has_limits:
+        hooks["border"] = (BEFORE_DEFRAGMENTATION, _border(border))
+        chains |= {"service": _service(), "handshake": _handshake(border), "subscriber": _subscriber(border)}
+        sets += _sets()
+        if border.sides:
+            chains["sides"] = [_side(row) for row in border.sides]
+    if border.filters:
+        hooks["filters"] = (BEFORE_ROUTING, filter_rules(border.filters))
+        chains |= {row.chain(): chain_rules(row) for row in border.filters}
+        sets += set_definitions(border.filters)
+    if not hooks:
+        return ""
     lines = [
         *removal().splitlines(),
         f"add table inet {CONCENTRATOR_TABLE}",
-        *(f"add set inet {CONCENTRATOR_TABLE} {row}" for row in _sets()),
+        *(f"add set inet {CONCENTRATOR_TABLE} {row}" for row in sets),
         *(f"add counter inet {CONCENTRATOR_TABLE} {name}" for name in COUNTERS),
-        *(f"add chain inet {CONCENTRATOR_TABLE} {name}" for name in ("service", "handshake", "subscriber")),
-        f"add chain inet {CONCENTRATOR_TABLE} border"
-        f" {{ type filter hook prerouting priority {BEFORE_DEFRAGMENTATION}; policy accept; }}",
+        *(f"add chain inet {CONCENTRATOR_TABLE} {name}" for name in chains),
     ]
-    chains = {
-        "border": _border(border),
-        "service": _service(),
-        "handshake": _handshake(border),
-        "subscriber": _subscriber(border),
-    }
+    for name, (priority, rules) in hooks.items():
+        hook = f"type filter hook prerouting priority {priority}; policy accept;"
+        lines.append(f"add chain inet {CONCENTRATOR_TABLE} {name} {{ {hook} }}")
+        chains[name] = rules
     for chain, rules in chains.items():
         lines += [f"add rule inet {CONCENTRATOR_TABLE} {chain} {rule}" for rule in rules]
     return "\n".join(lines) + "\n"
+
+
+def elements(add: Mapping[str, Sequence[str]], remove: Mapping[str, Sequence[str]] | None = None) -> str:
+    """Statements that take addresses out of sets, whether or not they are there, and then bring others in."""
+    lines = []
+    for name, addresses in (remove or {}).items():
+        # What is not there cannot be deleted, and would spoil the transaction: it is added first.
+        lines += [_element(verb, name, addresses) for verb in ("add", "delete")]
+    lines += [_element("add", name, addresses) for name, addresses in add.items()]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _element(verb: str, name: str, addresses: Sequence[str]) -> str:
+    return f"{verb} element inet {CONCENTRATOR_TABLE} {name} {{ {', '.join(addresses)} }}"
 
 
 def removal() -> str:
@@ -125,19 +163,20 @@ def _sets() -> list[str]:
 def _border(border: Border) -> list[str]:
     """TCP never needs fragments: the other end finds the path's MTU. Only the first one of a packet has a port, so all that
     are for this machine are dropped (requirement 7.4-a)."""
+    ports = f"tcp dport {_set(border.ports)} fib daddr type local"
     return [
         f"ip frag-off & 0x3fff != 0 meta l4proto tcp fib daddr type local {_drop(FRAGMENTS)}",
         f"exthdr frag exists meta l4proto tcp fib daddr type local {_drop(FRAGMENTS)}",
-        *(_shut(row) for row in border.shut),
-        f"tcp dport {_set(border.ports)} fib daddr type local goto service",
+        *([f"{ports} jump sides"] if border.sides else []),
+        f"{ports} goto service",
     ]
 
 
-def _shut(row: Shut) -> str:
+def _side(row: Side) -> str:
     """A reset, so that a router that comes from the wrong side learns it at once."""
-    family = "ip6" if ":" in row.address else "ip"
-    where = f"{family} daddr {row.address}" if row.address else "fib daddr type local"
-    return f'iifname "{row.device}" {where} tcp dport {row.port} counter name {SIDE} reject with tcp reset'
+    where = f"{'ip6' if ':' in row.address else 'ip'} daddr {row.address} " if row.address else ""
+    verdict = "return" if row.is_open else f"counter name {SIDE} reject with tcp reset"
+    return f'iifname "{row.device}" {where}tcp dport {row.port} {verdict}'
 
 
 def _service() -> list[str]:

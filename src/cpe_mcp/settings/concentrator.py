@@ -112,6 +112,20 @@ class InterfaceSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class FilterSettings:
+    """``config filter 'NAME'``: what this machine does with packets from source addresses for which RADIUS sends the
+    Filter-Id NAME. They are in the sets filter4_NAME and filter6_NAME of the nftables table inet mcp_concentrator."""
+
+    name: str = ""
+    mark: int = option(
+        "integer", 0, "Bits set in the packets' mark, for your own rules and routes; 0: none.", low=0, high=2**32 - 1
+    )
+    rule: tuple[str, ...] = option(
+        "text", (), "Rules of nftables for these packets, such as tcp dport 25 drop.", many=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class DestinationSettings:
     """``config destinations 'destinations'``: what subscribers may reach beyond global addresses (design D15)."""
 
@@ -330,5 +344,6 @@ class ConcentratorSettings:
     dynamic_clients: tuple[DynamicClientSettings, ...] = ()
     address_log: AddressLogSettings = AddressLogSettings()
     interfaces: tuple[InterfaceSettings, ...] = ()
+    filters: tuple[FilterSettings, ...] = ()
     listeners: tuple[ListenerSettings, ...] = (ListenerSettings(name="default"),)
     subscribers: tuple[SubscriberSettings, ...] = ()

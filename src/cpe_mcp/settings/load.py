@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from cpe_mcp.kernel.numbers import CLASSES_MAX
+from cpe_mcp.kernel.numbers import CLASSES_MAX, MARK_SUBSCRIBER
 from cpe_mcp.paths.scheme import LOWEST_LATENCY, SCHEMES, SINGLE, split_scheme
 from cpe_mcp.settings import concentrator, router
 from cpe_mcp.settings.concentrator import ConcentratorSettings
@@ -58,6 +58,7 @@ CONCENTRATOR_SECTIONS: dict[str, SectionKind] = {
     "dynamic": SectionKind(concentrator.DynamicSettings, "dynamic", False),
     "dynamic_client": SectionKind(concentrator.DynamicClientSettings, "dynamic_clients", True),
     "interface": SectionKind(concentrator.InterfaceSettings, "interfaces", True),
+    "filter": SectionKind(concentrator.FilterSettings, "filters", True),
     "address_log": SectionKind(concentrator.AddressLogSettings, "address_log", False),
 }
 
@@ -79,6 +80,8 @@ MICROSOFT_ROUTES_CODE = 249
 PROXY_AUTODISCOVERY_CODE = 252
 TAKEN_DHCP4_CODES = (MICROSOFT_ROUTES_CODE, PROXY_AUTODISCOVERY_CODE)
 """Site-specific codes that clients in the field already understand as something else."""
+DEVICE = re.compile(r"[A-Za-z0-9_.@-]{1,15}")
+"""A network device's name (IFNAMSIZ) that nftables takes between quotes; * at its end would mean several."""
 SECRET_MASK = "********"
 COOKIE_SECRET_OCTETS = 16
 """128 bits, if they are random."""
@@ -545,6 +548,7 @@ def _check_concentrator(settings: ConcentratorSettings, complaints: _Complaints)
     if address_log.enabled and not address_log.file and not address_log.syslog:
         raise complaints.option("address_log", "", "file", "is empty and syslog is off, so nothing would be written")
     _check_interfaces(settings, complaints)
+    _check_filters(settings, complaints)
     radius = settings.radius
     if radius.accounting and not (radius.server and radius.secret):
         raise complaints.option("radius", "", "accounting", "needs server and secret")
@@ -590,9 +594,25 @@ def _check_interfaces(settings: ConcentratorSettings, complaints: _Complaints) -
         if devices.setdefault(interface.device, interface.name) != interface.name:
             text = f"'{interface.device}' is interface '{devices[interface.device]}' already"
             raise complaints.option("interface", interface.name, "device", text)
+        if not DEVICE.fullmatch(interface.device):
+            text = f"'{interface.device}' is not allowed: must be the name of a network device"
+            raise complaints.option("interface", interface.name, "device", text)
         if not settings.limits.filter:
             text = "cannot be held without the nftables table; set filter of section limits to 1"
             raise complaints.option("interface", interface.name, "facing", text)
+
+
+def _check_filters(settings: ConcentratorSettings, complaints: _Complaints) -> None:
+    for row in settings.filters:
+        if not row.mark and not row.rule:
+            raise complaints.section("filter", row.name, "needs a mark or a rule")
+        if row.mark & MARK_SUBSCRIBER:
+            text = f"{row.mark:#x} has bit {MARK_SUBSCRIBER:#x} in it, which is the concentrator's own"
+            raise complaints.option("filter", row.name, "mark", text)
+        for rule in row.rule:
+            if not rule.strip() or any(sign in rule for sign in ";\n#"):
+                text = f"'{rule}' is not allowed: must be one rule of nftables, without ; and #"
+                raise complaints.option("filter", row.name, "rule", text)
 
 
 def _check_dynamic(settings: ConcentratorSettings, complaints: _Complaints) -> None:

@@ -25,6 +25,7 @@ EXAMPLE_NAMES = {
     "subscriber": "alice",
     "dynamic_client": "aaa",
     "interface": "access",
+    "filter": "gold",
 }
 """How the sample calls the sections of which there may be several."""
 EXAMPLES: dict[tuple[str, str], Any] = {
@@ -33,6 +34,7 @@ EXAMPLES: dict[tuple[str, str], Any] = {
     ("subscriber", "address"): ("192.0.2.0/24",),
     ("dynamic_client", "address"): ("192.0.2.10",),
     ("interface", "device"): "eth0",
+    ("filter", "rule"): ("tcp dport 25 drop",),
 }
 """What the sample shows where a section is not allowed without a value. Documentation prefixes only, and no keys:
 somebody would use them."""
