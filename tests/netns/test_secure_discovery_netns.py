@@ -21,6 +21,7 @@ from cpe_mcp.lab.freeradius import RadiusUser
 from cpe_mcp.lab.namespaces import LabError
 from cpe_mcp.lab.network import Lab, RadiusOptions, check_machine
 from cpe_mcp.lab.plan import ADDRESSES
+from cpe_mcp.lab.scenarios.transfer import connect
 from cpe_mcp.settings.router import DEFAULT_SERVICE_PORT
 
 pytestmark = [pytest.mark.netns, pytest.mark.requirement("7.3-a")]
@@ -205,3 +206,47 @@ def test_the_attacker_would_have_taken_it_all_where_everything_is_believed(lab: 
     wait_for(lab, lambda row: row["interception"]["on"] and EVIL in names(row))
     fetch(lab)
     assert packets_to_attacker(lab) > 0
+
+
+@pytest.mark.requirement("5.3-f")
+def test_the_lan_is_kept_from_a_concentrator_learnt_later_and_from_one_of_a_lesser_source(lab: Lab) -> None:
+    """Here both lines come to name the second one, so it is the operator's."""
+    lab.stop_cpe()
+    for line in ("dsl", "lte"):
+        announce(lab, line, (GOOD,))
+    lab.start_cpe()
+    wait_for(lab, lambda row: names(row) == [GOOD] and row["interception"]["on"])
+    assert (is_open(lab, GOOD), is_open(lab, EVIL)) == (False, True)
+    announce(lab, "dsl", (GOOD,), (EVIL,))
+    wait_for(lab, lambda row: refused(row) == [("dhcp4", "dsl", [EVIL])])
+    assert is_open(lab, EVIL), "whoever lies on one line closes no port of others"
+    announce(lab, "lte", (GOOD,), (EVIL,))
+    wait_for(lab, lambda row: names(row) == [GOOD, EVIL])
+    await_closed(lab, EVIL)
+    assert not is_open(lab, GOOD)
+    lab.stop_cpe()
+    lab.start_cpe(concentrators={"home": {"address": [GOOD]}})
+    wait_for(lab, lambda row: names(row) == [GOOD] and len(row["sources"]) >= 2)
+    await_closed(lab, EVIL)
+    for line in ("dsl", "lte"):
+        announce(lab, line, (GOOD,))
+    end = time.monotonic() + 5
+    while not is_open(lab, EVIL):
+        assert time.monotonic() < end, "it is nobody's any more"
+
+
+def await_closed(lab: Lab, address: str) -> None:
+    end = time.monotonic() + 5
+    while is_open(lab, address):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert not is_open(lab, address)
+
+
+def is_open(lab: Lab, address: str) -> bool:
+    """The service port there, for a host of the LAN."""
+    try:
+        connect(lab, "client1", address, DEFAULT_SERVICE_PORT, timeout_s=0.5).close()
+    except TimeoutError:
+        return False
+    return True

@@ -61,6 +61,22 @@ class TestSources:
         (home,) = t.candidates(0)
         assert home == ("home", HOME.address, 5124, "static", "", "alice", "s3cret-key", False, ())
 
+    @pytest.mark.requirement("5.3-f")
+    def test_all_that_are_known_are_kept_from_the_lan_and_nothing_that_is_not_believed(self) -> None:
+        t = table(HOME)
+        t.learn_dhcp("wan", 4, lease4((ONE,)), 0)
+        t.learn_dhcp("elsewhere", 4, lease4((THREE,)), 0)
+        t.learn_radius([((TWO,), 443)], 60)
+        home = [(address, 5124) for address in HOME.address]
+        assert names(t) == ["home"]
+        assert t.endpoints(0) == (*home, (TWO, 443), (ONE, 5124))
+        assert t.endpoints(61) == (*home, (ONE, 5124))
+        t.learn_dhcp("wan", 4, None, 62)
+        assert t.endpoints(62) == tuple(home)
+        distrusted = table(HOME, settings=DiscoverySettings(trust_alone=("radius",)))
+        assert names(distrusted) == []
+        assert distrusted.endpoints(0) == tuple(home)
+
     def test_a_blocked_static_one_is_not_replaced_by_a_lesser_source(self) -> None:
         t = table(HOME)
         t.learn_dhcp("wan", 4, lease4((ONE,)), 0)

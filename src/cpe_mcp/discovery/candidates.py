@@ -261,6 +261,14 @@ class CandidateTable:
         """Every candidate, best first, blocked ones too."""
         return tuple(self._listed(now))
 
+    def endpoints(self, now: float) -> tuple[tuple[str, int], ...]:
+        """(address, port) of all concentrators that are known, those included whose place a better source's have taken: the LAN
+        is kept away from them (requirement 5.3-f). Of what nobody believes only the settings' own are in it, so that a liar
+        cannot close ports of others to the LAN."""
+        self._trusted = self._trust.trusted(self._said(now), now)
+        known = [row for source in self._precedence() if source != STATIC for row in self._of_source(source, now)]
+        return tuple(dict.fromkeys((address, row.port) for row in (*self._static, *known) for address in row.addresses))
+
     def usable(self, now: float) -> tuple[Candidate, ...]:
         """The candidates that may be connected to, best first."""
         return tuple(candidate for candidate in self._listed(now) if self.block_of(candidate.name, now) is None)

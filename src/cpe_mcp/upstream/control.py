@@ -77,7 +77,9 @@ class Paths(Protocol):
     def bytes_by_wan(self) -> dict[str, Any]: ...
     def subflow_counts(self) -> dict[str, int]: ...
     def set_used(self, name: str, used_gb: float) -> None: ...
-    def set_concentrators(self, concentrators: Sequence[tuple[str, int]]) -> None: ...
+    def set_concentrators(
+        self, concentrators: Sequence[tuple[str, int]], others: Sequence[tuple[str, int]] = ()
+    ) -> None: ...
     def set_stripping(self, evidence: Mapping[str, str]) -> None: ...
     def set_check_targets(self, targets: Sequence[tuple[str, int, Presenter]]) -> None: ...
     def set_intercept_port(self, port: int) -> None: ...
@@ -165,7 +167,7 @@ class Control:
         self._asking: set[asyncio.Task[None]] = set()
         self._queries: dict[int, Query] = {}
         self._queries_made = 0
-        self._protected: tuple[tuple[str, int], ...] | None = None
+        self._protected: tuple[tuple[tuple[str, int], ...], ...] | None = None
         self._checked: tuple[ConcentratorView, ...] = ()
         self._scheduled: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -449,11 +451,13 @@ class Control:
         return tuple(free) or (self.paths.wans()[:1] if state == DEAD else ())
 
     def _protect(self, candidates: Sequence[Candidate]) -> None:
-        """LAN hosts are kept away from every concentrator, also from one that is left alone now (5.3-f)."""
-        protected = tuple((address, candidate.port) for candidate in candidates for address in candidate.addresses)
-        if protected != self._protected:
-            self._protected = protected
-            self.paths.set_concentrators(protected)
+        """LAN hosts are kept away from every concentrator, also from one that is left alone now, and from those of lesser
+        sources (5.3-f)."""
+        listed = tuple((address, candidate.port) for candidate in candidates for address in candidate.addresses)
+        others = tuple(row for row in self.candidates.endpoints(self.now) if row not in listed)
+        if (listed, others) != self._protected:
+            self._protected = listed, others
+            self.paths.set_concentrators(listed, others)
 
     def _intercept(self, wanted: tuple[bool, bool]) -> None:
         if self.paths.cannot_take() and self.snapshot.fallback != BLOCK:

@@ -101,6 +101,7 @@ class PathManager:
         self._repairs: dict[str, Repair] = {}
         """By local address."""
         self._concentrators: tuple[tuple[str, int], ...] = ()
+        self._others: tuple[tuple[str, int], ...] = ()
         self.on_looked: Callable[[str, str], None] = lambda wan, outcome: None
         """Told what a look at Multipath TCP over a WAN has shown: an outcome as the workers count them."""
         self._check_targets: tuple[CheckTarget, ...] = ()
@@ -227,9 +228,12 @@ class PathManager:
         """``name -> (up, down)``: all bytes of each WAN's device since the daemon started."""
         return {wan.name: (wan.sent, wan.received) for wan in self._wans.values()}
 
-    def set_concentrators(self, concentrators: Sequence[tuple[str, int]]) -> None:
-        """All known ones, best first: probes go to the first, the LAN is kept away from all."""
-        self._concentrators = tuple(concentrators)
+    def set_concentrators(
+        self, concentrators: Sequence[tuple[str, int]], others: Sequence[tuple[str, int]] = ()
+    ) -> None:
+        """All that may be used, best first, and ``others`` that are known: probes go to the first, and never to ``others``; the
+        LAN is kept away from all."""
+        self._concentrators, self._others = tuple(concentrators), tuple(others)
         for wan in self._wans.values():
             wan.probe_target = 0
         self._dirty.set()
@@ -602,7 +606,9 @@ class PathManager:
         if not plan.is_empty():
             for line in await self._in_thread(self._routes.apply, plan):
                 self._complain(f"route not set: {line}")
-        self._interception.apply([(wan.device, wan.view) for wan in self._wans.values()], self._concentrators)
+        self._interception.apply(
+            [(wan.device, wan.view) for wan in self._wans.values()], [*self._concentrators, *self._others]
+        )
         self._turn()
         self._apply_endpoints()
 
