@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from cpe_mcp.aaa.attributes import Concentrator
 from cpe_mcp.aaa.cookie import make_handle
 from cpe_mcp.lab.certificates import PROGRAM as OPENSSL
 from cpe_mcp.lab.configs import NFT_TABLE
-from cpe_mcp.lab.freeradius import RadiusUser
+from cpe_mcp.lab.freeradius import DETAIL, RadiusUser
 from cpe_mcp.lab.namespaces import LabError
 from cpe_mcp.lab.network import Lab, RadiusOptions, check_machine
 from cpe_mcp.lab.plan import ADDRESSES
@@ -252,3 +253,70 @@ def _readable(directory: Path) -> str:
             texts.append(path.read_text(errors="replace"))
     assert texts, "there are such files: metrics"
     return "\n".join(texts)
+
+
+def _accounted(lab: Lab) -> list[dict[str, str]]:
+    """What FreeRADIUS has written of accounting, in the order in which it came."""
+    path = lab.directory / "radius" / DETAIL
+    blocks = path.read_text().split("\n\n") if path.exists() else []
+    return [dict(re.findall(r"^\t(\S+) = \"?(.*?)\"?$", block, re.M)) for block in blocks if "Acct-Status" in block]
+
+
+@pytest.mark.requirement("X-13")
+def test_accounting_for_each_wan_and_in_total(router: Lab) -> None:
+    before = asked_over(router)
+
+    def await_records(count: int) -> list[dict[str, str]]:
+        deadline = time.monotonic() + 10
+        while len(found := _accounted(router)) < count:
+            assert time.monotonic() < deadline, (found, router.ask("status")["radius"])
+            time.sleep(0.05)
+        return found
+
+    away = "table inet away {\nchain in {\ntype filter hook input priority 0\nudp dport 1813 drop\n}\n}\n"
+    router.run("radius", ["nft", "-f", "-"], input=away)
+    try:
+        router.start_cpe(wans={"dsl": {"operator_network": False}}, radius={"accounting": True, "timeout_s": 0.5})
+        await_status(
+            router,
+            "records wait",
+            lambda now: now["radius"]["accounting"]["waiting"] == 4 and now["radius"]["accounting"]["trouble"],
+        )
+        time.sleep(1)
+    finally:
+        router.run("radius", ["nft", "delete", "table", "inet", "away"])
+    started = await_records(4)
+    assert min(int(row["Acct-Delay-Time"]) for row in started) >= 1, "since it happened, not since it was sent"
+    ports = [(row["Acct-Status-Type"], row.get("NAS-Port-Id")) for row in started]
+    assert ports[0] == ("Accounting-On", None)
+    assert sorted(ports[1:], key=str) == [("Start", "dsl"), ("Start", "lte"), ("Start", None)]
+    total = next(row for row in started[1:] if "NAS-Port-Id" not in row)
+    assert {row["Acct-Multi-Session-Id"] for row in started[1:]} == {total["Acct-Session-Id"]}
+    assert len({row["Acct-Session-Id"] for row in started[1:]}) == 3
+    assert {row["Class"] for row in started[1:]} == {"0x676f6c64"}
+    assert {row["User-Name"] for row in started[1:]} == {"alice"}
+    await_status(router, "connections are taken", lambda now: now["interception"]["on"])
+    assert fetch_small(router)
+    shown = router.ask("status")["radius"]["accounting"]
+    assert shown == {"enabled": True, "sessions": 3, "sent": 4, "waiting": 0, "lost": 0, "trouble": ""}
+    argv = [sys.executable, "-m", "cpe_mcp.cli.main", "--run-dir", str(router.cpe_run_dir), "status"]
+    assert "accounting: 4 records sent" in router.run("cpe", argv, check=False).stdout
+
+    router.link("dsl").cut("down")
+    try:
+        (gone,) = await_records(5)[4:]
+    finally:
+        router.link("dsl").restore()
+    assert (gone["Acct-Status-Type"], gone["NAS-Port-Id"]) == ("Stop", "dsl")
+    assert gone["Acct-Terminate-Cause"] == "Lost-Carrier"
+    router.stop_cpe()
+    *_, off = await_records(8)
+    assert off["Acct-Status-Type"] == "Accounting-Off"
+    stops = [row for row in _accounted(router) if row["Acct-Status-Type"] == "Stop"]
+    assert {row["Acct-Multi-Session-Id"] for row in stops} == {total["Acct-Session-Id"]}
+    (whole,) = [row for row in stops if "NAS-Port-Id" not in row]
+    for way in ("Input", "Output"):
+        carried = [int(row[f"Acct-{way}-Octets"]) for row in stops if row is not whole]
+        assert sum(carried) == int(whole[f"Acct-{way}-Octets"]) > 0
+    after = asked_over(router)
+    assert after["dsl"] == before["dsl"], "accounting too leaves by the operator's network only"

@@ -29,6 +29,8 @@ class Who(NamedTuple):
     addresses: tuple[str, ...] = ()
     interim_s: float = 0.0
     """Between two interim records, as the Accept wants it; 0: as the settings do."""
+    port: str = ""
+    """Which WAN of a router, NAS-Port-Id; "": all, or it is no router's."""
 
 
 class Usage(NamedTuple):

@@ -34,7 +34,7 @@ OCTETS = 2**32
 USER_NAME, FRAMED_IP_ADDRESS, CLASS, NAS_IDENTIFIER = 1, 8, 25, 32
 STATUS_TYPE, DELAY_TIME, INPUT_OCTETS, OUTPUT_OCTETS, SESSION_ID, AUTHENTIC, SESSION_TIME = 40, 41, 42, 43, 44, 45, 46
 TERMINATE_CAUSE, MULTI_SESSION_ID, LINK_COUNT, INPUT_GIGAWORDS, OUTPUT_GIGAWORDS = 49, 50, 51, 52, 53
-EVENT_TIMESTAMP, NAS_PORT_TYPE, FRAMED_IPV6_ADDRESS = 55, 61, 168
+EVENT_TIMESTAMP, NAS_PORT_TYPE, NAS_PORT_ID, FRAMED_IPV6_ADDRESS = 55, 61, 87, 168
 """RFC 2865, 2866, 2869, 6911."""
 BY_RADIUS, VIRTUAL = 1, 5
 MIN_UNIX_S = 1_700_000_000
@@ -172,6 +172,8 @@ class AccountingClient:
             put(AUTHENTIC, _integer(BY_RADIUS))
             if record.who.user:
                 put(USER_NAME, record.who.user.encode())
+            if record.who.port:
+                put(NAS_PORT_ID, record.who.port.encode())
             if record.who.classes:
                 put(CLASS, *record.who.classes)
             for version, code in ((4, FRAMED_IP_ADDRESS), (6, FRAMED_IPV6_ADDRESS)):

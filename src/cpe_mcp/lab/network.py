@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
+from cpe_mcp.aaa.accounting_client import PORT as ACCOUNTING_PORT
 from cpe_mcp.aaa.tls_carrier import TLS_PORT
 from cpe_mcp.control.ask import ask
 from cpe_mcp.control.frames import API_SOCKET
@@ -567,6 +568,7 @@ class Lab:
             ],
             enterprise=DEFAULT_ENTERPRISE,
             tls=self._radius_tls() if self.radius.tls else None,
+            accounting=[(ADDRESSES.radius.v4, ACCOUNTING_PORT)],
         )
         self._processes.start("radius", self.namespace("radius"), argv)
         server_directory = self.directory / "server"

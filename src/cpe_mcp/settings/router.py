@@ -375,6 +375,20 @@ class RadiusSettings:
         low=1,
         high=2**32 - 1,
     )
+    accounting: bool = option(
+        "flag", False, "Tell these servers how long and how much each WAN is used, while they accept this subscriber."
+    )
+    accounting_port: int = option(
+        "integer", 1813, "Their UDP port for that; with TLS it is the one of all questions.", low=1, high=65535
+    )
+    interim_s: float = option(
+        "number",
+        600.0,
+        "Between two interim records of accounting, unless the Accept says it.",
+        low=60,
+        high=86400,
+        unit="s",
+    )
     dynamic: bool = option(
         "flag",
         False,

@@ -48,7 +48,8 @@ class Radius(Protocol):
 
 
 class Answers:
-    """``radius()`` gives today's authenticator; ``reload()`` reads the settings again and raises SettingsError."""
+    """``radius()`` gives today's authenticator; ``reload()`` reads the settings again and raises SettingsError;
+    ``accounting()`` is what is shown of that."""
 
     def __init__(
         self,
@@ -57,11 +58,13 @@ class Answers:
         *,
         radius: Callable[[], Radius],
         reload: Callable[[], Awaitable[dict[str, Any]]],
+        accounting: Callable[[], dict[str, Any] | None] = lambda: None,
     ) -> None:
         self._control = control
         self._settings_path = settings_path
         self._radius = radius
         self._reload = reload
+        self._accounting = accounting
         self._started = control.now
         self._speedtest: SpeedTest | None = None
         self.rates = History()
@@ -112,7 +115,7 @@ class Answers:
             "wans": self._wans(),
             "concentrators": found["concentrators"],
             "sources": found["sources"],
-            "radius": self._radius().status(),
+            "radius": {**self._radius().status(), "accounting": self._accounting()},
             "pool": {
                 "size": snapshot.pool_size * len(counters),
                 **{name: _sum(counters, f"pool_{name}") for name in ("ready", "plain", "taken", "missed", "died")},

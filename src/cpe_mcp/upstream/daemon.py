@@ -24,6 +24,7 @@ from cpe_mcp.discovery.dhcp_files import DhcpFiles
 from cpe_mcp.discovery.dns_source import DnsSource, Way
 from cpe_mcp.paths.snapshot import WanView
 from cpe_mcp.settings import RouterSettings, SettingsError, load_router, warnings_of
+from cpe_mcp.upstream.accounting import Accounting
 from cpe_mcp.upstream.announcer import Announcer
 from cpe_mcp.upstream.answers import Answers
 from cpe_mcp.upstream.authenticator import Authenticator, basis_of
@@ -52,10 +53,22 @@ class Daemon:
         self._control = Control(settings, self._paths, congestion_controls=congestion_controls())
         self._paths.on_looked = self._control.negotiations.looked
         self._authenticator = self._new_authenticator(settings)
+        self._accounting = Accounting(
+            settings.radius,
+            radius=lambda: self._authenticator,
+            wans=self._wans_up,
+            carried=self._paths.bytes_by_wan,
+        )
         self._dhcp = DhcpFiles(settings.general.run_dir, self._control.learn_dhcp)
         self._dns = self._new_dns(settings)
         self._reloading = asyncio.Lock()
-        answers = Answers(self._control, path, radius=lambda: self._authenticator, reload=self.reload)
+        answers = Answers(
+            self._control,
+            path,
+            radius=lambda: self._authenticator,
+            reload=self.reload,
+            accounting=self._accounting.status,
+        )
         self._chronicle = Chronicle(
             answers.rates,
             counters=self._paths.bytes_by_wan,
@@ -82,6 +95,7 @@ class Daemon:
         self._dhcp.start()
         self._dns.start()
         self._authenticator.start()
+        self._accounting.start()
         self._chronicle.start()
         await self._api.start()
         self._bus.start()
@@ -97,6 +111,7 @@ class Daemon:
         await self._chronicle.stop()
         self._dhcp.close()
         await self._dns.stop()
+        await self._accounting.stop()
         await self._authenticator.stop()
         self._control.stop()
         await self._paths.stop()
@@ -136,6 +151,7 @@ class Daemon:
             self._control.candidates.learn_radius((), None)
             self._authorization_changed()
             authenticator.start()
+        self._accounting.configure(new.radius)
         changed = [
             field.name for field in fields(RouterSettings) if getattr(old, field.name) != getattr(new, field.name)
         ]

@@ -116,6 +116,9 @@ const SECTIONS = [
 			tries: _('Tries'),
 			retry_s: _('Pause before asking again'),
 			enterprise: _('Enterprise number'),
+			accounting: _('Accounting'),
+			accounting_port: _('Port for accounting'),
+			interim_s: _('Interim records every'),
 			dynamic: _('Changes by the servers'),
 			dynamic_client: _('Who may send changes'),
 			dynamic_port: _('Port for changes')
