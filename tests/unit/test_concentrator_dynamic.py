@@ -181,6 +181,7 @@ def test_a_disconnect_ends_flows_and_radius_is_asked_anew() -> None:
     assert host.verdict("2001:db8::7").kind == "accept"
     host.sessions.disconnect(host.sessions.find(Selector(user="carl")))
     assert host.forgotten[-1] == {"subscriber": "carl", "end": "flows"}
+    assert host.accounted == ["line-7", "carl"], "accounting is told"
 
 
 def test_a_session_that_has_run_out_is_still_found_for_its_flows() -> None:
