@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import socket
 import time
@@ -17,6 +18,7 @@ from cpe_mcp.aaa.accounting import (
     IDLE_TIMEOUT,
     INTERIM,
     MIN_INTERIM_S,
+    OFF,
     ON,
     START,
     STOP,
@@ -28,6 +30,9 @@ from cpe_mcp.aaa.accounting import (
 )
 from cpe_mcp.aaa.accounting_client import AccountingClient
 from cpe_mcp.aaa.carriers import UdpCarrier
+from cpe_mcp.concentrator.accounting import Accounting
+from cpe_mcp.settings import SettingsError
+from cpe_mcp.settings.concentrator import RadiusSettings
 
 pytestmark = [pytest.mark.unit, pytest.mark.requirement("X-13")]
 
@@ -159,12 +164,25 @@ def forged(request: Any, _: bytes) -> bytes:
     return head + hashlib.md5(head + request.authenticator + b"a guess").digest()
 
 
+def silent(_: Any, __: bytes) -> bytes:
+    return b""
+
+
 def run(server: Server, records: list[Record], until: Callable[[AccountingClient], bool]) -> AccountingClient:
+    return run_several([server], records, until)
+
+
+def run_several(
+    servers: list[Server], records: list[Record], until: Callable[[AccountingClient], bool]
+) -> AccountingClient:
     async def main() -> AccountingClient:
         client = AccountingClient(
-            [("127.0.0.1", server.port)], SECRET, nas_identifier="nas", carrier=UdpCarrier(timeout_s=0.1, tries=1)
+            [("127.0.0.1", server.port) for server in servers],
+            SECRET,
+            nas_identifier="nas",
+            carrier=UdpCarrier(timeout_s=0.1, tries=1),
         )
-        serving = asyncio.create_task(server.serve())
+        serving = [asyncio.create_task(server.serve()) for server in servers]
         client.start()
         for row in records:
             client.tell(row)
@@ -172,13 +190,15 @@ def run(server: Server, records: list[Record], until: Callable[[AccountingClient
         while not until(client) and time.monotonic() < end:
             await asyncio.sleep(0.01)
         client.abandon()
-        serving.cancel()
+        for task in serving:
+            task.cancel()
         return client
 
     try:
         return asyncio.run(main())
     finally:
-        server.sock.close()
+        for server in servers:
+            server.sock.close()
 
 
 def number(request: Any, code: int) -> int:
@@ -229,3 +249,70 @@ def test_a_forged_answer_is_none() -> None:
     assert client.counters["sent"] == 0
     assert len(client.spool) == 1
     assert "did not answer" in client.trouble
+
+
+def test_a_server_that_is_silent_delays_one_record_and_not_each() -> None:
+    dead, alive = Server(silent), Server(right)
+    rows = [record(START, f"s{number}", time.monotonic()) for number in range(20)]
+    client = run_several([dead, alive], rows, lambda client: client.counters["sent"] == 20)
+    assert client.counters["sent"] == 20
+    assert len(dead.requests) == 1
+    assert [row[44] for row in alive.requests] == [[f"s{number}".encode()] for number in range(20)]
+
+
+@pytest.mark.parametrize(
+    "who",
+    [Who("a" * 300), Who("alice", tuple(bytes(200) for _ in range(30)))],
+    ids=["attribute", "packet"],
+)
+def test_a_record_that_fits_no_packet_is_lost_and_those_behind_it_are_not(who: Who) -> None:
+    server = Server(right)
+    now = time.monotonic()
+    rows = [record(START, "a", now)._replace(who=who), record(START, "b", now)]
+    client = run(server, rows, lambda client: client.counters["sent"] == 1)
+    assert client.status() == {"sent": 1, "waiting": 0, "lost": 1, "trouble": ""}
+    assert [row[44] for row in server.requests] == [[b"b"]]
+
+
+def test_other_settings_of_a_concentrator_lose_nothing_and_an_option_taken_away_ends_all() -> None:
+    server = Server(right)
+
+    async def main() -> None:
+        serving = asyncio.create_task(server.serve())
+        on = RadiusSettings(
+            accounting=True,
+            server=("127.0.0.1",),
+            secret=SECRET.decode(),
+            accounting_port=server.port,
+            timeout_s=0.1,
+        )
+        accounting = Accounting(RadiusSettings())
+        accounting.start()
+
+        async def taken(count: int) -> None:
+            async with asyncio.timeout(WAIT_S):
+                while len(server.requests) < count:
+                    await asyncio.sleep(0.01)
+
+        accounting.configure(on)
+        accounting.seen("alice")
+        await taken(2)
+        with pytest.raises(SettingsError, match="option server"):
+            accounting.configure(dataclasses.replace(on, server=("no address",)))
+        accounting.configure(dataclasses.replace(on, interim_s=60))
+        assert accounting.session_id("alice")
+        accounting.used({"alice": (7, 9, 1)})
+        accounting.configure(RadiusSettings())
+        assert not accounting.is_on
+        await taken(4)
+        await accounting.stop()
+        serving.cancel()
+
+    try:
+        asyncio.run(main())
+    finally:
+        server.sock.close()
+    on, start, stop, off = server.requests
+    assert [number(row, 40) for row in (on, start, stop, off)] == [ON, START, STOP, OFF]
+    assert stop[44] == start[44]
+    assert (number(stop, 42), number(stop, 43), number(stop, 49)) == (7, 9, ADMIN_RESET)

@@ -182,6 +182,11 @@ class Spool:
         """A server has it."""
         self._take(number)
 
+    def lose(self, number: int) -> None:
+        """No server will ever have it."""
+        self.lost += 1
+        self._take(number)
+
     def _take(self, number: int | None) -> None:
         record = self._waiting.pop(number, None) if number is not None else None
         if record is not None and self._interims.get(record.session_id) == number:

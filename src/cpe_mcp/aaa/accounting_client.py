@@ -19,7 +19,7 @@ from typing import Any
 from pyrad.packet import AccountingResponse, AcctPacket, Packet, PacketError
 
 from cpe_mcp.aaa.accounting import INTERIM, START, STOP, Record, Spool
-from cpe_mcp.aaa.carriers import Carrier, Server, Unreachable
+from cpe_mcp.aaa.carriers import MAX_PACKET_BYTES, Carrier, Server, Unreachable
 from cpe_mcp.paths.snapshot import WanView
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ PORT = 1813
 """RFC 2866 section 3."""
 AGAIN_MIN_S, AGAIN_MAX_S = 1.0, 30.0
 """Pause after all servers were asked in vain, doubled each time."""
+SILENT_S = 60.0
+"""How long a server that did not answer comes after the others: records go one by one, and else each would wait for it."""
 OCTETS = 2**32
 """Beyond it Acct-Input-Gigawords and Acct-Output-Gigawords count (RFC 2869 section 5.1)."""
 
@@ -39,6 +41,10 @@ EVENT_TIMESTAMP, NAS_PORT_TYPE, NAS_PORT_ID, FRAMED_IPV6_ADDRESS = 55, 61, 87, 1
 BY_RADIUS, VIRTUAL = 1, 5
 MIN_UNIX_S = 1_700_000_000
 """A clock before that was never set: no time is better than a wrong one."""
+
+
+class Unsendable(Exception):
+    """No packet can say this."""
 
 
 class AccountingClient:
@@ -88,6 +94,10 @@ class AccountingClient:
             self._task.cancel()
             self._task = None
 
+    def finish(self, wait_s: float) -> asyncio.Task[None]:
+        """As :meth:`stop`, while others go on; keep what it returns until it is done."""
+        return asyncio.get_running_loop().create_task(self.stop(wait_s))
+
     def tell(self, record: Record) -> None:
         """One more."""
         self.spool.add(record)
@@ -111,7 +121,13 @@ class AccountingClient:
                 await self._work.wait()
                 continue
             number, record = first
-            trouble = await self._send(record)
+            try:
+                trouble = await self._send(record)
+            except Unsendable as error:
+                # It would stand in the way of all others for ever.
+                log.error("accounting: a record of session %s is lost: %s", record.session_id or "-", error)
+                self.spool.lose(number)
+                continue
             if not trouble:
                 self.counters["sent"] += 1
                 self.spool.done(number)
@@ -131,13 +147,13 @@ class AccountingClient:
         self.trouble = trouble
 
     async def _send(self, record: Record) -> str:
-        """ "" when a server has it, else why not."""
+        """ "" when a server has it, else why not. Raises Unsendable."""
         failures = []
         ways = self._ways()
-        for server in self._servers:
+        now = time.monotonic()
+        for server in sorted(self._servers, key=lambda server: server.silent_until > now):
             for way in [None] if ways is None or server.is_here else [way for way in ways if server.source_on(way)]:
-                request = self._request(record)
-                raw = request.RequestPacket()
+                request, raw = self._packed(record)
                 name = f"{server.name} over {way.name}" if way is not None else server.name
                 try:
                     reply = await self._carrier.exchange(
@@ -147,9 +163,22 @@ class AccountingClient:
                     failures.append(f"{name} is unreachable ({error})")
                     continue
                 if reply is not None:
+                    server.silent_until = 0.0
                     return ""
+                server.silent_until = time.monotonic() + SILENT_S
                 failures.append(f"{name} did not answer")
         return "; ".join(failures) or "no WAN that may carry it is up"
+
+    def _packed(self, record: Record) -> tuple[Any, bytes]:
+        """The request and its octets. Raises Unsendable."""
+        try:
+            request = self._request(record)
+            raw = bytes(request.RequestPacket())
+        except (ValueError, PacketError) as error:
+            raise Unsendable(str(error)) from None
+        if len(raw) > MAX_PACKET_BYTES:
+            raise Unsendable(f"its packet would have {len(raw)} octets, RADIUS takes at most {MAX_PACKET_BYTES}")
+        return request, raw
 
     def _request(self, record: Record) -> Any:
         packet = AcctPacket(id=secrets.randbelow(256), secret=self._secret)

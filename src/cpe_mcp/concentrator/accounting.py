@@ -6,11 +6,12 @@ what a record says is :mod:`cpe_mcp.aaa.accounting`'s, how it gets to a server :
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cpe_mcp.aaa.accounting import ADMIN_REBOOT, OFF, ON, Record, Sessions, Usage, Who
+from cpe_mcp.aaa.accounting import ADMIN_REBOOT, ADMIN_RESET, OFF, ON, Record, Sessions, Usage, Who
 from cpe_mcp.aaa.accounting_client import AccountingClient
 from cpe_mcp.aaa.answer import RadiusAnswer
 from cpe_mcp.aaa.carriers import UdpCarrier
@@ -35,6 +36,8 @@ class Accounting:
         boot = f"{int(time.time()):x}-{time.monotonic_ns() & 0xFFFFFF:06x}"
         self._sessions = Sessions(boot, interim_s=settings.interim_s, tell=self._tell)
         self._is_started = False
+        self._leaving: asyncio.Task[None] | None = None
+        """Sends the last records after the option was taken away."""
         self.configure(settings)
 
     @property
@@ -43,29 +46,26 @@ class Accounting:
         return self._client is not None
 
     def configure(self, settings: RadiusSettings) -> None:
-        """Other settings. Sessions go on, and what waits for servers waits for the new ones."""
-        old = self._client
-        spool = old.spool if old is not None else None
-        self._sessions.configure(settings.interim_s)
+        """Other settings. Sessions go on, and what waits for servers waits for the new ones; without the option they end.
+
+        Raises SettingsError, and the settings before stay in force.
+        """
         if settings == self._settings:
             return
-        self._settings, self._client = settings, None
-        if settings.accounting:
-            try:
-                servers = [split_host(text, settings.accounting_port) for text in settings.server]
-                self._client = AccountingClient(
-                    [(address, settings.accounting_port) for address, _ in servers],
-                    settings.secret.encode(),
-                    nas_identifier=settings.nas_identifier,
-                    carrier=UdpCarrier(timeout_s=settings.timeout_s, tries=1),
-                    spool=spool,
-                )
-            except ValueError as error:
-                raise SettingsError(f"section radius, option server: {error}") from None
-        if old is not None:
+        client, old = _client(settings), self._client
+        if client is None and old is not None:
+            self._end(ADMIN_RESET)
+            self._leaving = old.finish(STOP_WAIT_S) if self._is_started else None
+        elif client is not None and old is not None:
+            client.spool = old.spool
+            client.counters.update(old.counters)
             old.abandon()
-        if self._client is not None and self._is_started:
-            self._client.start()
+        self._settings, self._client = settings, client
+        self._sessions.configure(settings.interim_s)
+        if client is not None and self._is_started:
+            client.start()
+            if old is None:
+                self._tell(Record(ON, time.monotonic()))
 
     def start(self) -> None:
         """The service begins."""
@@ -77,10 +77,10 @@ class Accounting:
     async def stop(self) -> None:
         """It ends: so do all sessions; what servers do not take in STOP_WAIT_S is lost."""
         if self._client is not None and self._is_started:
-            now = time.monotonic()
-            self._sessions.end_all(now, ADMIN_REBOOT)
-            self._tell(Record(OFF, now))
+            self._end(ADMIN_REBOOT)
             await self._client.stop(STOP_WAIT_S)
+        if self._leaving is not None:
+            await self._leaving
 
     def accepted(self, subscriber: str, address: str, answer: RadiusAnswer) -> None:
         """What RADIUS said of somebody, for this session or the next one."""
@@ -128,6 +128,27 @@ class Accounting:
             **(client.status() if client is not None else nothing),
         }
 
+    def _end(self, cause: int) -> None:
+        now = time.monotonic()
+        self._sessions.end_all(now, cause)
+        self._tell(Record(OFF, now))
+
     def _tell(self, record: Record) -> None:
         if self._client is not None:
             self._client.tell(record)
+
+
+def _client(settings: RadiusSettings) -> AccountingClient | None:
+    """None: these settings want no accounting. Raises SettingsError."""
+    if not settings.accounting:
+        return None
+    try:
+        servers = [split_host(text, settings.accounting_port) for text in settings.server]
+        return AccountingClient(
+            [(address, settings.accounting_port) for address, _ in servers],
+            settings.secret.encode(),
+            nas_identifier=settings.nas_identifier,
+            carrier=UdpCarrier(timeout_s=settings.timeout_s, tries=1),
+        )
+    except ValueError as error:
+        raise SettingsError(f"section radius, option server: {error}") from None
