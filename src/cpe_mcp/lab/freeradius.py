@@ -224,7 +224,7 @@ def _tls_listener(tls: TlsListener) -> str:
     family = "ipv6addr" if ":" in tls.address else "ipaddr"
     return f"""\
 listen {{
- type = auth
+ type = auth+acct
  {family} = {tls.address}
  port = {tls.port}
  proto = tcp
