@@ -116,3 +116,25 @@ def test_what_no_request_can_carry_is_refused_by_name_and_not_shown(tmp_path: Pa
         assert "xxx" not in str(error.value)
 
     asyncio.run(main())
+
+
+NOTHING_PREPARED = "import cpe_mcp.concentrator.daemon as daemon\ndaemon.prepare = lambda **_: None"
+
+
+@pytest.mark.requirement("5.3-b")
+def test_filters_without_nft_end_in_one_line(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    path.write_text(path.read_text() + "config filter 'closed'\n\tlist rule 'tcp dport 25 drop'\n")
+    result = started(path, before=f"{NOTHING_PREPARED}\nimport os\nos.environ['PATH'] = {str(tmp_path)!r}")
+    assert result.returncode == 2
+    (line,) = [row for row in result.stderr.splitlines() if "INFO" not in row and "WARNING" not in row]
+    assert str(path) in line
+    assert "the program nft is not there; install nftables" in line
+
+
+def test_a_missing_right_ends_in_one_line_that_names_it(tmp_path: Path) -> None:
+    refuse = "def refuse(**_): raise PermissionError(1, 'Operation not permitted')\ndaemon.prepare = refuse"
+    result = started(written(tmp_path), before=f"{NOTHING_PREPARED}\n{refuse}")
+    assert result.returncode == 1
+    (line,) = [row for row in result.stderr.splitlines() if "INFO" not in row and "WARNING" not in row]
+    assert line.endswith("Operation not permitted; it needs the capability CAP_NET_ADMIN")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -63,14 +64,15 @@ class Daemon:
         self._api = ApiServer(os.path.join(general.run_dir, API_SOCKET), methods)
 
     async def start(self) -> None:
-        """Raises OSError when the kernel or the file system does not let us."""
+        """Raises OSError when the kernel or the file system does not let us, SettingsError without a table that they need."""
         general = self._settings.general
         prepare(
             max_subflows=general.max_subflows,
             tune_kernel=general.tune_kernel,
             backlog=self._settings.limits.backlog,
         )
-        self._control.start()
+        with _in_file(self._path):
+            self._control.start()
         self._control.accounting.start()
         self._workers.start()
         await self._api.start()
@@ -278,7 +280,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mcp-concentrator: {error}", file=sys.stderr)
         return EXIT_USAGE
     except OSError as error:
-        log.error("cannot run: %s", error)
+        # EPERM is the kernel's word; that of a file's mode is EACCES.
+        hint = "; it needs the capability CAP_NET_ADMIN" if error.errno == errno.EPERM else ""
+        log.error("cannot run: %s%s", error, hint)
         return EXIT_FAILED
 
 
