@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import socket
 from typing import Any, cast
 
 import pytest
+from pyrad.packet import AcctPacket
 
-from cpe_mcp.aaa.accounting import ADMIN_RESET, LOST_CARRIER, SESSION_TIMEOUT, START, STOP, Record
+from cpe_mcp.aaa.accounting import ADMIN_RESET, LOST_CARRIER, OFF, SESSION_TIMEOUT, START, STOP, Record
+from cpe_mcp.aaa.accounting import ON as ACCOUNTING_ON
 from cpe_mcp.aaa.answer import ACCEPT, RadiusAnswer
 from cpe_mcp.paths.snapshot import WanView
 from cpe_mcp.policy.reasons import Reason
@@ -20,6 +24,7 @@ pytestmark = [pytest.mark.unit, pytest.mark.requirement("X-13")]
 DSL = WanView("dsl", "eth1", "192.0.2.7", "")
 LTE = WanView("lte", "wwan0", "", "2001:db8::7")
 ON = RadiusSettings(enabled=True, accounting=True, server=("192.0.2.20:1812",), secret="s3cret", username="alice")
+WAIT_S = 4.0
 GOLD = RadiusAnswer(ACCEPT, "", classes=(b"gold",))
 
 
@@ -124,3 +129,43 @@ def test_other_settings_keep_what_waits() -> None:
     assert world.accounting.status() == {
         "enabled": False, "sessions": 0, "sent": 0, "waiting": 0, "lost": 0, "trouble": ""
     }  # fmt: skip
+
+
+def test_an_option_taken_away_ends_all_at_the_server() -> None:
+    taken: list[tuple[int, int]] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.1", 0))
+            sock.setblocking(False)
+
+            async def serve() -> None:
+                while True:
+                    data, peer = await loop.sock_recvfrom(sock, 4096)
+                    request = AcctPacket(packet=data, secret=b"s3cret")
+                    cause = request.get(49, [bytes(4)])[0]
+                    taken.append((int.from_bytes(request[40][0], "big"), int.from_bytes(cause, "big")))
+                    await loop.sock_sendto(sock, request.CreateReply().ReplyPacket(), peer)
+
+            async def wait(count: int) -> None:
+                async with asyncio.timeout(WAIT_S):
+                    while len(taken) < count:
+                        await asyncio.sleep(0.01)
+
+            serving = asyncio.create_task(serve())
+            world = World(
+                dataclasses.replace(ON, server=("127.0.0.1",), accounting_port=sock.getsockname()[1], timeout_s=0.2)
+            )
+            world.accept = GOLD
+            world.accounting.start()
+            await wait(4)
+            world.accounting.configure(RadiusSettings())
+            assert not world.accounting.status()["enabled"]
+            await wait(8)
+            await world.accounting.stop()
+            serving.cancel()
+
+    asyncio.run(main())
+    assert [status for status, _ in taken[:4]] == [ACCOUNTING_ON, START, START, START]
+    assert taken[4:] == [(STOP, ADMIN_RESET)] * 3 + [(OFF, 0)]

@@ -87,6 +87,8 @@ class AccountingClient:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._task = None
+        if len(self.spool):
+            log.warning("accounting: %d records are lost, no server took them in time", len(self.spool))
 
     def abandon(self) -> None:
         """Send no more, at once; the spool may go on elsewhere."""
@@ -165,8 +167,8 @@ class AccountingClient:
                 if reply is not None:
                     server.silent_until = 0.0
                     return ""
-                server.silent_until = time.monotonic() + SILENT_S
                 failures.append(f"{name} did not answer")
+            server.silent_until = time.monotonic() + SILENT_S
         return "; ".join(failures) or "no WAN that may carry it is up"
 
     def _packed(self, record: Record) -> tuple[Any, bytes]:

@@ -70,6 +70,8 @@ class Accounting:
         """What WANs carried whose sessions are over, in this total session."""
         self._client = _client(settings, self._ways)
         self._task: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
+        """Sends the last records after the option was taken away."""
 
     def start(self) -> None:
         """The daemon begins."""
@@ -79,16 +81,22 @@ class Accounting:
             self._tell(Record(ON, time.monotonic()))
 
     def configure(self, settings: RadiusSettings) -> None:
-        """Other settings; what waits for servers waits for the new ones. Raises SettingsError, and the old ones stay."""
+        """Other settings; what waits for servers waits for the new ones; without the option sessions end.
+
+        Raises SettingsError, and the old ones stay.
+        """
         if settings == self._settings:
             return
         client, old = _client(settings, self._ways), self._client
-        if client is None:
-            self._end(ADMIN_RESET, time.monotonic())
-        elif old is not None:
+        if client is None and old is not None:
+            now = time.monotonic()
+            self._count(now)
+            self._end(ADMIN_RESET, now)
+            self._tell(Record(OFF, now))
+            self._leaving = old.finish(STOP_WAIT_S) if self._task is not None else None
+        elif client is not None and old is not None:
             client.spool = old.spool
             client.counters.update(old.counters)
-        if old is not None:
             old.abandon()
         self._settings, self._client = settings, client
         self._sessions.configure(settings.interim_s)
@@ -109,6 +117,8 @@ class Accounting:
             self._end(ADMIN_REBOOT, now)
             self._tell(Record(OFF, now))
             await self._client.stop(STOP_WAIT_S)
+        if self._leaving is not None:
+            await self._leaving
 
     def look(self) -> None:
         """What RADIUS says and which WANs are up may have changed."""
