@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from cpe_mcp.aaa.cookie import EPOCH_S, make_cookie, make_handle, own_credential, time_of
+from cpe_mcp.aaa.cookie import (
+    EPOCH_S,
+    EXPIRY_OCTETS,
+    SEED_OCTETS,
+    make_cookie,
+    make_handle,
+    own_credential,
+    read_handle,
+    time_of,
+)
 from cpe_mcp.concentrator.cookie_checker import (
     CHALLENGES_BURST,
     CHALLENGES_PER_S,
@@ -124,6 +133,23 @@ def test_the_operators_handle_is_enough_on_any_concentrator_that_has_the_secret_
     other = make_handle("line-8", SECRET, START + 100)
     stolen = other._replace(handle=handed.handle)
     assert check(one, make_cookie(stolen, START)) == Reason.WRONG_COOKIE, "another's handle without its key"
+
+
+@pytest.mark.requirement("Y-9")
+def test_a_handle_that_its_owner_rewrites_is_worth_nothing() -> None:
+    """What is hidden in a handle can be changed bit by bit by one who knows it, as a subscriber knows the own name."""
+    mine, expires = make_handle("line-7", SECRET, START + 100), START + 100
+    for name, until, reads in (("line-8", expires, "another's name"), ("line-7", expires + 9999, "a later end")):
+        wanted = until.to_bytes(EXPIRY_OCTETS, "big") + name.encode()
+        known = expires.to_bytes(EXPIRY_OCTETS, "big") + b"line-7"
+        change = bytes(one ^ other for one, other in zip(known, wanted, strict=True))
+        end = SEED_OCTETS + len(change)
+        hidden = bytes(one ^ other for one, other in zip(mine.handle[SEED_OCTETS:end], change, strict=True))
+        rewritten = mine._replace(handle=mine.handle[:SEED_OCTETS] + hidden + mine.handle[end:])
+        read = read_handle(rewritten.handle, SECRET)
+        assert read is not None
+        assert (read.name, read.expires) == (name, until), reads
+        assert check(CookieChecker({}, SECRET), make_cookie(rewritten, START)) == Reason.WRONG_COOKIE, reads
 
 
 def test_a_full_memory_refuses_and_forgets_nothing() -> None:
