@@ -29,6 +29,7 @@ NOTHING = Figures(
     address_log=(0, 0),
     accounting={"sessions": 0, "sent": 0, "waiting": 0, "lost": 0},
     dynamic={},
+    ident={},
     subscribers=(),
 )
 
@@ -65,6 +66,7 @@ def test_names_and_labels_are_what_prometheus_takes() -> None:
         address_log=(3, 1),
         accounting={"sessions": 2, "sent": 9, "waiting": 1, "lost": 0},
         dynamic={"coa-ack": 1},
+        ident={"told": 1},
         subscribers=(SubscriberTotals("x", 1, 2, 3),),
     )
     for family in families(busy):

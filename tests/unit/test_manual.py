@@ -113,6 +113,7 @@ def test_the_metrics_page_has_every_metric_of_the_concentrator() -> None:
         address_log=(0, 0),
         accounting={"sessions": 0, "sent": 0, "waiting": 0, "lost": 0},
         dynamic={"coa-ack": 1},
+        ident={"told": 1},
         subscribers=(SubscriberTotals("x", 0, 0, 0, (1.0, 0.0)),),
     )
     names = {

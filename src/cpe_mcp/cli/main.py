@@ -54,6 +54,7 @@ def status(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
         "Workers": f"{len(result['workers'])} connected, {pool['ready']} warm connections ready",
         "Flows": f"{result['live']} live, {totals['flows']} finished{_by_action(totals['by_action'])}",
         "Bytes": f"{amount(totals['bytes_down'])} down, {amount(totals['bytes_up'])} up",
+        **_ident_line(result),
         "Settings": result["settings"],
     }
     head = f"cpe-mcp {result['version']}, Linux {result['kernel']}, up {duration(result['uptime_s'])}"
@@ -90,6 +91,15 @@ def _accounting_text(accounting: Mapping[str, Any] | None) -> str:
     return (
         f"; accounting: {accounting['sent']} records sent, {accounting['waiting']} wait{why}, {accounting['lost']} lost"
     )
+
+
+def _ident_line(status: Mapping[str, Any]) -> dict[str, str]:
+    """Where concentrators may ask, and how many did, if they may at all."""
+    ident = status.get("ident")
+    if not ident:
+        return {}
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(ident["counters"].items()))
+    return {"Ident": f"answered at {', '.join(ident['addresses']) or 'no address'}: {counts or 'none yet'}"}
 
 
 def paths(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:

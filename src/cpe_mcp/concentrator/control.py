@@ -22,6 +22,8 @@ from cpe_mcp.aaa.answer import ACCEPT, TIMEOUT, RadiusAnswer
 from cpe_mcp.aaa.dynamic import Nas
 from cpe_mcp.aaa.dynamic_end import DynamicEnd
 from cpe_mcp.aaa.dynamic_packets import plain_address
+from cpe_mcp.aaa.ident import Answer as IdentAnswer
+from cpe_mcp.aaa.ident_client import Connection
 from cpe_mcp.aaa.radius import MAX_PASSWORD_OCTETS, MAX_TEXT_OCTETS, RadiusClient, RadiusError
 from cpe_mcp.concentrator import limit_watch
 from cpe_mcp.concentrator.accounting import Accounting
@@ -34,6 +36,7 @@ from cpe_mcp.concentrator.dynamic import ABILITIES, SubscriberSessions
 from cpe_mcp.concentrator.dynamic_rules import places, rules
 from cpe_mcp.concentrator.figures import BYTES_PER_MBIT, Figures, SubscriberTotals
 from cpe_mcp.concentrator.filters import FilterError, FilterHook
+from cpe_mcp.concentrator.ident import IdentDesk
 from cpe_mcp.concentrator.kernel_setup import congestion_control, own_addresses
 from cpe_mcp.control.frames import (
     AUTHORIZE,
@@ -82,6 +85,8 @@ UNUSED_CAP_S = 3600.0
 """A cap of somebody whom RADIUS knows no more is kept while connections use it: they may run on for long."""
 OUTER = frozenset(("outer", "outer_port"))
 """Of a record: for the address log and nothing else."""
+IDENT_FAILED_S = 10.0
+"""How long a worker remembers that Ident confirmed nothing; the control daemon knows for longer, and settings may change."""
 GONE_MAX = 64
 """Workers that have gone and whose counters are kept apart, in case it is only the channel that broke."""
 
@@ -109,7 +114,7 @@ class Control:
         self.records: collections.deque[dict[str, Any]] = collections.deque(maxlen=RECORDS_KEPT)
         self.subscribers: dict[str, dict[str, int]] = {}
         self.refusals: collections.Counter[str] = collections.Counter()
-        self._asking: dict[str, list[tuple[Worker, int, Verdict | None]]] = {}
+        self._asking: dict[str, list[tuple[Worker, dict[str, Any], Verdict | None]]] = {}
         self._ask_again: set[str] = set()
         """Addresses whose authorization was withdrawn while RADIUS was asked: that answer is of before."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -128,6 +133,7 @@ class Control:
         self._use(settings)
         self.address_log = AddressLog(settings.address_log)
         self.accounting = Accounting(settings.radius)
+        self._ident = IdentDesk(settings.ident)
         sessions = SubscriberSessions(self, now=time.monotonic)
         self._dynamic = DynamicEnd(rules(settings), nas=self._nas, abilities=ABILITIES, sessions=sessions)
         self._follow_table()
@@ -145,6 +151,7 @@ class Control:
         for task in list(self._tasks):
             task.cancel()
         self._dynamic.close()
+        self._ident.close()
         self._border.remove()
         self.server.close()
         self.address_log.close()
@@ -162,6 +169,7 @@ class Control:
             raise
         self.address_log.configure(settings.address_log)
         self.accounting.configure(settings.radius)
+        self._ident.settings = settings.ident
         self._dynamic.configure(rules(settings))
         self._follow_dynamic()
         self.server.broadcast(SETTINGS, self.worker_settings())
@@ -238,6 +246,7 @@ class Control:
             },
             "address_log": self.address_log.status(),
             "accounting": self.accounting.status(),
+            "ident": self._ident.status(),
             "dynamic": {
                 "enabled": self.settings.dynamic.enabled,
                 "port": self.settings.dynamic.port,
@@ -268,6 +277,7 @@ class Control:
             address_log=(self.address_log.written, self.address_log.failed),
             accounting=self.accounting.status(),
             dynamic=self._dynamic.counters,
+            ident=dict(self._ident.counters),
             subscribers=tuple(SubscriberTotals(name, **totals, cap_mbit=cap) for name, totals, cap in subscribers),
         )
 
@@ -390,12 +400,12 @@ class Control:
             unix_s=time.time(),
         )
         if isinstance(verdict, Verdict):
-            self._answer(worker, question["id"], address, verdict)
+            self._answer_identified(worker, question, verdict)
             if (not question["cookie"] or needs == BOTH) and self.authorizer.wants_renewal(address, now):
                 self._ask_about(address, known=True)
             return
         if self._ask_about(address, known=self.authorizer.is_known(address)):
-            self._asking[address].append((worker, question["id"], verdict.proven))
+            self._asking[address].append((worker, question, verdict.proven))
         else:
             full = Verdict("later", "", ASKING_FULL_S, Reason.AUTH_PENDING)
             self._answer(worker, question["id"], address, full)
@@ -431,8 +441,33 @@ class Control:
         self.follow_filters(address)
         if before is not None and verdict._replace(ttl_s=0.0) != before.verdict._replace(ttl_s=0.0):
             self.server.broadcast(FORGET, {"address": address})
-        for worker, number, proven in self._asking.pop(address, []):
-            self._answer(worker, number, address, both(proven, verdict, address))
+        for worker, question, proven in self._asking.pop(address, []):
+            self._answer_identified(worker, question, both(proven, verdict, address))
+
+    def _answer_identified(self, worker: Worker, question: dict[str, Any], verdict: Verdict) -> None:
+        """Ident is asked about who is accepted; only where its answer decides, theirs waits for it."""
+        ident, address = self._ident, question["address"]
+        if verdict.kind != "accept" or not ident.is_on or "local" not in question:
+            self._answer(worker, question["id"], address, verdict)
+            return
+        local, local_port = question["local"]
+        known = ident.follow(Connection(local, local_port, address, question["port"]))
+        if not ident.decides(has_cookie=bool(question["cookie"])):
+            self._answer(worker, question["id"], address, verdict)
+        elif isinstance(known, asyncio.Task):
+            self._run(self._await_ident(known, worker, question))
+        else:
+            self._answer(worker, question["id"], address, self._confirmed(known, address, verdict))
+
+    async def _await_ident(self, task: asyncio.Task[IdentAnswer], worker: Worker, question: dict[str, Any]) -> None:
+        """Judged anew when the answer is there: the authorization may have been withdrawn meanwhile."""
+        await asyncio.shield(task)  # others may wait for it too
+        self._authorize(worker, question)
+
+    def _confirmed(self, answer: IdentAnswer, address: str, verdict: Verdict) -> Verdict:
+        if self._ident.confirms(answer, subscriber=verdict.subscriber, address=address):
+            return verdict
+        return Verdict("reject", "", IDENT_FAILED_S, Reason.IDENT_FAILED)
 
     def forget(self, who: Mapping[str, str]) -> None:
         """Workers are told so: frame ``forget``. An answer of RADIUS that is on its way is of before."""

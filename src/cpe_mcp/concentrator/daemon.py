@@ -224,6 +224,11 @@ def print_status(result: dict[str, Any]) -> None:
     if logged["enabled"]:
         trouble = f", {logged['failed']} of them not everywhere: {logged['trouble']}" if logged["trouble"] else ""
         print(f"address log: {logged['written']} lines to {' and '.join(logged['places'])}{trouble}")
+    ident = result["ident"]
+    if ident["mode"] != "off":
+        print(f"ident ({ident['mode']}): {ident['remembered']} addresses known{_counts_text(ident['counters'])}")
+        for row in ident["addresses"]:
+            print(f"ident: {row['address']} {row['user'] or 'told nothing, ' + row['error']}")
     dynamic = result["dynamic"]
     if dynamic["enabled"]:
         where = ", ".join(dynamic["addresses"]) or "no address"

@@ -61,6 +61,8 @@ class Figures(NamedTuple):
     """:meth:`cpe_mcp.concentrator.accounting.Accounting.status`."""
     dynamic: Mapping[str, int]
     """:attr:`cpe_mcp.aaa.dynamic_packets.DynamicAuthorization.counters`."""
+    ident: Mapping[str, int]
+    """Questions by what came of them (:mod:`.ident`)."""
     subscribers: Sequence[SubscriberTotals]
     """Empty unless the settings want them: they say who used how much (requirement 7.1-a)."""
 
@@ -218,6 +220,15 @@ def families(figures: Figures) -> list[Family]:
             "CoA- and Disconnect-Requests by answer, retransmissions of them, and datagrams discarded by kind.",
             ("result",),
             tuple(((kind,), float(count)) for kind, count in sorted(figures.dynamic.items())),
+        )
+    )
+    found.append(
+        Family(
+            f"{PREFIX}ident_questions",
+            COUNTER,
+            "Ident questions to routers by what came of them.",
+            ("result",),
+            tuple(((kind,), float(count)) for kind, count in sorted(figures.ident.items())),
         )
     )
     found += _by_subscriber(figures.subscribers)

@@ -19,6 +19,7 @@ import subprocess
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from cpe_mcp.aaa.ident import PORT as IDENT_PORT
 from cpe_mcp.kernel.nft_table import NFT_TIMEOUT_S, load
 from cpe_mcp.kernel.numbers import (
     MARK_CLASS,
@@ -74,14 +75,17 @@ class Interception(NamedTuple):
     """Refuse UDP port 443 to where TCP would be taken."""
     dscp: bool = False
     """Connections to concentrators may carry a DSCP."""
+    ident: bool = False
+    """The Ident port is there for concentrators; for others on the WANs it is closed (requirement 5.3-c)."""
 
 
-CHAINS = ("prerouting", "intercept", "take", "deliver", "forward", "refuse", "quic", "output", "dscp")
+CHAINS = ("prerouting", "intercept", "take", "deliver", "forward", "refuse", "quic", "output", "dscp", "input")
 """The base chains, with their hooks, are made anew each time: a hook that is not needed costs every packet something."""
 HOOKS = {
     "prerouting": "type filter hook prerouting priority mangle + 1; policy accept;",
     "forward": "type filter hook forward priority filter - 1; policy accept;",
     "output": "type filter hook output priority mangle; policy accept;",
+    "input": "type filter hook input priority filter - 1; policy accept;",
 }
 """Prerouting comes after the marks of mwan3 and pbr, which stand at ``mangle``: of two chains of one priority the kernel runs
 the younger one first (seen on 6.18), and their marks tell which way a connection would leave."""
@@ -110,6 +114,7 @@ def render(plan: Interception, firewall: FirewallView = NO_FIREWALL) -> str:
         "quic": _quic(plan),
         "output": _output(plan),
         "dscp": _dscp(plan),
+        "input": _input(plan),
         **dict(firewall.chains),
     }
     lines = [
@@ -136,7 +141,12 @@ def render(plan: Interception, firewall: FirewallView = NO_FIREWALL) -> str:
 
 def hooks(plan: Interception) -> tuple[str, ...]:
     """The base chains of this plan."""
-    wanted = {"prerouting": True, "forward": bool(_forward(plan)), "output": bool(_output(plan))}
+    wanted = {
+        "prerouting": True,
+        "forward": bool(_forward(plan)),
+        "output": bool(_output(plan)),
+        "input": bool(_input(plan)),
+    }
     return tuple(chain for chain in HOOKS if wanted[chain])
 
 
@@ -274,6 +284,20 @@ def _output(plan: Interception) -> list[str]:
     if not plan.dscp or not any(_version(address) == 6 for address, _ in plan.concentrators):
         return []
     return [f"meta nfproto ipv6 meta mark and {MARK_DSCP_MASK:#x} != 0 jump dscp"]
+
+
+def _input(plan: Interception) -> list[str]:
+    """A reset is what a closed port answers: only concentrators see that there is something."""
+    if not plan.ident or not plan.wans:
+        return []
+    rules = []
+    for version, protocol, nfproto in FAMILIES:
+        known = _set(address for address, _ in plan.concentrators if _version(address) == version)
+        others = f"{protocol} saddr != {known}" if any(_version(a) == version for a, _ in plan.concentrators) else ""
+        rules.append(
+            f"iifname {_names(plan.wans)} meta nfproto {nfproto} tcp dport {IDENT_PORT} {others} reject with tcp reset"
+        )
+    return rules
 
 
 def _dscp(plan: Interception) -> list[str]:

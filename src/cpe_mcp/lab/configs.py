@@ -69,7 +69,7 @@ def router_settings(
 ) -> str:
     """``/etc/config/cpe-mcp`` of the cpe: the lab's own values, and over them those given.
 
-    ``given``: section type (``global``, ``paths``, ``discovery``, ``radius``) -> options, and ``wan`` and
+    ``given``: section type (``global``, ``paths``, ``discovery``, ``radius``, ``ident``) -> options, and ``wan`` and
     ``concentrator`` -> section name -> options. The lab's addresses are not global, so any destination is taken.
     """
     wans: dict[str, dict[str, object]] = {
@@ -88,6 +88,7 @@ def router_settings(
             "username": subscriber,
             "password": password,
         },
+        "ident": {},
     }
     return uci_text(
         [(kind, kind, {**options, **given.get(kind, {})}) for kind, options in own.items()]
@@ -107,7 +108,7 @@ def concentrator_settings(
     """``/etc/config/mcp-concentrator``: it faces customers, asks RADIUS about source addresses, and may reach the core
     network, whose addresses are not global.
 
-    ``given``: section type (``global``, ``listener``, ``destinations``, ``radius``, ``limits``) -> options, and
+    ``given``: section type (``global``, ``listener``, ``destinations``, ``radius``, ``limits``, ``ident``) -> options, and
     ``subscriber`` -> section name -> options.
     """
     own: dict[str, dict[str, object]] = {
@@ -121,6 +122,7 @@ def concentrator_settings(
             "secret": radius_secret,
             "password": address_password,
         },
+        "ident": {},
     }
     return uci_text(
         [(kind, kind, {**options, **given.get(kind, {})}) for kind, options in own.items()]

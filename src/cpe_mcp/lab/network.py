@@ -358,13 +358,14 @@ class Lab:
         radius: Mapping[str, Any] | None = None,
         wans: Mapping[str, Mapping[str, Any]] | None = None,
         concentrators: Mapping[str, Mapping[str, Any]] | None = None,
+        ident: Mapping[str, Any] | None = None,
     ) -> None:
         """Start ``cpe-mcpd`` and one relay worker on the cpe; returns when the daemon answers. Raises LabError.
 
         Each argument gives options of one section type, over the lab's own of :func:`.configs.router_settings`; ``wans``
         and ``concentrators`` are by section name.
         """
-        given = {"global": general, "paths": paths, "discovery": discovery, "radius": radius}
+        given = {"global": general, "paths": paths, "discovery": discovery, "radius": radius, "ident": ident}
         text = configs.router_settings(
             run_dir=str(self.cpe_run_dir),
             congestion_control=self._package_congestion_control,
@@ -402,6 +403,7 @@ class Lab:
         radius: Mapping[str, Any] | None = None,
         limits: Mapping[str, Any] | None = None,
         subscribers: Mapping[str, Mapping[str, Any]] | None = None,
+        ident: Mapping[str, Any] | None = None,
     ) -> None:
         """Start ``mcp-concentrator`` on concentrator ``number``; returns when it answers. Raises LabError.
 
@@ -413,6 +415,7 @@ class Lab:
             "destinations": destinations,
             "radius": radius,
             "limits": limits,
+            "ident": ident,
         }
         text = configs.concentrator_settings(
             run_dir=str(self._concentrator_run_dir(number)),

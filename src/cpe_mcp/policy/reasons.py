@@ -72,6 +72,7 @@ class Reason:
     CONNECTIONS_FULL = "connections-full"
     WITHDRAWN = "withdrawn"
     MOVED = "moved"
+    IDENT_FAILED = "ident-failed"
     TCP_OPTION_UNSUPPORTED = "tcp-option-unsupported"
     DESTINATION_REFUSED = "destination-refused"
     NO_RESOURCES = "no-resources"
@@ -206,6 +207,7 @@ TEXTS: dict[str, str] = {
     Reason.CONNECTIONS_FULL: "the subscriber has as many connections as it may have",
     Reason.WITHDRAWN: "RADIUS has ended the subscriber's session (Disconnect-Request)",
     Reason.MOVED: "RADIUS has sent the subscriber to other concentrators (CoA-Request)",
+    Reason.IDENT_FAILED: "the router at this address did not confirm by Ident who it is",
     Reason.TCP_OPTION_UNSUPPORTED: "a TCP option was asked for that this concentrator cannot send",
     Reason.DESTINATION_REFUSED: "this destination is not reachable through the concentrator",
     Reason.NO_RESOURCES: "the concentrator has no descriptors, memory or ports left",

@@ -607,7 +607,15 @@ class ConcentratorWorker(Worker):
         if not peer[2]:
             self._asking[peer] = self._asks
         listener, address, cookie = peer
-        question = {"id": self._asks, "address": address, "listener": listener, "cookie": cookie}
+        local = flow.near.sock.getsockname()
+        question = {
+            "id": self._asks,
+            "address": address,
+            "port": flow.client[1],
+            "local": [unmapped(local[0]), local[1]],
+            "listener": listener,
+            "cookie": cookie,
+        }
         self.control.send(AUTHORIZE, question, keep=True)
         return None
 

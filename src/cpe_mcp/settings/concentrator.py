@@ -301,6 +301,32 @@ class AddressLogSettings:
     destinations: bool = option("flag", False, "Where each connection went to as well: more than RFC 6888 wants.")
 
 
+IDENT_OFF, IDENT_INFORM, IDENT_REQUIRE = "off", "inform", "require"
+
+
+@dataclass(frozen=True, slots=True)
+class IdentSettings:
+    """``config ident 'ident'``: what routers are asked by Ident (RFC 1413, TCP port 113) when the first connection of a source
+    address has been accepted. An answer is only as trustworthy as the router that gives it."""
+
+    mode: str = option(
+        "choice",
+        IDENT_OFF,
+        "off: nobody is asked; inform: the answer is shown, and nobody waits for it; require: who comes without a cookie is "
+        "served only when the answer is the subscriber's name.",
+        choices=(IDENT_OFF, IDENT_INFORM, IDENT_REQUIRE),
+    )
+    timeout_s: float = option("number", 1.0, "For the answer.", low=0.1, high=4, unit="s")
+    remember_s: float = option(
+        "number",
+        3600.0,
+        "How long the answer of an address holds; one that failed holds for 60 s at most.",
+        low=1,
+        high=86400,
+        unit="s",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class SubscriberSettings:
     """``config subscriber 'NAME'``: who may use this concentrator without RADIUS (design D16)."""
@@ -345,5 +371,6 @@ class ConcentratorSettings:
     address_log: AddressLogSettings = AddressLogSettings()
     interfaces: tuple[InterfaceSettings, ...] = ()
     filters: tuple[FilterSettings, ...] = ()
+    ident: IdentSettings = IdentSettings()
     listeners: tuple[ListenerSettings, ...] = (ListenerSettings(name="default"),)
     subscribers: tuple[SubscriberSettings, ...] = ()

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from cpe_mcp.aaa.ident import USER_MAX, fits
 from cpe_mcp.kernel.numbers import CLASSES_MAX, MARK_SUBSCRIBER
 from cpe_mcp.paths.scheme import LOWEST_LATENCY, SCHEMES, SINGLE, split_scheme
 from cpe_mcp.settings import concentrator, router
@@ -47,6 +48,7 @@ ROUTER_SECTIONS: dict[str, SectionKind] = {
     "dscp": SectionKind(router.DscpSettings, "dscp", False),
     "logging": SectionKind(router.LoggingSettings, "logging", False),
     "dns": SectionKind(router.DnsSettings, "dns", False),
+    "ident": SectionKind(router.IdentSettings, "ident", False),
 }
 CONCENTRATOR_SECTIONS: dict[str, SectionKind] = {
     "global": SectionKind(concentrator.GlobalSettings, "general", False),
@@ -60,6 +62,7 @@ CONCENTRATOR_SECTIONS: dict[str, SectionKind] = {
     "interface": SectionKind(concentrator.InterfaceSettings, "interfaces", True),
     "filter": SectionKind(concentrator.FilterSettings, "filters", True),
     "address_log": SectionKind(concentrator.AddressLogSettings, "address_log", False),
+    "ident": SectionKind(concentrator.IdentSettings, "ident", False),
 }
 
 ROUTER_MOVED = {("global", "log_level"): ("logging", "level")}
@@ -491,6 +494,12 @@ def _check_router(settings: RouterSettings, complaints: _Complaints) -> None:
     _require_radius(settings.radius, ("server", "username", *proofs), complaints)
     if settings.radius.enabled and settings.radius.dynamic and not settings.radius.secret:
         raise complaints.option("radius", "", "secret", "is required when dynamic is on, with TLS too")
+
+    if settings.ident.user and not fits(settings.ident.user):
+        problem = (
+            f"'{settings.ident.user}' is not printable text of at most {USER_MAX} octets without blanks at its ends"
+        )
+        raise complaints.option("ident", "", "user", problem)
 
 
 def _check_trust(discovery: router.DiscoverySettings, complaints: _Complaints) -> None:

@@ -507,6 +507,23 @@ class DnsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class IdentSettings:
+    """``config ident 'ident'``: whether concentrators may ask whose a connection is (Ident, RFC 1413, TCP port 113)."""
+
+    enabled: bool = option(
+        "flag",
+        False,
+        "Answer the concentrators, on every WAN, about this router's connections to them. Others find the port closed.",
+    )
+    user: str = option(
+        "text",
+        "",
+        "What they are told; empty: the name that is set for the subscriber at that concentrator, or the user name of section "
+        "radius.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class RouterSettings:
     """The whole of ``/etc/config/cpe-mcp``."""
 
@@ -521,3 +538,4 @@ class RouterSettings:
     dscp: DscpSettings = DscpSettings()
     logging: LoggingSettings = LoggingSettings()
     dns: DnsSettings = DnsSettings()
+    ident: IdentSettings = IdentSettings()

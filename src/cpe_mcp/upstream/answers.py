@@ -42,7 +42,7 @@ METHOD_S = 8.0
 
 
 class Radius(Protocol):
-    """What this module needs of :class:`cpe_mcp.upstream.authenticator.Authenticator`."""
+    """What this module needs of :class:`cpe_mcp.upstream.authenticator.Authenticator`, and of the Ident responder."""
 
     def status(self) -> dict[str, Any]: ...
 
@@ -59,12 +59,14 @@ class Answers:
         radius: Callable[[], Radius],
         reload: Callable[[], Awaitable[dict[str, Any]]],
         accounting: Callable[[], dict[str, Any] | None] = lambda: None,
+        ident: Callable[[], Radius | None] = lambda: None,
     ) -> None:
         self._control = control
         self._settings_path = settings_path
         self._radius = radius
         self._reload = reload
         self._accounting = accounting
+        self._ident = ident
         self._started = control.now
         self._speedtest: SpeedTest | None = None
         self.rates = History()
@@ -116,6 +118,7 @@ class Answers:
             "concentrators": found["concentrators"],
             "sources": found["sources"],
             "radius": {**self._radius().status(), "accounting": self._accounting()},
+            "ident": ident.status() if (ident := self._ident()) is not None else None,
             "pool": {
                 "size": snapshot.pool_size * len(counters),
                 **{name: _sum(counters, f"pool_{name}") for name in ("ready", "plain", "taken", "missed", "died")},

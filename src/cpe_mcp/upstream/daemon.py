@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import fields
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cpe_mcp
 from cpe_mcp.aaa.cookie import CookieError, own_credential
@@ -33,6 +33,9 @@ from cpe_mcp.upstream.control import Control
 from cpe_mcp.upstream.netifd_watch import NetifdWatch
 from cpe_mcp.upstream.path_manager import PathManager
 from cpe_mcp.upstream.terms import granted_by, unknown_wans, with_terms
+
+if TYPE_CHECKING:
+    from cpe_mcp.upstream.ident import IdentResponder
 
 log = logging.getLogger("cpe_mcp")
 
@@ -62,12 +65,14 @@ class Daemon:
         self._dhcp = DhcpFiles(settings.general.run_dir, self._control.learn_dhcp)
         self._dns = self._new_dns(settings)
         self._reloading = asyncio.Lock()
+        self._ident: IdentResponder | None = None
         answers = Answers(
             self._control,
             path,
             radius=lambda: self._authenticator,
             reload=self.reload,
             accounting=self._accounting.status,
+            ident=lambda: self._ident,
         )
         self._chronicle = Chronicle(
             answers.rates,
@@ -109,6 +114,8 @@ class Daemon:
         await self._bus.stop()
         await self._api.close()
         await self._chronicle.stop()
+        if self._ident is not None:
+            self._ident.close()
         self._dhcp.close()
         await self._dns.stop()
         await self._accounting.stop()
@@ -137,6 +144,7 @@ class Daemon:
         self._settings = new
         set_log_level(new)
         await self._use_terms()
+        self._follow_ident()
         if old.discovery != new.discovery:  # the leases may say something else now
             self._dhcp.close()
             self._dhcp = DhcpFiles(old.general.run_dir, self._control.learn_dhcp)
@@ -227,7 +235,29 @@ class Daemon:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def _follow_ident(self) -> None:
+        """Answer on the WANs there are, while that is wanted: most routers never load it."""
+        wanted = self._settings.ident.enabled and self._settings.general.enabled
+        if wanted and self._ident is None:
+            from cpe_mcp.kernel.subflows import SubflowDump
+            from cpe_mcp.upstream.ident import IdentResponder
+
+            self._ident = IdentResponder(user_at=self._ident_user, dump=SubflowDump)
+        if self._ident is not None:
+            wans = self._wans_up() if wanted else ()
+            self._ident.follow(
+                (address, wan.device) for wan in wans for address in (wan.address4, wan.address6) if address
+            )
+
+    def _ident_user(self, address: str) -> str | None:
+        for candidate in self._control.candidates.candidates(self._control.now):
+            if address in candidate.addresses:
+                radius = self._settings.radius
+                return self._settings.ident.user or candidate.subscriber or (radius.username if radius.enabled else "")
+        return None
+
     def _paths_changed(self) -> None:
+        self._follow_ident()
         has_wans = bool(self._paths.wans())
         if has_wans and not self._had_wans:
             self._dns.hurry()

@@ -155,6 +155,7 @@ class InterceptionKeeper:
             take_rest=general.intercept != "none",
             reject_quic=self._settings.quic.policy == "reject",
             dscp=self._settings.dscp.mode != "off",
+            ident=self._settings.ident.enabled and self._settings.general.enabled,
         )
         try:
             if self._nft.apply(plan, verify=self._verify):

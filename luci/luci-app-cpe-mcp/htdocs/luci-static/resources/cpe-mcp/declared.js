@@ -181,5 +181,13 @@ return baseclass.extend({
 				'restart': { kind: 'text', default: '/etc/init.d/dnsmasq restart', doc: _('Command that makes dnsmasq read its snippets again, run only when ours has changed; empty: none.') },
 			}
 		},
+		'ident': {
+			many: false,
+			doc: _('Whether concentrators may ask whose a connection is (Ident, RFC 1413, TCP port 113).'),
+			options: {
+				'enabled': { kind: 'flag', default: '0', doc: _('Answer the concentrators, on every WAN, about this router\'s connections to them. Others find the port closed.') },
+				'user': { kind: 'text', default: '', doc: _('What they are told; empty: the name that is set for the subscriber at that concentrator, or the user name of section radius.') },
+			}
+		},
 	}
 });

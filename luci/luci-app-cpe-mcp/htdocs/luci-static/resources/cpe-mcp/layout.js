@@ -125,6 +125,15 @@ const SECTIONS = [
 		}
 	},
 	{
+		type: 'ident',
+		title: _('Questions by the concentrators'),
+		basic: {},
+		advanced: {
+			enabled: _('Answer Ident'),
+			user: _('Answer')
+		}
+	},
+	{
 		type: 'quic',
 		title: _('QUIC'),
 		basic: {

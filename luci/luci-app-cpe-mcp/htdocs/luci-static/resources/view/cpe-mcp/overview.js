@@ -202,6 +202,7 @@ function authenticationTile(status) {
 		radius.server ? parts.fact(_('Server'), radius.server) : null,
 		radius.expires_s != null ? parts.fact(_('Valid for'), units.duration(radius.expires_s)) : null,
 		radius.asks_again_s != null ? parts.fact(_('Asks again in'), units.duration(radius.asks_again_s)) : null,
+		status.ident ? parts.fact(_('Ident answered at'), status.ident.addresses.join(', ') || _('no address')) : null,
 		radius.accounting && radius.accounting.enabled ? parts.fact(_('Accounting'),
 			_('%d sent, %d waiting, %d lost').format(radius.accounting.sent, radius.accounting.waiting, radius.accounting.lost)) : null,
 		radius.dynamic ? parts.fact(_('Changes taken at'), radius.dynamic.addresses.join(', ') || _('no address')) : null);

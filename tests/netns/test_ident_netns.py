@@ -1,0 +1,93 @@
+"""Ident (RFC 1413) between the real daemons of a lab, across the router's firewall."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from cpe_mcp.lab.configs import NFT_TABLE
+from cpe_mcp.lab.network import Lab
+from cpe_mcp.lab.plan import ADDRESSES
+from cpe_mcp.lab.scenarios.daemons import POLL_S, await_status
+
+pytestmark = [pytest.mark.netns, pytest.mark.requirement("5.3-c")]
+
+RECORD_S = 5.0
+"""A refused router may take 2 s to close, and then its record is sent."""
+IDENT = "tcp dport 113 accept"
+"""Of the user's firewall, wider than it should be: what is left is our own defence."""
+ASK = """
+import socket, sys
+try:
+    with socket.create_connection((sys.argv[1], 113), 3) as sock:
+        sock.sendall(b"1, 2\\r\\n")
+        print(sock.recv(1000).decode().strip() or "nothing")
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab("ident") as lab:
+        lab.run("cpe", ["nft", "insert", "rule", "inet", NFT_TABLE, "input", *IDENT.split()])
+        lab.start_concentrator(ident={"mode": "require"})
+        lab.start_cpe(ident={"enabled": True})
+        yield lab
+
+
+def asked(lab: Lab, host: str, address: str) -> str:
+    """What the host gets at the Ident port."""
+    return lab.run(host, [sys.executable, "-c", ASK, address], timeout=10).stdout.strip()
+
+
+def test_a_concentrator_that_requires_ident_serves_a_router_that_answers(lab: Lab) -> None:
+    await_status(lab, "warm connections are ready", lambda now: now["pool"]["ready"] > 0)
+    ident = lab.ask_concentrator(1, "status")["ident"]
+    rows = {row["address"]: row["user"] for row in ident["addresses"]}
+    assert rows[ADDRESSES.cpe_dsl.v4] == lab.radius.subscriber
+    assert ident["counters"]["told"] == 1, "one question for the address, whatever number of connections"
+    status = lab.ask("status")["ident"]
+    assert ADDRESSES.cpe_dsl.v4 in status["addresses"]
+    assert status["counters"]["answered"] == 1
+
+
+def test_others_find_the_port_closed_and_the_concentrator_hears_of_its_own_connections_only(lab: Lab) -> None:
+    assert asked(lab, "concentrator1", ADDRESSES.cpe_dsl.v4) == "1, 2 : ERROR : NO-USER"
+    before = lab.ask("status")["ident"]["counters"]
+    for address in (ADDRESSES.cpe_dsl.v4, ADDRESSES.cpe_dsl.v6):
+        assert asked(lab, "server", address) == "ConnectionRefusedError"
+    assert lab.ask("status")["ident"]["counters"] == before, "it did not come as far as the daemon"
+
+
+def test_the_daemon_too_answers_its_concentrators_only(lab: Lab) -> None:
+    """The table is the first defence, and somebody may have removed it."""
+    chain = ["inet", "cpe_mcp", "input"]
+    listed = json.loads(lab.run("cpe", ["nft", "-j", "-a", "list", "chain", *chain]).stdout)
+    handles = [row["rule"]["handle"] for row in listed["nftables"] if "rule" in row]
+    for handle in handles:
+        lab.run("cpe", ["nft", "delete", "rule", *chain, "handle", str(handle)])
+    assert asked(lab, "server", ADDRESSES.cpe_dsl.v4) == "ConnectionResetError"
+    assert lab.ask("status")["ident"]["counters"]["stranger"] == 1
+
+
+def test_a_router_that_says_nothing_or_another_name_is_not_served(lab: Lab) -> None:
+    lab.stop_cpe()
+    lab.stop_concentrator()
+    lab.start_concentrator(ident={"mode": "require"})
+    lab.start_cpe(ident={"enabled": True, "user": "mallory"})
+    await_status(
+        lab,
+        "the concentrator refuses",
+        lambda now: bool(now["concentrators"]) and now["concentrators"][0]["reason"] == "concentrator-refused",
+    )
+    assert "mallory" in {row["user"] for row in lab.ask_concentrator(1, "status")["ident"]["addresses"]}
+    deadline = time.monotonic() + RECORD_S
+    while not (refusals := lab.ask_concentrator(1, "status")["refusals"]) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    assert [row["reason"] for row in refusals] == ["ident-failed"]
+    assert lab.ask("status")["pool"]["ready"] == 0
