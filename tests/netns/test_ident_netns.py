@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -48,31 +47,21 @@ def asked(lab: Lab, host: str, address: str) -> str:
 def test_a_concentrator_that_requires_ident_serves_a_router_that_answers(lab: Lab) -> None:
     await_status(lab, "warm connections are ready", lambda now: now["pool"]["ready"] > 0)
     ident = lab.ask_concentrator(1, "status")["ident"]
-    rows = {row["address"]: row["user"] for row in ident["addresses"]}
-    assert rows[ADDRESSES.cpe_dsl.v4] == lab.radius.subscriber
-    assert ident["counters"]["told"] == 1, "one question for the address, whatever number of connections"
+    users = [row["user"] for row in ident["addresses"]]
+    assert users in ([lab.radius.subscriber], 2 * [lab.radius.subscriber]), "of the best line, in one family or both"
+    assert ident["counters"] == {"told": len(users)}, "one question for an address, whatever number of connections"
     status = lab.ask("status")["ident"]
     assert ADDRESSES.cpe_dsl.v4 in status["addresses"]
-    assert status["counters"]["answered"] == 1
+    assert status["counters"] == {"answered": len(users)}
 
 
 def test_others_find_the_port_closed_and_the_concentrator_hears_of_its_own_connections_only(lab: Lab) -> None:
     assert asked(lab, "concentrator1", ADDRESSES.cpe_dsl.v4) == "1, 2 : ERROR : NO-USER"
     before = lab.ask("status")["ident"]["counters"]
-    for address in (ADDRESSES.cpe_dsl.v4, ADDRESSES.cpe_dsl.v6):
-        assert asked(lab, "server", address) == "ConnectionRefusedError"
+    for host in ("server", "client1"):
+        for address in (ADDRESSES.cpe_dsl.v4, ADDRESSES.cpe_dsl.v6):
+            assert asked(lab, host, address) == "ConnectionRefusedError"
     assert lab.ask("status")["ident"]["counters"] == before, "it did not come as far as the daemon"
-
-
-def test_the_daemon_too_answers_its_concentrators_only(lab: Lab) -> None:
-    """The table is the first defence, and somebody may have removed it."""
-    chain = ["inet", "cpe_mcp", "input"]
-    listed = json.loads(lab.run("cpe", ["nft", "-j", "-a", "list", "chain", *chain]).stdout)
-    handles = [row["rule"]["handle"] for row in listed["nftables"] if "rule" in row]
-    for handle in handles:
-        lab.run("cpe", ["nft", "delete", "rule", *chain, "handle", str(handle)])
-    assert asked(lab, "server", ADDRESSES.cpe_dsl.v4) == "ConnectionResetError"
-    assert lab.ask("status")["ident"]["counters"]["stranger"] == 1
 
 
 def test_a_router_that_says_nothing_or_another_name_is_not_served(lab: Lab) -> None:

@@ -28,6 +28,9 @@ class FakeFlow:
     def __init__(self) -> None:
         self.verdicts: list[Any] = []
 
+    def ends(self) -> dict[str, Any]:
+        return {"port": 40000, "local": ["192.0.2.1", 5124]}
+
     def judged(self, verdict: Any) -> None:
         self.verdicts.append(verdict)
 

@@ -133,7 +133,26 @@ def test_a_closed_port_is_no_answer() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         where = Connection("127.0.0.1", 5124, "127.0.0.1", 40000)
-        assert asyncio.run(ask(where, timeout_s=2, port=unused.getsockname()[1])) == Answer("", REFUSED)
+        assert asyncio.run(ask(where, timeout_s=0.3, port=unused.getsockname()[1])) == Answer("", REFUSED)
+
+
+def test_a_port_that_opens_a_moment_later_is_found_open() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(answer_user(PORTS, "line-7"))
+
+    async def main() -> Answer:
+        with socket.socket() as late:
+            late.bind(("127.0.0.1", 0))
+            where = Connection("127.0.0.1", 5124, "127.0.0.1", 40000)
+            task = asyncio.ensure_future(ask(where, timeout_s=5, port=late.getsockname()[1]))
+            await asyncio.sleep(0.15)
+            server = await asyncio.start_server(serve, sock=late)
+            answer = await task
+            server.close()
+            return answer
+
+    assert asyncio.run(main()) == Answer("line-7", "")
 
 
 # What the concentrator makes of it ------------------------------------------------------------------------------------

@@ -10,6 +10,9 @@ from cpe_mcp.aaa.ident import PORT, QUESTION_MAX, Answer, IdentError, Ports, pul
 SILENT, REFUSED, NONSENSE = "silent", "refused", "nonsense"
 """Errors of our own, where RFC 1413 has words in capitals: nobody answered in time, nobody listens, or no Ident."""
 
+AGAIN_S = 0.1
+"""Before a port that is closed is tried again, while there is time."""
+
 
 class Connection(NamedTuple):
     """The one that is asked about: its two ends as this machine sees them."""
@@ -24,21 +27,28 @@ async def ask(connection: Connection, *, timeout_s: float, port: int = PORT) -> 
     """Whose it is, as its other end says. Never raises; asked from the address that the connection came to, since only so
     the other end knows which one is meant (section 3)."""
     ports = Ports(theirs=connection.peer_port, ours=connection.local_port)
-    writer = None
+    error = SILENT
     try:
         async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_connection(
-                connection.peer, port, local_addr=(connection.local, 0), limit=QUESTION_MAX
-            )
-            writer.write(question(ports))
-            line = await reader.readuntil(b"\n")
-        return pull_answer(line, ports)
+            while True:
+                try:
+                    return pull_answer(await _line(connection, question(ports), port), ports)
+                except OSError:  # a router that has just begun opens the port a moment after its first connection
+                    error = REFUSED
+                await asyncio.sleep(AGAIN_S)
     except TimeoutError:
-        return Answer("", SILENT)
-    except OSError:
-        return Answer("", REFUSED)
+        return Answer("", error)
     except (IdentError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         return Answer("", NONSENSE)
+
+
+async def _line(connection: Connection, asked: bytes, port: int) -> bytes:
+    """What comes back. Raises OSError, and what the stream says of no line."""
+    reader, writer = await asyncio.open_connection(
+        connection.peer, port, local_addr=(connection.local, 0), limit=QUESTION_MAX
+    )
+    try:
+        writer.write(asked)
+        return await reader.readuntil(b"\n")
     finally:
-        if writer is not None:
-            writer.transport.abort()
+        writer.transport.abort()

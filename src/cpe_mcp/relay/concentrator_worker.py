@@ -208,6 +208,11 @@ class ConcentratorFlow(Flow):
         if verdict is not None:
             self.judged(verdict)
 
+    def ends(self) -> dict[str, Any]:
+        """The peer's port, and our address and port, for frame ``authorize``."""
+        local = self.near.sock.getsockname()
+        return {"port": self.client[1], "local": [unmapped(local[0]), local[1]]}
+
     def judged(self, verdict: Verdict) -> None:
         """The verdict came, at once or later."""
         self._verdict = verdict
@@ -607,15 +612,7 @@ class ConcentratorWorker(Worker):
         if not peer[2]:
             self._asking[peer] = self._asks
         listener, address, cookie = peer
-        local = flow.near.sock.getsockname()
-        question = {
-            "id": self._asks,
-            "address": address,
-            "port": flow.client[1],
-            "local": [unmapped(local[0]), local[1]],
-            "listener": listener,
-            "cookie": cookie,
-        }
+        question = {"id": self._asks, "address": address, "listener": listener, "cookie": cookie, **flow.ends()}
         self.control.send(AUTHORIZE, question, keep=True)
         return None
 
