@@ -58,9 +58,8 @@ def test_a_concentrator_that_requires_ident_serves_a_router_that_answers(lab: La
 def test_others_find_the_port_closed_and_the_concentrator_hears_of_its_own_connections_only(lab: Lab) -> None:
     assert asked(lab, "concentrator1", ADDRESSES.cpe_dsl.v4) == "1, 2 : ERROR : NO-USER"
     before = lab.ask("status")["ident"]["counters"]
-    for host in ("server", "client1"):
-        for address in (ADDRESSES.cpe_dsl.v4, ADDRESSES.cpe_dsl.v6):
-            assert asked(lab, host, address) == "ConnectionRefusedError"
+    for address in (ADDRESSES.cpe_dsl.v4, ADDRESSES.cpe_dsl.v6):
+        assert asked(lab, "server", address) == "ConnectionRefusedError"
     assert lab.ask("status")["ident"]["counters"] == before, "it did not come as far as the daemon"
 
 
