@@ -56,7 +56,15 @@ def test_a_concentrator_that_requires_ident_serves_a_router_that_answers(lab: La
 
 
 def test_others_find_the_port_closed_and_the_concentrator_hears_of_its_own_connections_only(lab: Lab) -> None:
-    assert asked(lab, "concentrator1", ADDRESSES.cpe_dsl.v4) == "1, 2 : ERROR : NO-USER"
+    await_status(  # DHCP tells each family's by itself
+        lab,
+        "both addresses of the concentrator are known",
+        lambda now: {*ADDRESSES.concentrator1} <= {a for row in now["concentrators"] for a in row["addresses"]},
+    )
+    deadline = time.monotonic() + RECORD_S  # and the table follows a moment later
+    while (answer := asked(lab, "concentrator1", ADDRESSES.cpe_dsl.v4)) == "ConnectionRefusedError":
+        assert time.monotonic() < deadline
+    assert answer == "1, 2 : ERROR : NO-USER"
     before = lab.ask("status")["ident"]["counters"]
     for address in (ADDRESSES.cpe_dsl.v4, ADDRESSES.cpe_dsl.v6):
         assert asked(lab, "server", address) == "ConnectionRefusedError"

@@ -46,6 +46,21 @@ def test_concentrators_are_closed_to_the_lan_before_anything_else() -> None:
     assert "add element inet cpe_mcp mcp6 { 2001:db8::7 . 5124 }" in render(PLAN)
 
 
+@pytest.mark.requirement("5.3-c")
+def test_the_ident_port_is_closed_to_all_but_concentrators() -> None:
+    assert "input" not in hooks(PLAN), "nobody listens"
+    plan = PLAN._replace(ident=True)
+    assert "input" in hooks(plan)
+    start = 'iifname { "eth1", "wwan0" } meta nfproto'
+    assert rules(plan, "input") == [
+        f"{start} ipv4 tcp dport 113 ip saddr != {{ 198.51.100.7 }} reject with tcp reset",
+        f"{start} ipv6 tcp dport 113 ip6 saddr != {{ 2001:db8::7 }} reject with tcp reset",
+    ]
+    unknown = rules(plan._replace(concentrators=()), "input")
+    assert len(unknown) == 2
+    assert not any("saddr" in rule for rule in unknown), "closed to everybody"
+
+
 def test_switched_off_it_still_guards_the_concentrators_and_carries_on_what_was_taken() -> None:
     off = PLAN._replace(active4=False, active6=False)
     assert rules(off, "intercept") == []
