@@ -148,7 +148,7 @@ def test_who_is_served(world: World, tmp_path: Path) -> None:
 
 
 @pytest.mark.requirement("5.3-e")
-def test_a_listener_is_reached_from_its_own_side_only(world: World, tmp_path: Path) -> None:
+def test_a_listener_for_customers_is_not_reached_from_the_side_of_the_internet(world: World, tmp_path: Path) -> None:
     sides = "".join(
         f"\nconfig interface '{name}'\n    option device '{name}'\n    option facing '{facing}'\n"
         for name, facing in (("w1", "internet"), ("w2", "customer"))

@@ -40,14 +40,16 @@ def border_of(settings: ConcentratorSettings) -> Border:
 
 def _sides(settings: ConcentratorSettings) -> Iterator[Side]:
     """Of those that a device reaches, a listener at one address comes before one at all of them, and then one on that device
-    before one on any (``inet_lookup_listener``)."""
+    before one on any (``inet_lookup_listener``). One that faces the Internet takes customers as well: it asks for more than
+    they need, and a subscriber's second line may come by the other side to join."""
     rows = [(address, row) for row in settings.listeners for address in row.address]
     rows.sort(key=lambda pair: (pair[0] in EVERY_ADDRESS, not pair[1].device))
     for interface in settings.interfaces:
         for address, row in rows:
             if row.device in ("", interface.device):
                 where = "" if address in EVERY_ADDRESS else address
-                yield Side(interface.device, row.port, where, row.facing == interface.facing)
+                is_open = row.facing == "internet" or interface.facing == "customer"
+                yield Side(interface.device, row.port, where, is_open)
 
 
 class BorderKeeper:

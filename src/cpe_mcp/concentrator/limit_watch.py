@@ -31,7 +31,7 @@ LIMITS = (
         rules.SIDE,
         "limits",
         "filter",
-        "packets to a listener that faces the other side refused: option facing of sections interface and listener",
+        "packets from the Internet's side to a listener for customers refused (facing of interface and listener)",
     ),
     Limit(rules.FORGED, "limits", "filter", "handshakes from forged source addresses dropped"),
     Limit(rules.SOURCE, "limits", "source_rate", "handshakes dropped: too many from one address"),

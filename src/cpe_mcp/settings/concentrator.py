@@ -98,15 +98,16 @@ class ListenerSettings:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceSettings:
-    """``config interface 'NAME'``: which side a network device is on. Connections to a listener that faces the other side are
-    refused there, and counted. A device without such a section is on both: a server with one device needs none."""
+    """``config interface 'NAME'``: which side a network device is on. Over one that faces the Internet listeners that face
+    customers are not reached: connections are refused, and counted. A device without such a section is on both sides: a server
+    with one device needs none."""
 
     name: str = ""
     device: str = option("text", "", "The network device.")
     facing: str = option(
         "choice",
         "internet",
-        "internet: only listeners that face the Internet are reached over it; customer: only those that face customers.",
+        "internet: only listeners that face the Internet are reached over it; customer: all are.",
         choices=("internet", "customer"),
     )
 
