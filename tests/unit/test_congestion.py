@@ -9,7 +9,16 @@ import pytest
 
 from cpe_mcp.policy.congestion_control import Choice, choose
 from cpe_mcp.relay import congestion
-from cpe_mcp.relay.congestion import LOOK_BYTES, LOOK_S, LOOKS_MAX, LOSSY_S, STRIKES, CongestionKeeper, LossWatch
+from cpe_mcp.relay.congestion import (
+    LOOK_BYTES,
+    LOOK_S,
+    LOOKS,
+    LOOKS_MAX,
+    LOSSY_S,
+    STRIKES,
+    CongestionKeeper,
+    LossWatch,
+)
 from cpe_mcp.relay.subflow_info import SubflowInfo
 
 pytestmark = pytest.mark.unit
@@ -65,20 +74,28 @@ def test_steady_loss_without_a_queue() -> None:
     assert looks((300, 3), (300, 2), (300, 4)) == [False, False, True]
 
 
+def test_loss_that_is_not_seen_in_each_look() -> None:
+    assert looks((60, 1), (50, 0), (60, 1), (60, 0), (40, 0), (50, 1)) == [False] * 5 + [True]
+
+
 def test_loss_with_a_queue_is_what_congestion_control_makes_itself() -> None:
-    assert looks((300, 3), (300, 2), (300, 4), rtt_ms=45.0) == [False] * 3
+    assert looks((300, 3), (300, 2), (300, 4), (300, 3), rtt_ms=45.0) == [False] * 4
 
 
 def test_one_burst_of_losses_is_not_steady() -> None:
-    assert looks((300, 90), (300, 40), (300, 0), (300, 2), (300, 2)) == [False] * 5
+    assert looks((300, 90), (300, 40), *[(300, 0)] * 20) == [False] * 22
 
 
 def test_few_losses_are_not_lossy() -> None:
-    assert looks(*[(4000, 2)] * 6) == [False] * 6
+    assert looks(*[(4000, 2)] * 20) == [False] * 20
 
 
-def test_a_subflow_that_sends_little_neither_accuses_nor_clears() -> None:
-    assert looks((300, 3), (300, 3), (10, 0), (300, 3)) == [False, False, False, True]
+def test_what_lies_back_counts_no_more() -> None:
+    assert looks((300, 9), *[(300, 0)] * LOOKS, (300, 9), *[(300, 0)] * LOOKS, (300, 9)) == [False] * (2 * LOOKS + 3)
+
+
+def test_a_subflow_that_sends_little_says_nothing() -> None:
+    assert looks((10, 1), (10, 1), (10, 1), (10, 1)) == [False] * 4
 
 
 def test_each_subflow_counts_for_itself() -> None:

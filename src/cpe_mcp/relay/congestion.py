@@ -25,46 +25,52 @@ LOOK_BYTES = 64 * 1024
 """Sent since the last look (1 Mbit/s): who sends less has no use for another congestion control, and a look costs 25 us."""
 LOOKS_MAX = 64
 """Connections looked at in one go, about 1.6 ms; the others come next time."""
-SEGMENTS_MIN = 40
-"""Of one subflow between two looks: fewer say nothing about the share that was lost."""
+SEGMENTS_MIN = 100
+"""Of one subflow in all looks that count: fewer say nothing about the share that was lost."""
 LOSS_SHARE = 0.003
 """Of the segments sent. What cubic loses by filling a queue is a tenth of it at 100 Mbit/s, and comes with a queue."""
 QUEUE_SHARE, QUEUE_MIN_MS = 0.3, 6.0
 """A round trip longer than the smallest by this share, and by this much, has a queue in it: that explains losses."""
+LOOKS = 12
+"""Looks that count, the last 6 s: a line that loses 1 % has few segments under way, and not in each half second loses one."""
 STRIKES = 3
-"""Looks in a row that found a subflow losing: what slow start loses when it ends is over in two."""
+"""Of these, looks that found losses: what slow start loses when it ends is over in two."""
 LOSSY_S = 300.0
 """Connections that begin where one was changed begin changed, for so long."""
 LOSSY_MAX = 4096
 """Places remembered; the oldest goes first."""
 
 
+Key = tuple[str, int, str, int]
+
+
 class LossWatch:
     """One connection's subflows, look by look."""
 
-    __slots__ = ("_seen", "_strikes")
+    __slots__ = ("_looks", "_seen")
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, int, str, int], SubflowInfo] = {}
-        self._strikes: dict[tuple[str, int, str, int], int] = {}
+        self._seen: dict[Key, SubflowInfo] = {}
+        self._looks: dict[Key, list[tuple[int, int]]] = {}
+        """Segments sent, and lost without a queue."""
 
     def is_losing(self, subflows: Sequence[SubflowInfo]) -> bool:
-        """Whether a subflow has lost segments without a queue in each of the last STRIKES looks. A look at which it sent
-        little changes nothing."""
-        strikes: dict[tuple[str, int, str, int], int] = {}
+        """Whether a subflow has lost its share of segments without a queue, in several of the last looks."""
+        looks: dict[Key, list[tuple[int, int]]] = {}
         for subflow in subflows:
             key, before = subflow[:4], self._seen.get(subflow[:4])
-            strikes[key] = self._strikes.get(key, 0)
-            if before is None:
-                continue
-            sent = subflow.segments_out - before.segments_out
-            if sent < SEGMENTS_MIN:
-                continue
-            lost = subflow.retransmits - before.retransmits
-            strikes[key] = strikes[key] + 1 if lost >= LOSS_SHARE * sent and not _has_queue(subflow) else 0
+            rows = looks[key] = self._looks.get(key, [])[1 - LOOKS :]
+            if before is not None:
+                lost = 0 if _has_queue(subflow) else subflow.retransmits - before.retransmits
+                rows.append((subflow.segments_out - before.segments_out, lost))
         self._seen = {subflow[:4]: subflow for subflow in subflows}
-        self._strikes = strikes
-        return any(count >= STRIKES for count in strikes.values())
+        self._looks = looks
+        return any(_is_lossy(rows) for rows in looks.values())
+
+
+def _is_lossy(looks: Sequence[tuple[int, int]]) -> bool:
+    sent, lost = sum(row[0] for row in looks), sum(row[1] for row in looks)
+    return sent >= SEGMENTS_MIN and lost >= LOSS_SHARE * sent and sum(row[1] > 0 for row in looks) >= STRIKES
 
 
 def _has_queue(subflow: SubflowInfo) -> bool:
