@@ -20,7 +20,7 @@ from cpe_mcp.lab.scenarios.stages import Stages
 from cpe_mcp.lab.scenarios.transfer import Content, Download
 
 BLOATED = LinkSpec(50, 25, 50, queue_ms=300)
-LOAD_S = 30.0
+LOAD_S = 60.0
 """An hour is ``--seconds 3600``."""
 CONTENT_S = 12.0
 PAUSE_S = 0.2
