@@ -30,7 +30,7 @@ from cpe_mcp.aaa.accounting import (
 )
 from cpe_mcp.aaa.accounting_client import AccountingClient
 from cpe_mcp.aaa.carriers import UdpCarrier
-from cpe_mcp.concentrator.accounting import Accounting
+from cpe_mcp.concentrator.accounting import LAST_WORDS_S, Accounting
 from cpe_mcp.settings import SettingsError
 from cpe_mcp.settings.concentrator import RadiusSettings
 
@@ -316,3 +316,24 @@ def test_other_settings_of_a_concentrator_lose_nothing_and_an_option_taken_away_
     assert [number(row, 40) for row in (on, start, stop, off)] == [ON, START, STOP, OFF]
     assert stop[44] == start[44]
     assert (number(stop, 42), number(stop, 43), number(stop, 49)) == (7, 9, ADMIN_RESET)
+
+
+def test_what_workers_still_report_of_a_session_that_aaa_ended_is_in_its_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And begins no session of its own; a new connection does."""
+    accounting = Accounting(RadiusSettings(accounting=True, server=("127.0.0.1",), secret=SECRET.decode()))
+    told: list[Record] = []
+    assert accounting._client is not None
+    monkeypatch.setattr(accounting._client, "tell", told.append)
+    accounting.seen("alice")
+    accounting.ended("alice", ADMIN_RESET)
+    accounting.tick()
+    accounting.used({"alice": (7, 9, 1)})
+    assert [row.status for row in told] == [START]
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + LAST_WORDS_S)
+    accounting.tick()
+    assert [(row.status, row.cause, row.usage[:2]) for row in told[1:]] == [(STOP, ADMIN_RESET, (7, 9))]
+    accounting.seen("bob")
+    accounting.ended("bob", ADMIN_RESET)
+    accounting.seen("bob")
+    assert [row.status for row in told[2:]] == [START, STOP, START]

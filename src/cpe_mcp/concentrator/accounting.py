@@ -22,6 +22,8 @@ IDLE_S = 900.0
 """Longer than warm connections live and than any interval of keepalives: who is silent for so long has gone."""
 KNOWN_MAX = 65536
 """Subscribers whose Accept is remembered for their next session; the oldest goes first."""
+LAST_WORDS_S = 6.0
+"""Workers report what subscribers use every 5 s."""
 STOP_WAIT_S = 3.0
 """At the end of the service, for the last records."""
 
@@ -32,6 +34,8 @@ class Accounting:
     def __init__(self, settings: RadiusSettings) -> None:
         self._settings = RadiusSettings()
         self._client: AccountingClient | None = None
+        self._ending: dict[str, tuple[int, float]] = {}
+        """Subscribers whose session AAA has ended, the cause that the Stop will have, and when it is due."""
         self._known: dict[str, Who] = {}
         boot = f"{int(time.time()):x}-{time.monotonic_ns() & 0xFFFFFF:06x}"
         self._sessions = Sessions(boot, interim_s=settings.interim_s, tell=self._tell)
@@ -93,6 +97,7 @@ class Accounting:
 
     def seen(self, subscriber: str) -> None:
         """A connection of his was accepted."""
+        self._end_ended(subscriber)
         if self._client is not None:
             self._sessions.begin(time.monotonic(), subscriber, self._known.get(subscriber) or Who(subscriber))
 
@@ -106,8 +111,9 @@ class Accounting:
             self._sessions.used(now, subscriber, Usage(before.up + up, before.down + down, links))
 
     def ended(self, subscriber: str, cause: int) -> None:
-        """AAA has ended it."""
-        self._sessions.end(time.monotonic(), subscriber, cause)
+        """AAA has ended it. It is told LAST_WORDS_S later: those of the workers on its flows are on their way."""
+        if subscriber in self._sessions:
+            self._ending[subscriber] = cause, time.monotonic() + LAST_WORDS_S
 
     def session_id(self, subscriber: str) -> str:
         """Acct-Session-Id; "" without a session."""
@@ -115,8 +121,10 @@ class Accounting:
 
     def tick(self) -> None:
         """Time passed."""
+        now = time.monotonic()
+        self._end_ended(*[name for name, (_, until) in self._ending.items() if until <= now])
         if self._client is not None:
-            self._sessions.tick(time.monotonic(), idle_s=IDLE_S)
+            self._sessions.tick(now, idle_s=IDLE_S)
 
     def status(self) -> dict[str, Any]:
         """For people."""
@@ -128,7 +136,13 @@ class Accounting:
             **(client.status() if client is not None else nothing),
         }
 
+    def _end_ended(self, *subscribers: str) -> None:
+        for subscriber in subscribers:
+            if subscriber in self._ending:
+                self._sessions.end(time.monotonic(), subscriber, self._ending.pop(subscriber)[0])
+
     def _end(self, cause: int) -> None:
+        self._end_ended(*list(self._ending))
         now = time.monotonic()
         self._sessions.end_all(now, cause)
         self._tell(Record(OFF, now))
