@@ -43,8 +43,8 @@ def check(checker: CookieChecker, cookie: bytes, clock_s: float = START) -> str:
 
 def test_a_cookie_names_its_subscriber() -> None:
     both = checker()
-    assert both.check(make_cookie(ALICE, START), START, START) == Checked(TAKEN, "alice", is_own=True)
-    assert both.check(make_cookie(BOB, START), START, START) == Checked(TAKEN, "bob", is_own=True)
+    assert both.check(make_cookie(ALICE, START), START, START) == Checked(TAKEN, "alice")
+    assert both.check(make_cookie(BOB, START), START, START) == Checked(TAKEN, "bob")
     assert both.counters == {TAKEN: 2}
 
 

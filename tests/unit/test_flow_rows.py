@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import subflows
 
 from cpe_mcp.control.frames import MAX_FRAME_BYTES, push_frame
 from cpe_mcp.relay.records import FlowRecord
@@ -14,26 +15,13 @@ from cpe_mcp.relay.worker import FLOWS_PER_FRAME
 
 pytestmark = pytest.mark.unit
 
-SUBFLOW = SubflowInfo(
-    local="10.1.0.1",
-    local_port=41000,
-    remote="10.9.0.1",
-    remote_port=5124,
-    rtt_ms=20.0,
+SUBFLOW = subflows.SUBFLOW._replace(
     bytes_down=1_000_000,
     bytes_up=500_000,
     retransmits=10,
-    cwnd=10,
-    unacked=0,
-    lost=0,
-    delivery_mbit=10.0,
-    busy_ms=900,
-    rwnd_limited_ms=0,
-    sndbuf_limited_ms=0,
     segments_in=1000,
     segments_out=400,
     min_rtt_ms=18.0,
-    segment_bytes=1400,
     reordered=20,
 )
 LAN = LanInfo(rtt_ms=1.0, cwnd=10, retransmits=0, busy_ms=1000, rwnd_limited_ms=500, sndbuf_limited_ms=0)

@@ -39,8 +39,6 @@ class Checked(NamedTuple):
     outcome: str
     """TAKEN, or the reason why not: a value of Reason."""
     subscriber: str = ""
-    is_own: bool = False
-    """Of the own table, not of AAA's."""
 
 
 class CookieChecker:
@@ -108,7 +106,7 @@ class CookieChecker:
             if not name:
                 return Checked(Reason.UNKNOWN_SUBSCRIBER)
             is_right = is_proven(parts, self._keys[name], epoch)
-            return Checked(TAKEN, name, is_own=True) if is_right else Checked(Reason.WRONG_COOKIE)
+            return Checked(TAKEN, name) if is_right else Checked(Reason.WRONG_COOKIE)
         handle = read_handle(parts.handle, self._secret)
         if handle is None:
             return Checked(Reason.UNKNOWN_SUBSCRIBER)

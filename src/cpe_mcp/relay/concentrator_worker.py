@@ -494,12 +494,14 @@ class ConcentratorFlow(Flow):
     def account(self) -> None:
         """What was carried since the last time counts for the subscriber."""
         worker, relaying, test = self._concentrator, self.relaying, self._measuring
-        if not worker.accounts or self._verdict is None or (relaying is None and test is None):
+        if not worker.accounts or self._verdict is None:
             return
         if relaying is not None:
             up, down = relaying.up.moved, relaying.down.moved
+        elif test is not None:
+            up, down = test.carried()
         else:
-            up, down = (0, test.moved) if test is not None and test.is_sending else (test.moved if test else 0, 0)
+            return
         before, self._accounted = self._accounted, (up, down)
         used = worker.usage.setdefault(self._verdict.subscriber, [0, 0, 0])
         used[0] += up - before[0]
@@ -511,7 +513,8 @@ class ConcentratorFlow(Flow):
         record, test = super().record(end)._replace(outer=self._outer[0], outer_port=self._outer[1]), self._measuring
         if test is None:
             return record
-        return record._replace(bytes_down=test.moved) if test.is_sending else record._replace(bytes_up=test.moved)
+        up, down = test.carried()
+        return record._replace(bytes_up=up, bytes_down=down)
 
     def withdraw(self, *, warm_only: bool) -> None:
         """The subscriber's authorization is gone, and with it what was begun under it; a FIN would pass a cut transfer off as

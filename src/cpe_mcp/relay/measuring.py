@@ -45,6 +45,10 @@ class Measuring:
         self.turn: Turn | None = None
         """Its place under the subscriber's cap: a test shows what the subscriber gets."""
 
+    def carried(self) -> tuple[int, int]:
+        """Bytes up and down."""
+        return (0, self.moved) if self.is_sending else (self.moved, 0)
+
     def start(self) -> None:
         """Take the end over."""
         self._end.owner = self
