@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -24,8 +24,14 @@ from cpe_mcp.settings.router import DEFAULT_SERVICE_PORT
 
 pytestmark = [pytest.mark.netns, pytest.mark.requirement("7.2-a")]
 
-HALF_OPEN_MAX, STRANGER_RATE, ERROR_RATE, FLOW_RATE = 60, 500, 50, 10
-LIMITS = {"stranger_rate": STRANGER_RATE, "error_rate": ERROR_RATE, "subscriber_rate": FLOW_RATE}
+HALF_OPEN_MAX, SOURCE_RATE, PREFIX_RATE, STRANGER_RATE, ERROR_RATE, FLOW_RATE = 60, 200, 300, 500, 50, 10
+LIMITS = {
+    "source_rate": SOURCE_RATE,
+    "prefix_rate": PREFIX_RATE,
+    "stranger_rate": STRANGER_RATE,
+    "error_rate": ERROR_RATE,
+    "subscriber_rate": FLOW_RATE,
+}
 ATTACK_S = 1.0
 SHARE_MIN = 0.5
 """Of the download's rate: on a busy machine the attackers take its cores; scenario attacks has the real limit."""
@@ -56,16 +62,25 @@ def download(lab: Lab) -> Iterator[tuple[Download, float]]:
     download.stop()
 
 
-def attacked(lab: Lab, download: tuple[Download, float], attack: Attack, *, knock: bool = False) -> dict[str, Any]:
-    """What became of it; the subscriber noticed nothing. ``knock``: its router opens connections of its own meanwhile."""
+def open_one(sock: socket.socket) -> None:
+    """The handshake is all that is wanted."""
+
+
+def attacked(
+    lab: Lab, download: tuple[Download, float], attack: Attack, *, knock: Callable[[socket.socket], None] | None = None
+) -> dict[str, Any]:
+    """What became of it; the subscriber noticed nothing. ``knock``: what its router does meanwhile with connections of its
+    own."""
     knocks: list[float] = []
 
     def knock_often() -> None:
         time.sleep(KNOCK_AFTER_S)
         for _ in range(KNOCKS):
             started = time.monotonic()
-            reach(lab, lab.addresses.concentrator1.v4).close()
-            knocks.append(time.monotonic() - started)
+            with reach(lab, lab.addresses.concentrator1.v4) as sock:
+                knocks.append(time.monotonic() - started)
+                if knock is not None:
+                    knock(sock)
 
     thread = threading.Thread(target=knock_often)
     if knock:
@@ -91,7 +106,7 @@ def nft(lab: Lab, *what: str) -> str:
 def test_a_flood_of_handshakes_ends_before_tcp_and_subscribers_have_no_part_in_its_limit(
     lab: Lab, download: tuple[Download, float]
 ) -> None:
-    row = attacked(lab, download, Attack("syn", 5_000, "strangers", "sent"), knock=True)
+    row = attacked(lab, download, Attack("syn", 5_000, "strangers", "sent"), knock=open_one)
     sent = row["did"]["sent"]
     assert sent > 4_000
     passed = sent - row["limits"]["strangers"]
@@ -100,6 +115,19 @@ def test_a_flood_of_handshakes_ends_before_tcp_and_subscribers_have_no_part_in_i
     for address in (lab.addresses.cpe_dsl.v4, lab.addresses.cpe_lte.v4):
         assert f"{address} expires" in known, "each line of the subscriber is known"
     assert "198.1" not in known
+
+
+@pytest.mark.parametrize(("counter", "rate"), [("source", SOURCE_RATE), ("prefix", PREFIX_RATE)])
+def test_one_address_and_one_prefix_have_limits_of_their_own(
+    lab: Lab, download: tuple[Download, float], counter: str, rate: int
+) -> None:
+    time.sleep(2)  # for the burst of the attack before to be whole again
+    row = attacked(lab, download, Attack(f"syn-{counter}", 3_000, counter, "sent"), knock=open_one)
+    sent = row["did"]["sent"]
+    assert sent > 2_400
+    assert set(row["limits"]) == {counter}, "what is beyond it takes nothing from other strangers"
+    passed = sent - row["limits"][counter]
+    assert rate <= passed <= rate * (2 + row["took_s"])
 
 
 def test_idle_handshakes_hold_no_place(lab: Lab, download: tuple[Download, float]) -> None:
@@ -112,8 +140,18 @@ def test_idle_handshakes_hold_no_place(lab: Lab, download: tuple[Download, float
 
 def test_nonsense_gets_few_answers(lab: Lab, download: tuple[Download, float]) -> None:
     before = errors_sent(lab)
-    row = attacked(lab, download, Attack("garbage", 1_000, "errors", "opened"))
-    answered = errors_sent(lab) - before
+    told = []
+
+    def show_a_wrong_cookie(sock: socket.socket) -> None:
+        """As a router does that has lost its clock: it must be told, or it can do nothing about it."""
+        sock.sendall(bytes.fromhex("01062263 16050000") + bytes(16))
+        told.append(sock.recv(100)[:5])
+
+    row = attacked(lab, download, Attack("garbage", 1_000, "errors", "opened"), knock=show_a_wrong_cookie)
+    assert told == KNOCKS * [bytes.fromhex("01022263 1e")], (
+        "where a subscriber is served errors have a share of their own"
+    )
+    answered = errors_sent(lab) - before - KNOCKS
     assert 0 < answered <= ERROR_RATE * (2 + row["took_s"])
     # Every other message is noise, and wrong at once; of the rest many are reset before it is known that nobody sent them.
     assert answered + row["limits"]["errors"] >= 0.4 * row["did"]["sent"] > 200

@@ -20,6 +20,8 @@ from cpe_mcp.policy.reasons import TEXTS
 
 pytestmark = pytest.mark.unit
 
+RETRY_S = 30.0
+
 ACCEPT = RadiusAnswer("accept", "welcome", session_timeout_s=100.0)
 FOREVER = RadiusAnswer("accept", "")
 REJECT = RadiusAnswer("reject", "no contract")
@@ -27,7 +29,7 @@ TIMEOUT = RadiusAnswer("timeout", "192.0.2.1:1812 did not answer")
 
 
 def session(*answers: RadiusAnswer, now: float = 0.0) -> AuthSession:
-    s = AuthSession(retry_s=30, now=now)
+    s = AuthSession(retry_s=RETRY_S, now=now)
     for answer in answers:
         s.asked()
         s.answered(answer, now)
@@ -142,3 +144,17 @@ def test_hurry() -> None:
     s = session(FOREVER)
     s.hurry(3)
     assert s.ask_at(3) == 3
+
+
+def test_a_concentrator_that_refuses_makes_it_ask_again_and_not_sooner_than_after_a_reject() -> None:
+    s = session(FOREVER)
+    assert s.ask_at(1) is None
+    s.doubt(1)
+    assert s.ask_at(1) == RETRY_S
+    assert s.view(1).may_proxy, "nothing is taken back"
+    s.doubt(500)
+    assert s.ask_at(500) == RETRY_S, "one question, not one for each refusal"
+    s.asked()
+    s.answered(FOREVER, 500)
+    s.doubt(500 + 2 * RETRY_S)
+    assert s.ask_at(500 + 2 * RETRY_S) == 500 + 2 * RETRY_S

@@ -216,6 +216,7 @@ class TestBasis:
         assert base == basis_of(settings(DSL, OWN))
         assert base != basis_of(settings(DSL, OWN, username="bob"))
         assert base != basis_of(settings(DSL, LTE))
+        assert base == basis_of(settings(DSL, OWN, accounting=True, accounting_port=18130, interim_s=90))
 
     def test_a_quota_of_the_accept_does_not(self) -> None:
         changed = with_terms(settings(DSL, OWN), RadiusAnswer(ACCEPT, "", quotas=(Quota("dsl", 5.0),)))

@@ -9,6 +9,7 @@ import pytest
 from cpe_mcp.discovery.candidates import BLOCKS_MAX, CandidateTable, Line
 from cpe_mcp.discovery.dhcp_options import push_dhcp4, push_dhcp6
 from cpe_mcp.discovery.lease import Lease
+from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.settings.router import ConcentratorSettings, DiscoverySettings
 
 pytestmark = pytest.mark.unit
@@ -270,6 +271,15 @@ class TestBlocks:
         assert t.block_of("home", 40) == (60, "concentrator-busy")
         t.unblock("home")
         assert t.block_of("home", 40) is None
+
+    @pytest.mark.requirement("5.3-b")
+    def test_another_credential_is_shown_to_those_that_refused_the_last_and_to_no_others(self) -> None:
+        t = table(HOME)
+        t.blocked("home", 60, Reason.CONCENTRATOR_REFUSED)
+        t.blocked("other", 60, Reason.CONCENTRATOR_BUSY)
+        t.unblock_all(Reason.CONCENTRATOR_REFUSED)
+        assert t.block_of("home", 40) is None
+        assert t.block_of("other", 40) == (60, Reason.CONCENTRATOR_BUSY)
 
     @pytest.mark.requirement("7.2-a")
     def test_names_that_come_and_go_fill_no_memory(self) -> None:

@@ -10,12 +10,14 @@ import pytest
 from test_concentrator_authorization import ACCEPT, Desk, FakeFilters, run, settle
 
 from cpe_mcp.aaa.answer import RadiusAnswer
-from cpe_mcp.aaa.cookie import make_cookie, own_credential
+from cpe_mcp.aaa.cookie import make_cookie, make_handle, own_credential
 from cpe_mcp.aaa.dynamic import Change, ErrorCause, Refused, Selector
-from cpe_mcp.concentrator.authorizer import Authorizer, Session, Verdict
+from cpe_mcp.concentrator import handles
+from cpe_mcp.concentrator.authorizer import Authorizer, Session
 from cpe_mcp.concentrator.dynamic import SubscriberSessions
 from cpe_mcp.concentrator.dynamic_rules import rules
 from cpe_mcp.concentrator.filters import FilterHook
+from cpe_mcp.concentrator.verdict import Verdict
 from cpe_mcp.settings import SettingsError, parse_concentrator
 from cpe_mcp.settings.concentrator import RadiusSettings, SubscriberSettings
 
@@ -23,24 +25,27 @@ pytestmark = [pytest.mark.unit, pytest.mark.requirement("5.3-b")]
 
 OURS = "192.0.2.1"
 KEY = "wonderland-and-back"
+SECRET = "of-all-concentrators"
+UNIX_S = 1.8e9
 
 
 class Host:
-    """A control of paper, with line-7 on two addresses, line-8 on one, and carl in the table."""
+    """A control of paper, with line-7 on two addresses, line-8 on one, carl in the table, and line-9 known by a handle."""
 
     def __init__(self) -> None:
         self.paper = FakeFilters()
         self.filters: FilterHook = self.paper
         carl = SubscriberSettings(name="carl", key=KEY, address=("10.8.0.0/24",), down_mbit=10)
-        self.authorizer = Authorizer([carl], RadiusSettings(enabled=True))
+        self.authorizer = Authorizer([carl], RadiusSettings(enabled=True), SECRET)
         for address, user in (("10.9.9.7", "line-7"), ("2001:db8::7", "line-7"), ("10.9.9.8", "line-8")):
             self.authorizer.learn(address, RadiusAnswer("accept", "", user=user, down_mbit=20), 0.0)
         self.caps: list[Mapping[str, tuple[float, float]]] = []
         self.forgotten: list[Mapping[str, str]] = []
         self.accounted: list[str] = []
-        self.ids = {"line-8": "boot-8"}
+        self.ids = {"line-8": "boot-8", "line-9": "boot-9", "carl": "boot-c"}
         self.now = 100.0
         self.sessions = SubscriberSessions(self, now=lambda: self.now)
+        self.verdict("198.51.100.9", cookie_of("line-9"))
 
     def own_addresses(self) -> Collection[str]:
         return (OURS,)
@@ -50,6 +55,9 @@ class Host:
 
     def session_id(self, subscriber: str) -> str:
         return self.ids.get(subscriber, "")
+
+    def subscriber_of(self, session_id: str) -> str:
+        return next((name for name, known in self.ids.items() if known == session_id), "")
 
     def ended(self, subscriber: str) -> None:
         self.accounted.append(subscriber)
@@ -64,16 +72,28 @@ class Host:
 
     def found(self, **selector: Any) -> list[str]:
         found = self.sessions.find(Selector(**selector))
-        return [row.address if isinstance(row, Session) else row.subscriber for row in found]
+        return [
+            row.address
+            if isinstance(row, Session)
+            else row.subscriber
+            if isinstance(row, Verdict)
+            else f"handle of {row.verdict.subscriber}"
+            for row in found
+        ]
 
     def change(self, selector: Selector, **change: Any) -> None:
         self.sessions.change(self.sessions.find(selector), Change(**change))
 
     def verdict(self, address: str, cookie: bytes = b"") -> Any:
         verdict = self.authorizer.judge(
-            address=address, cookie=cookie, needs="address", now=self.now, clock_s=1.8e9, unix_s=1.8e9
+            address=address, cookie=cookie, needs="address", now=self.now, clock_s=UNIX_S, unix_s=UNIX_S
         )
         return verdict if isinstance(verdict, Verdict) else None
+
+
+def cookie_of(name: str, ends_s: float = 1000.0) -> bytes:
+    """Made with a handle that AAA has given him."""
+    return make_cookie(make_handle(name, SECRET.encode(), UNIX_S + ends_s), UNIX_S)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +112,13 @@ class Host:
         ({"user": "line-7", "session_id": "5"}, []),
         ({"user": "line-7", "session_id": "boot-8"}, []),
         ({"user": "line-8", "session_id": "boot-8", "multi_session_id": "boot-8"}, ["10.9.9.8"]),
+        ({"session_id": "boot-8"}, ["10.9.9.8"]),
+        ({"multi_session_id": "boot-9"}, ["handle of line-9"]),
+        ({"session_id": "boot-c"}, ["carl"]),
+        ({"session_id": "boot-8", "multi_session_id": "boot-9"}, []),
+        ({"user": "line-9"}, ["handle of line-9"]),
+        ({"user": "line-9", "addresses": ("198.51.100.9",)}, []),  # it may be a NAT's
+        ({"addresses": ("198.51.100.9",)}, []),
     ],
 )
 def test_which_sessions_are_meant(selector: dict[str, Any], names: list[str]) -> None:
@@ -130,6 +157,8 @@ def test_what_is_not_named_stays() -> None:
         ("line-7", {"down_mbit": 5, "session_timeout_s": 0}, ErrorCause.INVALID_ATTRIBUTE_VALUE),
         ("carl", {"down_mbit": 5, "filters": ("gold",)}, ErrorCause.UNSUPPORTED_ATTRIBUTE),
         ("carl", {"down_mbit": 5, "scheme": "overflow"}, ErrorCause.UNSUPPORTED_ATTRIBUTE),
+        ("line-9", {"down_mbit": 5, "session_timeout_s": 50}, ErrorCause.UNSUPPORTED_ATTRIBUTE),
+        ("line-9", {"down_mbit": 5, "filters": ("gold",)}, ErrorCause.UNSUPPORTED_ATTRIBUTE),
     ],
 )
 def test_all_or_nothing(user: str, change: dict[str, Any], cause: ErrorCause) -> None:
@@ -182,6 +211,76 @@ def test_a_disconnect_ends_flows_and_radius_is_asked_anew() -> None:
     host.sessions.disconnect(host.sessions.find(Selector(user="carl")))
     assert host.forgotten[-1] == {"subscriber": "carl", "end": "flows"}
     assert host.accounted == ["line-7", "carl"], "accounting is told"
+
+
+@pytest.mark.requirement("X-16")
+def test_who_is_known_by_a_handle_is_changed_sent_away_and_called_back() -> None:
+    host = Host()
+    host.change(Selector(user="line-9"), down_mbit=2, connections=3)
+    assert host.caps == [{"line-9": (2.0, 0.0)}]
+    assert host.forgotten == [{"subscriber": "line-9"}]
+    verdict = host.verdict("203.0.113.5", cookie_of("line-9"))
+    assert (verdict.kind, verdict.subscriber, verdict.cap_mbit, verdict.connections) == ("accept", "line-9", (2, 0), 3)
+    host.change(Selector(user="line-9"), concentrators=((("192.0.2.99",), 0),))
+    assert host.forgotten[-1] == {"subscriber": "line-9", "end": "warm"}
+    assert host.verdict("203.0.113.5", cookie_of("line-9")).reason == "moved"
+    host.change(Selector(user="line-9"), concentrators=(((OURS,), 0),))
+    assert host.verdict("203.0.113.5", cookie_of("line-9")).kind == "accept"
+    host.now += 2000.0
+    with pytest.raises(Refused) as error:
+        host.change(Selector(user="line-9"), down_mbit=9)
+    assert error.value.cause == ErrorCause.SESSION_CONTEXT_NOT_FOUND, "his handle is over"
+
+
+@pytest.mark.requirement("X-16")
+def test_a_disconnect_ends_flows_and_handle_until_radius_gives_a_later_one() -> None:
+    host = Host()
+    used = cookie_of("line-9", 1000.0)
+    assert host.verdict("203.0.113.5", used).kind == "accept"
+    host.sessions.disconnect(host.sessions.find(Selector(user="line-9")))
+    assert host.forgotten == [{"subscriber": "line-9", "end": "flows"}]
+    assert host.accounted == ["line-9"]
+    for ends_s in (1000.0, 500.0):
+        verdict = host.verdict("203.0.113.5", cookie_of("line-9", ends_s))
+        assert (verdict.kind, verdict.reason) == ("reject", "handle-ended")
+    assert host.found(user="line-9") == []
+    assert host.authorizer.take_ended() == ["line-9"], "what was kept for him may go"
+    assert host.verdict("203.0.113.5", cookie_of("line-9", 1001.0)).kind == "accept"
+    assert host.verdict("198.51.100.1", cookie_of("line-8")).subscriber == "line-8", "nobody else's"
+
+
+@pytest.mark.requirement("X-16")
+def test_one_who_has_both_an_address_and_a_handle_is_meant_with_both() -> None:
+    host = Host()
+    host.verdict("10.9.9.8", cookie_of("line-8"))
+    assert host.found(user="line-8") == ["10.9.9.8", "handle of line-8"]
+    host.change(Selector(user="line-8"), down_mbit=3, filters=("gold",))
+    assert host.paper.applied == [{"10.9.9.8": ("gold",)}]
+    for verdict in (host.verdict("10.9.9.8"), host.verdict("203.0.113.5", cookie_of("line-8"))):
+        assert verdict.cap_mbit == (3, 0)
+    host.sessions.disconnect(host.sessions.find(Selector(user="line-8")))
+    assert host.verdict("10.9.9.8") is None, "RADIUS is asked"
+    assert host.verdict("203.0.113.5", cookie_of("line-8")).reason == "handle-ended"
+
+
+def test_a_disconnect_for_which_there_is_no_room_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handles, "ENDED_MAX", 0)
+    host = Host()
+    host.verdict("10.9.9.8", cookie_of("line-8"))
+    with pytest.raises(Refused) as error:
+        host.sessions.disconnect(host.sessions.find(Selector(user="line-8")))
+    assert error.value.cause == ErrorCause.RESOURCES_UNAVAILABLE
+    assert (host.forgotten, host.accounted) == ([], [])
+    assert host.verdict("10.9.9.8").kind == "accept"
+
+
+def test_settings_that_are_read_again_leave_an_ended_handle_ended() -> None:
+    host = Host()
+    host.sessions.disconnect(host.sessions.find(Selector(user="line-9")))
+    again = Authorizer([], RadiusSettings(), SECRET)
+    again.inherit(host.authorizer, host.now)
+    host.authorizer = again
+    assert host.verdict("203.0.113.5", cookie_of("line-9")).reason == "handle-ended"
 
 
 def test_a_session_that_has_run_out_is_still_found_for_its_flows() -> None:

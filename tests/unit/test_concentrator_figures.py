@@ -21,6 +21,7 @@ NOTHING = Figures(
     refusals={},
     cookies={},
     cookies_remembered=0,
+    handles={"known": 0, "ended": 0},
     radius_enabled=False,
     radius={},
     authorizations={},

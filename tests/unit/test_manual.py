@@ -105,6 +105,7 @@ def test_the_metrics_page_has_every_metric_of_the_concentrator() -> None:
         refusals={"x": 1},
         cookies={"taken": 1},
         cookies_remembered=0,
+        handles={"known": 0, "ended": 0},
         radius_enabled=True,
         radius={"requests": 1},
         authorizations={"accepted": 1},

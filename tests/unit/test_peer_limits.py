@@ -107,10 +107,25 @@ def test_many_prefixes_together_have_a_limit_that_subscribers_addresses_have_no_
 
 def test_errors_are_limited_by_prefix_and_together() -> None:
     found = peers(error_rate=10, error_prefix_rate=2)
-    got = [found.error(bytes([prefix]), 0.0) for prefix in range(10) for _ in range(10)]
+    got = [found.error(bytes([prefix]), 0.0, is_known=False) for prefix in range(10) for _ in range(10)]
     assert got.count("") == 20
     assert got.count(limits.ERRORS_PREFIX) == 60
     assert got.count(limits.ERRORS) == 20
+
+
+@pytest.mark.requirement("X-16")
+def test_a_router_that_lost_its_clock_is_told_the_time_however_many_others_ask() -> None:
+    """At an address where its subscriber was served, Error 3 has a share of its own."""
+    found = peers(error_rate=10, error_prefix_rate=2)
+    while found.error(b"noisy", 0.0, is_known=False) != limits.ERRORS_PREFIX or found.error(
+        b"other", 0.0, is_known=False
+    ):
+        pass
+    got = [found.error(b"noisy", 0.0, is_known=True) for _ in range(100)]
+    assert got.count("") == limits.KNOWN_FACTOR * 2 * limits.BURST_S
+    assert set(got[-1:]) == {limits.ERRORS_PREFIX}
+    assert found.error(b"another", 0.0, is_known=True) == ""
+    assert peers(error_prefix_rate=0).error(b"p", 0.0, is_known=True) == limits.ERRORS_PREFIX
 
 
 def test_a_subscribers_flows_are_limited_in_rate_and_number() -> None:
@@ -124,10 +139,10 @@ def test_a_subscribers_flows_are_limited_in_rate_and_number() -> None:
 
 def test_the_same_settings_again_forget_nothing() -> None:
     found = peers(error_prefix_rate=1)
-    while not found.error(b"p", 0.0):
+    while not found.error(b"p", 0.0, is_known=False):
         pass
     found.configure({**dataclasses.asdict(LimitSettings()), "mark": 0, "error_prefix_rate": 1})
-    assert found.error(b"p", 0.0) == limits.ERRORS_PREFIX
+    assert found.error(b"p", 0.0, is_known=False) == limits.ERRORS_PREFIX
 
 
 @pytest.mark.requirement("X-16")

@@ -17,7 +17,7 @@ from cpe_mcp.paths.snapshot import WanView
 from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.settings.router import RadiusSettings
 from cpe_mcp.upstream.accounting import Accounting
-from cpe_mcp.upstream.authenticator import Authenticator
+from cpe_mcp.upstream.authenticator import AccountingIds, Authenticator
 
 pytestmark = [pytest.mark.unit, pytest.mark.requirement("X-13")]
 
@@ -71,8 +71,10 @@ def test_nothing_is_told_before_radius_accepts_or_without_the_option() -> None:
 
 def test_a_session_for_each_wan_joined_by_the_total() -> None:
     world = World()
+    assert world.accounting.ids() == AccountingIds()
     world.accept = GOLD
     total, dsl, lte = world.news()
+    assert world.accounting.ids() == ((total.session_id, dsl.session_id, lte.session_id), total.session_id)
     assert {row.status for row in (total, dsl, lte)} == {START}
     assert [row.who.port for row in (total, dsl, lte)] == ["", "dsl", "lte"]
     assert len({total.session_id, dsl.session_id, lte.session_id}) == 3

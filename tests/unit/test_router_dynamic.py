@@ -18,7 +18,7 @@ from cpe_mcp.paths.snapshot import WanView
 from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.settings import SettingsError, parse_router, warnings_of
 from cpe_mcp.settings.router import RadiusSettings, WanSettings
-from cpe_mcp.upstream.authenticator import Authenticator
+from cpe_mcp.upstream.authenticator import AccountingIds, Authenticator
 from cpe_mcp.upstream.dynamic import RouterSession, rules
 
 pytestmark = [pytest.mark.unit, pytest.mark.requirement("5.3-b")]
@@ -54,6 +54,7 @@ class Desk:
             wans={"dsl", "vlan"},
             addresses=lambda: ["192.0.2.7", "10.0.0.7"],
             calling_station=lambda: "02-00-00-00-00-01",
+            accounting_ids=lambda: AccountingIds(("5-1", "5-2", "5-3"), "5-1"),
         )
         self.authenticator.start()
 
@@ -92,16 +93,36 @@ def test_which_session_is_meant() -> None:
             Selector(user="line-0815"),
             Selector(addresses=("192.0.2.7", "10.0.0.7")),
             Selector(user="alice", calling_station="02-00-00-00-00-01"),
+            Selector(session_id="5-1"),
+            Selector(user="alice", session_id="5-3", multi_session_id="5-1"),
         ):
             assert desk.session.find(selector) == [ACCEPT]
         for selector in (
             Selector(user="bob"),
             Selector(user="alice", addresses=("192.0.2.9",)),
             Selector(user="alice", session_id="7"),
+            Selector(multi_session_id="5-3"),
         ):
             assert desk.session.find(selector) == []
 
     run(scenario)
+
+
+def test_a_concentrator_that_refuses_makes_it_ask_again() -> None:
+    async def scenario(desk: Desk) -> None:
+        desk.authenticator.doubt()
+        await settle()
+        assert len(desk.radius.asked) == 1, "there is no Accept that could be wrong"
+        await desk.answer(ACCEPT)
+        desk.authenticator.doubt()
+        await settle()
+        assert len(desk.radius.asked) == 1, "it was only just asked"
+        await asyncio.sleep(0.05)
+        await settle()
+        assert len(desk.radius.asked) == 2
+        assert desk.authenticator.accept == ACCEPT, "it holds meanwhile"
+
+    run(scenario, retry_s=0.02)
 
 
 def test_a_change_is_an_accept_that_says_something_else() -> None:

@@ -93,6 +93,10 @@ class Sessions:
         session = self._open.get(key)
         return session.session_id if session is not None else ""
 
+    def key_of(self, session_id: str) -> Hashable | None:
+        """Whose Acct-Session-Id it is; None: of no open session."""
+        return next((key for key, session in self._open.items() if session.session_id == session_id), None)
+
     def begin(self, now: float, key: Hashable, who: Who, *, multi: str = "") -> None:
         """Somebody uses us from now on; nothing new for one whose session is open, but what is known of him."""
         session = self._open.get(key)

@@ -107,15 +107,15 @@ class Selector(NamedTuple):
         users: Collection[str],
         addresses: Collection[str],
         calling_station: str = "",
-        session_id: str = "",
+        session_ids: Collection[str] = (),
         multi_session_id: str = "",
     ) -> bool:
-        """Whether it means a session that is known by these."""
+        """Whether it means a session that is known by these. ``session_ids``: those under which accounting tells of it."""
         return (
             (not self.user or self.user in users)
             and all(address in addresses for address in self.addresses)
             and (not self.calling_station or self.calling_station == calling_station)
-            and (not self.session_id or self.session_id == session_id)
+            and (not self.session_id or self.session_id in session_ids)
             and (not self.multi_session_id or self.multi_session_id == multi_session_id)
         )
 

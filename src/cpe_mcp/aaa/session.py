@@ -64,6 +64,7 @@ class AuthSession:
         self._retry_s = retry_s
         self._state = PENDING
         self._ask_at = now
+        self._answered = float("-inf")
         self._until: float | None = None
         self._is_asking = False
         self.answer: RadiusAnswer | None = None
@@ -90,6 +91,7 @@ class AuthSession:
         self._expire(now)
         self._is_asking = False
         self.answer = answer
+        self._answered = now
         self._state = TRANSITIONS[self._state, answer.verdict]
         self._ask_at = now + self._retry_s
         if answer.verdict == ACCEPT:
@@ -107,6 +109,11 @@ class AuthSession:
     def hurry(self, now: float) -> None:
         """Something changed that may change the answer (a WAN came up, new credentials): ask at once."""
         self._ask_at = now
+
+    def doubt(self, now: float) -> None:
+        """A concentrator refuses whom the Accept in force has let in: ask again, as long after the last answer as after a
+        Reject."""
+        self._ask_at = min(self._ask_at, max(now, self._answered + self._retry_s))
 
     def view(self, now: float) -> View:
         """Whether new flows may be proxied, and why."""

@@ -119,6 +119,10 @@ class Accounting:
         """Acct-Session-Id; "" without a session."""
         return self._sessions.session_id(subscriber)
 
+    def subscriber_of(self, session_id: str) -> str:
+        """Whose it is; "": of no open session."""
+        return str(self._sessions.key_of(session_id) or "")
+
     def tick(self) -> None:
         """Time passed."""
         now = time.monotonic()

@@ -13,6 +13,8 @@ from typing import NamedTuple
 from cpe_mcp.aaa.answer import ACCEPT, REJECT, RadiusAnswer
 from cpe_mcp.aaa.session import RENEW_SHARE
 from cpe_mcp.concentrator.cookie_checker import TAKEN, CookieChecker
+from cpe_mcp.concentrator.handles import HandleSessions
+from cpe_mcp.concentrator.verdict import Verdict, both
 from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.settings.concentrator import ADDRESS, BOTH, RadiusSettings, SubscriberSettings
 
@@ -28,31 +30,12 @@ REFUSALS_MAX = 16384
 LAPSED_S = 86400.0
 """How long an address whose Accept has run out is still known: a Disconnect-Request may mean flows that run on from then."""
 
-NO_CAP = (0.0, 0.0)
-
-
-class Verdict(NamedTuple):
-    """What a worker is told."""
-
-    kind: str
-    """``accept``, ``reject``, ``later`` or ``missing-cookie``."""
-    subscriber: str
-    """Name in the table, or what RADIUS calls it, or its address."""
-    ttl_s: float
-    reason: str
-    cap_mbit: tuple[float, float] = NO_CAP
-    """Of an accepted subscriber, down and up; 0: none."""
-    connections: int = 0
-    """Most that an accepted subscriber may have at once; 0: no limit."""
-    cookie: bytes = b""
-    """With ``missing-cookie``: what the peer is told."""
-
 
 class AskRadius(NamedTuple):
     """No verdict yet: RADIUS has to be asked about the address, and :meth:`Authorizer.learn` told."""
 
     proven: Verdict | None = None
-    """What the cookie has brought; then :func:`both` makes the verdict of the two."""
+    """What the cookie has brought; then :func:`.verdict.both` makes the verdict of the two."""
 
 
 class Session(NamedTuple):
@@ -98,6 +81,7 @@ class Authorizer:
             self._prefixes += [(ipaddress.ip_network(text), subscriber.name) for text in subscriber.address]
         self._prefixes.sort(key=lambda row: -row[0].prefixlen)
         self.cookies = CookieChecker(keys, cookie_secret.encode())
+        self.handles = HandleSessions()
         self._sessions: dict[str, Session] = {}
         self._by_subscriber: dict[str, set[str]] = {}
         """Addresses of each subscriber that RADIUS knows."""
@@ -116,7 +100,7 @@ class Authorizer:
             if proven.kind != "accept" or needs != BOTH:
                 return proven
         elif needs != ADDRESS:
-            return self._tell_time(Reason.COOKIE_WANTED, clock_s, now)
+            return self._tell_time(Reason.COOKIE_WANTED, clock_s)
         verdict = self._judge_address(address, now)
         if verdict is None:
             return AskRadius(proven)
@@ -137,6 +121,7 @@ class Authorizer:
     def inherit(self, other: Authorizer, now: float) -> None:
         """Settings were read again: RADIUS is asked anew about everybody, and ``other``'s sessions are still known."""
         self.cookies.inherit(other.cookies)
+        self.handles = other.handles
         for session in other._sessions.values():
             self._put(session._replace(until=min(session.until, now), is_lapsed=True))
 
@@ -199,11 +184,13 @@ class Authorizer:
                 return name
         return ""
 
-    def replace(self, sessions: Iterable[Session], table: Mapping[str, Verdict]) -> None:
-        """These sessions, and these subscribers of the table, are served so from now on."""
+    def replace(self, sessions: Iterable[Session], table: Mapping[str, Verdict], handles: Iterable[Verdict]) -> None:
+        """These sessions, these subscribers of the table, and these who came with a handle, are served so from now on."""
         for session in sessions:
             self._put(session)
         self._table |= table
+        for verdict in handles:
+            self.handles.change(verdict)
 
     def withdraw(self, address: str) -> None:
         """Nothing is known of this address any more; RADIUS is asked at its next connection."""
@@ -219,6 +206,7 @@ class Authorizer:
 
     def expired(self, now: float) -> list[str]:
         """Addresses whose verdict has run out, each told once."""
+        self.handles.tick(now)
         gone = [address for address, row in self._refusals.items() if row.until <= now]
         for address in gone:
             del self._refusals[address]
@@ -239,9 +227,14 @@ class Authorizer:
 
     def take_ended(self) -> list[str]:
         """Subscribers whose last session has ended, or is long over, since the last call, and who have none now."""
-        gone = [name for name in self._ended if name not in self._by_subscriber and name not in self._table]
+        self._ended |= self.handles.take_gone()
+        gone = [name for name in self._ended if not self.is_served(name)]
         self._ended.clear()
         return gone
+
+    def is_served(self, subscriber: str) -> bool:
+        """Whether he is in the table, or known from RADIUS or by a handle."""
+        return subscriber in self._by_subscriber or subscriber in self._table or subscriber in self.handles
 
     def counts(self, now: float) -> dict[str, int]:
         """Addresses that have an Accept now, those that are refused, and those whose Accept is over and still known."""
@@ -290,7 +283,7 @@ class Authorizer:
         checked = self.cookies.check(cookie, clock_s, unix_s)
         name = checked.subscriber
         if checked.outcome == Reason.COOKIE_TIME:
-            return self._tell_time(Reason.COOKIE_TIME, clock_s, now)
+            return self._tell_time(Reason.COOKIE_TIME, clock_s)
         if checked.outcome == Reason.COOKIES_FULL:
             return Verdict("later", "", 0.0, Reason.COOKIES_FULL)
         if checked.outcome != TAKEN:
@@ -299,23 +292,14 @@ class Authorizer:
             return self._table[name]._replace(ttl_s=0.0)
         if name in self._disabled:
             return Verdict("reject", "", 0.0, Reason.UNKNOWN_SUBSCRIBER)
-        for address in sorted(self._by_subscriber.get(name, ())):  # what RADIUS says of the subscriber elsewhere
-            return self._sessions[address].verdict._replace(ttl_s=0.0)
-        return Verdict("accept", name, 0.0, Reason.READY)
+        brought = self.handles.bring(name, checked.expires, now, unix_s)
+        for address in sorted(self._by_subscriber.get(name, ()) if brought.kind == "accept" else ()):
+            return self._sessions[address].verdict._replace(ttl_s=0.0)  # what RADIUS says of the subscriber elsewhere
+        return brought
 
-    def _tell_time(self, reason: str, clock_s: float, now: float) -> Verdict:
-        """Error 3 with the time, from which the router makes another cookie; an Error 32 where too many were told of late."""
-        challenge = self.cookies.challenge(clock_s, now)
+    def _tell_time(self, reason: str, clock_s: float) -> Verdict:
+        """Error 3 with the time, from which the router makes another cookie; an Error 32 where nobody could make one."""
+        challenge = self.cookies.challenge(clock_s)
         if challenge is None:
             return Verdict("reject", "", 0.0, reason)
         return Verdict("missing-cookie", "", 0.0, reason, cookie=challenge)
-
-
-def both(proven: Verdict | None, known: Verdict, address: str) -> Verdict:
-    """The verdict of a cookie, if there was one, and of the address. They have to be the same subscriber's, where AAA names it:
-    one that AAA does not name goes by its address."""
-    if proven is None or known.kind != "accept":
-        return known if proven is None else known._replace(ttl_s=0.0)
-    if known.subscriber not in (proven.subscriber, address):
-        return Verdict("reject", "", 0.0, Reason.OTHER_SUBSCRIBER)
-    return known._replace(subscriber=proven.subscriber, ttl_s=0.0)

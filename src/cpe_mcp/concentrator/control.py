@@ -28,7 +28,7 @@ from cpe_mcp.aaa.radius import MAX_PASSWORD_OCTETS, MAX_TEXT_OCTETS, RadiusClien
 from cpe_mcp.concentrator import limit_watch
 from cpe_mcp.concentrator.accounting import Accounting
 from cpe_mcp.concentrator.address_log import AddressLog
-from cpe_mcp.concentrator.authorizer import Authorizer, Verdict, both
+from cpe_mcp.concentrator.authorizer import Authorizer
 from cpe_mcp.concentrator.border import BorderKeeper, NoBorder
 from cpe_mcp.concentrator.connection_counts import ConnectionCounts
 from cpe_mcp.concentrator.destination_rules import compile_rows
@@ -38,6 +38,7 @@ from cpe_mcp.concentrator.figures import BYTES_PER_MBIT, Figures, SubscriberTota
 from cpe_mcp.concentrator.filters import FilterError, FilterHook
 from cpe_mcp.concentrator.ident import IdentDesk
 from cpe_mcp.concentrator.kernel_setup import congestion_control, own_addresses
+from cpe_mcp.concentrator.verdict import Verdict, both
 from cpe_mcp.control.frames import (
     AUTHORIZE,
     AUTHORIZED,
@@ -237,6 +238,7 @@ class Control:
                 "outcomes": dict(self.authorizer.cookies.counters),
                 "remembered": self.authorizer.cookies.remembered(),
             },
+            "handles": self.authorizer.handles.status(now),
             "refusals": [{"reason": r, "text": TEXTS.get(r, r), "count": n} for r, n in self.refusals.most_common()],
             "radius": {
                 "enabled": self.settings.radius.enabled,
@@ -269,6 +271,7 @@ class Control:
             limits=self._reached(),
             cookies=dict(self.authorizer.cookies.counters),
             cookies_remembered=self.authorizer.cookies.remembered(),
+            handles=self.authorizer.handles.counts(time.monotonic()),
             radius_enabled=settings.radius.enabled,
             radius=dict(self._radius.counters) if self._radius is not None else {},
             authorizations=self.authorizer.counts(time.monotonic()),
@@ -483,6 +486,10 @@ class Control:
         """His Acct-Session-Id; "" while there is no accounting."""
         return self.accounting.session_id(subscriber)
 
+    def subscriber_of(self, session_id: str) -> str:
+        """Whose Acct-Session-Id it is; "" for nobody's."""
+        return self.accounting.subscriber_of(session_id)
+
     def _nas(self) -> Nas:
         addresses = [plain_address(text) for text in self.own_addresses()]
         return Nas(self.settings.radius.nas_identifier, addresses)
@@ -553,7 +560,7 @@ class Control:
         """Of those whom RADIUS knows no more, once nothing of theirs runs: names come and go for years."""
         self._ended.update(self.authorizer.take_ended())
         for name in list(self._ended):
-            is_back = bool(self.authorizer.addresses_of(name))
+            is_back = self.authorizer.is_served(name)
             if not is_back and self._caps.is_used(name, now - UNUSED_CAP_S):
                 continue
             self._ended.discard(name)

@@ -1,6 +1,6 @@
 """Whose cookie it is, and whether it was here before. One for all workers of a concentrator, so that a cookie is refused at one
 worker that was used at another. No IO, and times in s are arguments: ``clock_s``, a Unix time that never steps, by which epochs
-are counted, and that routers are told; ``unix_s``, what it really is, for the end of a handle; ``now``, monotonic.
+are counted, and that routers are told; ``unix_s``, what it really is, for the end of a handle.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ NONCES_MAX = 1_000_000
 """Cookies remembered, about 100 MB when full: 1,100 connections/s for the 15 minutes that one may be taken."""
 SUBSCRIBER_SHARE = 4
 """One subscriber's part of them: nobody fills it alone."""
-CHALLENGES_PER_S, CHALLENGES_BURST = 200.0, 1000.0
-"""Answers that tell the time: routers that start together need one each."""
 
 TAKEN = "taken"
 """Of an outcome: the cookie is good, and is so no more."""
@@ -39,6 +37,8 @@ class Checked(NamedTuple):
     outcome: str
     """TAKEN, or the reason why not: a value of Reason."""
     subscriber: str = ""
+    expires: int = 0
+    """The end of its handle, Unix time in s; 0: the cookie is of the own table."""
 
 
 class CookieChecker:
@@ -55,7 +55,6 @@ class CookieChecker:
         self._count = 0
         self._floor = 0
         """No older epoch is taken: what was seen in those is forgotten, whatever the clock says now."""
-        self._tokens, self._filled = CHALLENGES_BURST, 0.0
         self.counters: collections.Counter[str] = collections.Counter()
         """By outcome."""
 
@@ -63,7 +62,6 @@ class CookieChecker:
         """Settings were read again: what was seen stays seen."""
         self._seen, self._floor, self.counters = other._seen, other._floor, other.counters
         self._count = other._count
-        self._tokens, self._filled = other._tokens, other._filled
 
     def check(self, cookie: bytes, clock_s: float, unix_s: float) -> Checked:
         """Once for each connection: a cookie that is taken is taken only once. Never raises."""
@@ -71,16 +69,10 @@ class CookieChecker:
         self.counters[checked.outcome] += 1
         return checked
 
-    def challenge(self, clock_s: float, now: float) -> bytes | None:
-        """What the router needs to know to make a right one; None: nobody can make one, or too many have been told of late."""
-        if not self._keys and not self._secret:
-            return None
-        self._tokens = min(CHALLENGES_BURST, self._tokens + (now - self._filled) * CHALLENGES_PER_S)
-        self._filled = now
-        if self._tokens < 1:
-            return None
-        self._tokens -= 1
-        return make_challenge(clock_s)
+    def challenge(self, clock_s: float) -> bytes | None:
+        """What the router needs to know to make a right one; None: nobody can make one. How many are told it is for the workers
+        to limit, as with every error (:meth:`cpe_mcp.relay.limits.PeerLimits.error`)."""
+        return make_challenge(clock_s) if self._keys or self._secret else None
 
     def remembered(self) -> int:
         """Cookies."""
@@ -114,7 +106,7 @@ class CookieChecker:
             return Checked(Reason.WRONG_COOKIE)
         if handle.expires <= unix_s:
             return Checked(Reason.HANDLE_EXPIRED)
-        return Checked(TAKEN, handle.name)
+        return Checked(TAKEN, handle.name, handle.expires)
 
     def _use_up(self, parts: Parts, epoch: int, found: Checked) -> Checked:
         names = self._seen.setdefault(epoch, {})

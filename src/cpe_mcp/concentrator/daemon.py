@@ -195,6 +195,10 @@ def print_status(result: dict[str, Any]) -> None:
         print(f"flows over plain TCP, because Multipath TCP was lost on the way: {counters['plain_tcp']}")
     if result["cookies"]["outcomes"]:
         print(f"cookies{_counts_text(result['cookies']['outcomes'])}; remembered: {result['cookies']['remembered']}")
+    for row in result["handles"]:
+        limit = f", at most {row['connections']} connections" if row["connections"] else ""
+        reason = "" if row["verdict"] == "accept" else f" ({row['reason']})"
+        print(f"handle: {row['subscriber']} {row['verdict']}{reason}, for another {row['left_s']:.0f} s{limit}")
     for row in result["subscribers"]:
         carried = f"{row['flows']} flows, {row['bytes_up']} bytes up, {row['bytes_down']} down"
         print(f"subscriber {row['name']}: {carried}{_cap_text(row)}")

@@ -1,7 +1,7 @@
 """The concentrator's sessions, as dynamic authorization (RFC 5176) finds, changes and ends them.
 
-A session is a source address that RADIUS has accepted, or a subscriber of the table. What is asked of several holds for all of
-them, or for none: whatever can fail comes before anything is another.
+A session is a source address that RADIUS has accepted, a subscriber of the table, or one who came with a handle. What is asked
+of several holds for all of them, or for none: whatever can fail comes before anything is another.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from ipaddress import ip_address
 from typing import Any, Protocol
 
 from cpe_mcp.aaa.dynamic import Change, ErrorCause, Refused, Selector
-from cpe_mcp.concentrator.authorizer import Authorizer, Session, Verdict
+from cpe_mcp.concentrator.authorizer import Authorizer, Session
 from cpe_mcp.concentrator.filters import FilterError, FilterHook
+from cpe_mcp.concentrator.handles import HandleSession
+from cpe_mcp.concentrator.verdict import Verdict
 from cpe_mcp.policy.reasons import Reason
 
 ABILITIES = (
@@ -25,8 +27,8 @@ ABILITIES = (
     "concentrators",
 )
 """Fields of :class:`Change` that mean something here. Service classes are the router's alone."""
-OF_RADIUS_ONLY = ("scheme", "session_timeout_s", "filters")
-"""Of these the table knows nothing."""
+OF_ADDRESSES_ONLY = ("scheme", "session_timeout_s", "filters")
+"""Of these the table knows nothing, nor does a handle."""
 
 
 class Host(Protocol):
@@ -47,56 +49,67 @@ class Host(Protocol):
 
     def session_id(self, subscriber: str) -> str: ...
 
+    def subscriber_of(self, session_id: str) -> str: ...
+
+
+Row = Session | HandleSession | Verdict
+"""A session: of an address, of a handle, or of the table."""
+
 
 class SubscriberSessions:
-    """See :class:`cpe_mcp.aaa.dynamic.Sessions`. A session is a :class:`Session`, or the :class:`Verdict` of the table."""
+    """See :class:`cpe_mcp.aaa.dynamic.Sessions`. A session is a :data:`Row`."""
 
     def __init__(self, host: Host, *, now: Callable[[], float]) -> None:
         self._host = host
         self._now = now
 
-    def find(self, selector: Selector) -> list[Session | Verdict]:
+    def find(self, selector: Selector) -> list[Row]:
         """Those that it means, lapsed ones too: their flows may run still."""
         authorizer = self._host.authorizer
         selector = selector._replace(user=_address(selector.user))
-        addresses = {*selector.addresses, *authorizer.addresses_of(selector.user), selector.user}
+        users = {selector.user, *map(self._host.subscriber_of, (selector.session_id, selector.multi_session_id))} - {""}
+        addresses = {*selector.addresses, *users}.union(*map(authorizer.addresses_of, users))
         sessions = [session for session in map(authorizer.session, sorted(addresses)) if session is not None]
-        found: list[Session | Verdict] = [
+        found: list[Row] = [
             session
             for session in sessions
-            if selector.matches(
-                users=(session.verdict.subscriber, session.address),
-                addresses=(session.address,),
-                **self._ids(session.verdict.subscriber),
-            )
+            if self._means(selector, session.verdict.subscriber, users=(session.address,), addresses=(session.address,))
         ]
-        names = {selector.user, *map(authorizer.table_name_of, selector.addresses)}
+        for name in sorted(users):
+            handle = authorizer.handles.get(name)
+            if handle is not None and self._means(selector, name):  # its address is anybody's: a NAT's, say
+                found.append(handle)
+        names = {*users, *map(authorizer.table_name_of, selector.addresses)}
         for verdict in map(authorizer.table_row, sorted(names)):
             if verdict is not None:
                 theirs = [a for a in selector.addresses if authorizer.table_name_of(a) == verdict.subscriber]
-                ids = self._ids(verdict.subscriber)
-                if selector.matches(users=(verdict.subscriber,), addresses=theirs, **ids):
+                if self._means(selector, verdict.subscriber, addresses=theirs):
                     found.append(verdict)
         return found
 
-    def _ids(self, subscriber: str) -> dict[str, str]:
-        """As accounting calls his session; it is one of its own, not part of another."""
+    def _means(
+        self, selector: Selector, subscriber: str, *, users: Collection[str] = (), addresses: Collection[str] = ()
+    ) -> bool:
+        """Of accounting, he has one session, which is not part of another."""
         session_id = self._host.session_id(subscriber)
-        return {"session_id": session_id, "multi_session_id": session_id}
+        return selector.matches(
+            users=(subscriber, *users),
+            addresses=addresses,
+            session_ids=(session_id,),
+            multi_session_id=session_id,
+        )
 
     def change(self, sessions: Sequence[Any], change: Change) -> None:
         """Raises Refused. A session that is over has no terms to change, but can be given a new time."""
         host, now = self._host, self._now()
         if change.session_timeout_s is None:
-            sessions = [row for row in sessions if not (isinstance(row, Session) and row.until <= now)]
+            sessions = [row for row in sessions if isinstance(row, Verdict) or row.until > now]
         if not sessions:
             raise Refused(ErrorCause.SESSION_CONTEXT_NOT_FOUND, "the session is over")
-        of_radius = [row for row in sessions if isinstance(row, Session)]
+        of_addresses = [row for row in sessions if isinstance(row, Session)]
+        of_handles = [row for row in sessions if isinstance(row, HandleSession)]
         of_table = [row for row in sessions if isinstance(row, Verdict)]
-        for name in OF_RADIUS_ONLY if of_table else ():
-            if getattr(change, name) is not None:
-                text = f"{of_table[0].subscriber} is a subscriber of the table, which has no {name.replace('_', ' ')}"
-                raise Refused(ErrorCause.UNSUPPORTED_ATTRIBUTE, text)
+        _check_abilities(change, of_addresses, of_handles, of_table)
         if change.session_timeout_s == 0:
             raise Refused(ErrorCause.INVALID_ATTRIBUTE_VALUE, "a Session-Timeout of 0 is no session")
         for name in change.filters or ():
@@ -108,32 +121,63 @@ class SubscriberSessions:
             is_moved = not any(address in ours for addresses, _ in change.concentrators for address in addresses)
         if change.filters is not None:
             try:
-                host.filters.apply({session.address: change.filters for session in of_radius})
+                host.filters.apply({session.address: change.filters for session in of_addresses})
             except FilterError as error:
                 raise Refused(ErrorCause.RESOURCES_UNAVAILABLE, str(error)) from None
         # Nothing fails from here on.
         host.authorizer.replace(
-            [_changed_session(session, change, is_moved, now) for session in of_radius],
+            [_changed_session(session, change, is_moved, now) for session in of_addresses],
             {row.subscriber: _changed(row, change, is_moved) for row in of_table},
+            [_changed(row.verdict, change, is_moved) for row in of_handles],
         )
-        verdicts = [_changed(row, change, is_moved) for row in (*(s.verdict for s in of_radius), *of_table)]
+        verdicts = [_changed(_verdict(row), change, is_moved) for row in sessions]
         host.set_caps({verdict.subscriber: verdict.cap_mbit for verdict in verdicts})
         for row in sessions:
             host.forget({**_who(row), **({"end": "warm"} if is_moved else {})})
 
     def disconnect(self, sessions: Sequence[Any]) -> None:
-        """They are asked about anew at their next connection; what they have now ends."""
+        """What they have now ends. Who has an address is asked about anew at his next connection, who has a handle needs
+        another one. Raises Refused."""
+        authorizer = self._host.authorizer
+        handles = [row.verdict.subscriber for row in sessions if isinstance(row, HandleSession)]
+        if not authorizer.handles.has_room(len(handles)):
+            raise Refused(ErrorCause.RESOURCES_UNAVAILABLE, "too many handles are ended that have time left")
         for row in sessions:
             if isinstance(row, Session):
-                self._host.authorizer.withdraw(row.address)
+                authorizer.withdraw(row.address)
             self._host.forget({**_who(row), "end": "flows"})
-            self._host.ended(row.verdict.subscriber if isinstance(row, Session) else row.subscriber)
+            self._host.ended(_verdict(row).subscriber)
+        for name in handles:
+            authorizer.handles.end(name)
         self._host.follow_filters()
 
 
-def _who(row: Session | Verdict) -> dict[str, str]:
+def _check_abilities(
+    change: Change, of_addresses: Sequence[Session], of_handles: Sequence[HandleSession], of_table: Sequence[Verdict]
+) -> None:
+    """Raises Refused where a subscriber has nothing that the change is for. One who has come with a handle and from an address
+    that RADIUS knows has."""
+    by_address = {row.verdict.subscriber for row in of_addresses}
+    only_handles = [name for row in of_handles if (name := row.verdict.subscriber) not in by_address]
+    for name in OF_ADDRESSES_ONLY:
+        if getattr(change, name) is None:
+            continue
+        for who, names in (
+            ("a subscriber of the table, which", [row.subscriber for row in of_table]),
+            ("known by a handle only, which", only_handles),
+        ):
+            if names:
+                text = f"{names[0]} is {who} has no {name.replace('_', ' ')}"
+                raise Refused(ErrorCause.UNSUPPORTED_ATTRIBUTE, text)
+
+
+def _verdict(row: Row) -> Verdict:
+    return row if isinstance(row, Verdict) else row.verdict
+
+
+def _who(row: Row) -> dict[str, str]:
     """As frame ``forget`` names it."""
-    return {"address": row.address} if isinstance(row, Session) else {"subscriber": row.subscriber}
+    return {"address": row.address} if isinstance(row, Session) else {"subscriber": _verdict(row).subscriber}
 
 
 def _changed_session(session: Session, change: Change, is_moved: bool | None, now: float) -> Session:

@@ -46,6 +46,8 @@ class Figures(NamedTuple):
     cookies: Mapping[str, int]
     """Cookies by outcome: :attr:`cpe_mcp.concentrator.cookie_checker.CookieChecker.counters`."""
     cookies_remembered: int
+    handles: Mapping[str, int]
+    """:meth:`cpe_mcp.concentrator.handles.HandleSessions.counts`."""
     radius_enabled: bool
     radius: Mapping[str, int]
     """:attr:`cpe_mcp.aaa.radius.RadiusClient.counters`."""
@@ -115,6 +117,13 @@ def families(figures: Figures) -> list[Family]:
             tuple(((outcome,), float(count)) for outcome, count in sorted(figures.cookies.items())),
         ),
         _one(GAUGE, "cookies_remembered", "Cookies that are known as used.", figures.cookies_remembered),
+        Family(
+            f"{PREFIX}handles",
+            GAUGE,
+            "Subscribers known by a handle that holds, and those whose handles a Disconnect-Request has ended.",
+            ("state",),
+            tuple(((state,), float(count)) for state, count in sorted(figures.handles.items())),
+        ),
         Family(
             f"{PREFIX}connections_dropped",
             COUNTER,

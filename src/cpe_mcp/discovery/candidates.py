@@ -230,6 +230,11 @@ class CandidateTable:
         """It answers as it should, or its name means another concentrator now."""
         self._blocks.pop(name, None)
 
+    def unblock_all(self, reason: str) -> None:
+        """Whom this reason held off may be tried again."""
+        for name in [name for name, block in self._blocks.items() if block.reason == reason]:
+            self.unblock(name)
+
     def _is_known(self, name: str) -> bool:
         return name in self._settings.dns_name or any(row.name == name for row in self._rows.values())
 

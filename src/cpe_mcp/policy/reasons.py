@@ -64,6 +64,7 @@ class Reason:
     REPLAYED_COOKIE = "replayed-cookie"
     COOKIES_FULL = "cookies-full"
     HANDLE_EXPIRED = "handle-expired"
+    HANDLE_ENDED = "handle-ended"
     OTHER_SUBSCRIBER = "other-subscriber"
     UNKNOWN_SUBSCRIBER = "unknown-subscriber"
     UNKNOWN_ADDRESS = "unknown-address"
@@ -199,6 +200,7 @@ TEXTS: dict[str, str] = {
     Reason.REPLAYED_COOKIE: "the cookie was used before: somebody has copied it",
     Reason.COOKIES_FULL: "no more cookies can be remembered, so none is taken until old ones are too old to be used again",
     Reason.HANDLE_EXPIRED: "the handle in the cookie has run out, and the router has not asked RADIUS for another one",
+    Reason.HANDLE_ENDED: "a Disconnect-Request has ended the handle in the cookie, and the router has not got another one",
     Reason.OTHER_SUBSCRIBER: "the cookie is not of the subscriber whose address this is",
     Reason.UNKNOWN_SUBSCRIBER: "the cookie was made with the key of no subscriber that this concentrator knows",
     Reason.UNKNOWN_ADDRESS: "the source address is in no subscriber's prefixes, and RADIUS is not asked",

@@ -419,9 +419,11 @@ class ConcentratorFlow(Flow):
     def _refuse_with(self, reply: bytes, reason: str) -> None:
         """Send the last message and wait for the peer to close. Too many strangers are told nothing, and not waited for."""
         worker = self._concentrator
-        if self in worker.strangers and worker.reached(worker.peers.error(self._prefix, worker.loop.now)):
-            self.close(Reason.NO_RESOURCES, reset=True)
-            return
+        if self in worker.strangers:
+            is_known = worker.is_subscriber_address(self.client[0])
+            if worker.reached(worker.peers.error(self._prefix, worker.loop.now, is_known=is_known)):
+                self.close(Reason.NO_RESOURCES, reset=True)
+                return
         self._stop_waiting()
         self._count_no_more()
         self.drop_far()

@@ -16,8 +16,8 @@ its whole burst again when it comes back, so the rates for all together are what
 BURST_S = 2.0
 """A burst may have what comes in this time."""
 KNOWN_FACTOR = 10
-"""So many times the questions of a prefix are for those of its addresses where a subscriber is served: each of their
-connections that brings a cookie is one."""
+"""So many times the questions, and errors, of a prefix are for those of its addresses where a subscriber is served: each of
+their connections that brings a cookie is a question."""
 V4_BITS, V6_BITS = 32, 128
 
 
@@ -161,6 +161,7 @@ class PeerLimits:
         self._questions = Rate(settings["question_rate"]), Rates(settings["question_prefix_rate"])
         self._known = Rates(KNOWN_FACTOR * settings["question_prefix_rate"])
         self._errors = Rate(settings["error_rate"]), Rates(settings["error_prefix_rate"])
+        self._known_errors = Rates(KNOWN_FACTOR * settings["error_prefix_rate"])
         self._flows = Rates(settings["subscriber_rate"]) if settings["subscriber_rate"] else None
 
     def prefix_of(self, address: str) -> bytes:
@@ -173,11 +174,12 @@ class PeerLimits:
             return QUESTIONS_PREFIX
         return "" if is_known or self._questions[0].takes(now) else QUESTIONS
 
-    def error(self, prefix: bytes, now: float) -> str:
-        """May a stranger be told what is wrong?"""
-        if not self._errors[1].takes(prefix, now):
+    def error(self, prefix: bytes, now: float, *, is_known: bool) -> str:
+        """May a stranger be told what is wrong? As with questions, an address where a subscriber is served has a share of its
+        own: a router there that has lost its clock is told the time, whatever others ask for."""
+        if not (self._known_errors if is_known else self._errors[1]).takes(prefix, now):
             return ERRORS_PREFIX
-        return "" if self._errors[0].takes(now) else ERRORS
+        return "" if is_known or self._errors[0].takes(now) else ERRORS
 
     def flow(self, subscriber: str, connections: int, now: float, *, has_own_limit: bool) -> str:
         """May a subscriber open a flow, with so many connections here?"""

@@ -204,7 +204,12 @@ class LimitSettings:
         unit="1/s",
     )
     error_prefix_rate: int = option(
-        "integer", 20, "The same to the addresses of one prefix.", low=0, high=1000000, unit="1/s"
+        "integer",
+        20,
+        "The same to the addresses of one prefix; ten times that where a subscriber was.",
+        low=0,
+        high=1000000,
+        unit="1/s",
     )
     subscriber_rate: int = option(
         "integer", 500, "New flows of one subscriber that a worker opens; 0: no limit.", low=0, high=1000000, unit="1/s"

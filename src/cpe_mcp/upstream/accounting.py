@@ -32,7 +32,7 @@ from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.settings import SettingsError, split_host
 from cpe_mcp.settings.radius_ways import TLS
 from cpe_mcp.settings.router import RadiusSettings
-from cpe_mcp.upstream.authenticator import Authenticator, transport_of
+from cpe_mcp.upstream.authenticator import AccountingIds, Authenticator, transport_of
 
 TOTAL = ""
 """The session of all WANs together, where others have a WAN's name."""
@@ -141,6 +141,11 @@ class Accounting:
             self._sessions.begin(now, name, who, multi=self._sessions.session_id(TOTAL))
             self._open.setdefault(name, carried.get(name, (0, 0)))
         self._count(now)
+
+    def ids(self) -> AccountingIds:
+        """Of the sessions that are open."""
+        total = self._sessions.session_id(TOTAL)
+        return AccountingIds((total, *map(self._sessions.session_id, self._open)), total) if total else AccountingIds()
 
     def status(self) -> dict[str, Any]:
         """For people."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import re
@@ -39,10 +40,20 @@ class Transport(NamedTuple):
     secret: bytes
 
 
+class AccountingIds(NamedTuple):
+    """What accounting calls the sessions of this router."""
+
+    sessions: tuple[str, ...] = ()
+    """Acct-Session-Id of the total, and of each WAN."""
+    total: str = ""
+    """Acct-Multi-Session-Id of them all."""
+
+
 class Basis(NamedTuple):
     """All that a session depends on: with another one, it begins anew."""
 
     radius: RadiusSettings
+    """Without what is accounting's alone."""
     may_carry: frozenset[str]
     refusal: str
     dhcp_codes: tuple[int, int]
@@ -60,20 +71,34 @@ def basis_of(settings: RouterSettings) -> Basis:
     codes = discovery.dhcp4_code, discovery.dhcp6_code
     wans = frozenset(wan.name for wan in settings.wans if wan.enabled)
     operator_wans = frozenset(wan.name for wan in settings.wans if wan.enabled and wan.operator_network)
-    return Basis(settings.radius, may_carry(settings), refusal(settings), codes, devices, wans, operator_wans)
+    # Accounting follows its own options while the session goes on.
+    nothing = RadiusSettings()
+    radius = dataclasses.replace(
+        settings.radius,
+        accounting=nothing.accounting,
+        accounting_port=nothing.accounting_port,
+        interim_s=nothing.interim_s,
+    )
+    return Basis(radius, may_carry(settings), refusal(settings), codes, devices, wans, operator_wans)
 
 
 class Authenticator:
     """``on_change()`` is called whenever :meth:`reason` or :attr:`accept` may be another; ``wans()`` gives those that are up,
-    best first. Raises RadiusError when the settings cannot work."""
+    best first; ``accounting_ids()``: under which accounting tells of them. Raises RadiusError when the settings cannot work."""
 
     def __init__(
-        self, settings: RouterSettings, *, wans: Callable[[], Sequence[WanView]], on_change: Callable[[], None]
+        self,
+        settings: RouterSettings,
+        *,
+        wans: Callable[[], Sequence[WanView]],
+        on_change: Callable[[], None],
+        accounting_ids: Callable[[], AccountingIds] = AccountingIds,
     ) -> None:
         self.basis = basis_of(settings)
         self._settings = settings.radius
         self._wans = wans
         self._on_change = on_change
+        self._accounting_ids = accounting_ids
         self._hurried = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._reason = ""
@@ -107,6 +132,12 @@ class Authenticator:
     def hurry(self) -> None:
         """A WAN came up: the next answer may be another one."""
         self._hurried.set()
+
+    def doubt(self) -> None:
+        """A concentrator refuses what the Accept in force has brought: there may be something newer."""
+        if self._session is not None and self._session.accept is not None:
+            self._session.doubt(asyncio.get_running_loop().time())
+            self._rearm()
 
     def follow_wans(self) -> None:
         """Addresses have come or gone."""
@@ -270,6 +301,7 @@ class Authenticator:
             wans=self.basis.wans,
             addresses=self._addresses,
             calling_station=self._calling_station,
+            accounting_ids=self._accounting_ids,
         )
         return DynamicEnd(rules(self._settings), nas=nas, abilities=ABILITIES, sessions=session)
 

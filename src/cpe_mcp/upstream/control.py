@@ -13,7 +13,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from cpe_mcp.aaa.cookie import NO_CREDENTIAL
+from cpe_mcp.aaa.cookie import NO_CREDENTIAL, Credential
 from cpe_mcp.aaa.presenter import Presenter, Presenters
 from cpe_mcp.control.frames import (
     ANSWERED,
@@ -136,6 +136,8 @@ class Control:
         self.blocks = False
         """Whether what RADIUS does not let through is refused and not forwarded (radius.on_reject, radius.on_timeout)."""
         self.granted = NO_CREDENTIAL
+        self.on_refused: Callable[[], None] = lambda: None
+        """A concentrator refuses what RADIUS has granted."""
         """What RADIUS gives to prove the subscriber with to concentrators that have no key of their own in the settings."""
         self.presenters = Presenters()
         self.caps = CapKeeper(lambda: self.workers)
@@ -219,6 +221,13 @@ class Control:
             concentrators=settings.concentrators,
         )
         self.changed()
+
+    def grant(self, credential: Credential) -> None:
+        """What RADIUS has granted to prove the subscriber with; another one is shown to those that refused the last."""
+        if credential != self.granted:
+            self.granted = credential
+            self.candidates.unblock_all(Reason.CONCENTRATOR_REFUSED)
+            self.changed()
 
     def look_at_joins(self) -> None:
         """Whether every WAN has subflows; every few seconds."""
@@ -559,6 +568,8 @@ class Control:
             self._leave_alone(name, wait_s or BUSY_S, reason, detail)
         elif reason == Reason.CONCENTRATOR_REFUSED:
             self._leave_alone(name, REFUSED_S, reason, detail)
+            if self.granted.key:
+                self.on_refused()
         elif reason in SILENCE:
             log.debug("%s over %s: %s (%s)", name, wan, TEXTS[reason], detail)
             if self.health.is_usable(name):  # else it is known that the WAN is not to blame

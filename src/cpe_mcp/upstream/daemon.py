@@ -27,7 +27,7 @@ from cpe_mcp.settings import RouterSettings, SettingsError, load_router, warning
 from cpe_mcp.upstream.accounting import Accounting
 from cpe_mcp.upstream.announcer import Announcer
 from cpe_mcp.upstream.answers import Answers
-from cpe_mcp.upstream.authenticator import Authenticator, basis_of
+from cpe_mcp.upstream.authenticator import AccountingIds, Authenticator, basis_of
 from cpe_mcp.upstream.chronicle import Chronicle
 from cpe_mcp.upstream.control import Control
 from cpe_mcp.upstream.netifd_watch import NetifdWatch
@@ -55,6 +55,7 @@ class Daemon:
         self._paths = PathManager(settings, on_change=self._paths_changed)
         self._control = Control(settings, self._paths, congestion_controls=congestion_controls())
         self._paths.on_looked = self._control.negotiations.looked
+        self._control.on_refused = self._doubt_accept
         self._authenticator = self._new_authenticator(settings)
         self._accounting = Accounting(
             settings.radius,
@@ -167,9 +168,20 @@ class Daemon:
 
     def _new_authenticator(self, settings: RouterSettings) -> Authenticator:
         try:
-            return Authenticator(settings, wans=self._wans_up, on_change=self._authorization_changed)
+            return Authenticator(
+                settings,
+                wans=self._wans_up,
+                on_change=self._authorization_changed,
+                accounting_ids=self._accounting_ids,
+            )
         except RadiusError as error:
             raise SettingsError(f"{self._path}: {error}") from None
+
+    def _doubt_accept(self) -> None:
+        self._authenticator.doubt()
+
+    def _accounting_ids(self) -> AccountingIds:
+        return self._accounting.ids()
 
     def _new_dns(self, settings: RouterSettings) -> DnsSource:
         """Asks nobody unless a name is set or DHCP gives one."""
@@ -215,7 +227,7 @@ class Daemon:
         self._control.blocks = authenticator.blocks()
         self._paths.set_scheme(authenticator.scheme)
         accept = authenticator.accept
-        self._control.granted = granted_by(accept)
+        self._control.grant(granted_by(accept))
         self._control.caps.set(*((accept.down_mbit, accept.up_mbit) if accept is not None else (0, 0)))
         if authenticator.accept is not None:
             self._control.candidates.learn_radius(

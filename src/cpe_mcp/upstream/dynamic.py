@@ -6,7 +6,7 @@ A change takes the way of an Accept, a Disconnect that of a Reject: what they do
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cpe_mcp.aaa.answer import RadiusAnswer
 from cpe_mcp.aaa.dynamic import Change, ErrorCause, Refused, Selector
@@ -14,6 +14,9 @@ from cpe_mcp.aaa.dynamic_packets import Rules, plain_address
 from cpe_mcp.paths.scheme import split_scheme
 from cpe_mcp.settings import split_host
 from cpe_mcp.settings.router import RadiusSettings
+
+if TYPE_CHECKING:
+    from cpe_mcp.upstream.authenticator import AccountingIds
 
 ABILITIES = ("down_mbit", "up_mbit", "scheme", "session_timeout_s", "concentrators", "service_classes")
 """Fields of :class:`Change` that mean something here. Filters and limits of connections are the concentrator's."""
@@ -32,7 +35,8 @@ class Host(Protocol):
 
 class RouterSession:
     """See :class:`cpe_mcp.aaa.dynamic.Sessions`. ``addresses()``: those of the WANs; ``calling_station()``: as requests
-    have it; ``wans``: names that a scheme may bind to."""
+    have it; ``wans``: names that a scheme may bind to. The sessions of accounting, one for each WAN and one for all, are one
+    here: RADIUS has authorized the router, not its lines."""
 
     def __init__(
         self,
@@ -42,12 +46,14 @@ class RouterSession:
         wans: Collection[str],
         addresses: Callable[[], Collection[str]],
         calling_station: Callable[[], str],
+        accounting_ids: Callable[[], AccountingIds],
     ) -> None:
         self._host = host
         self._username = username
         self._wans = wans
         self._addresses = addresses
         self._calling_station = calling_station
+        self._accounting_ids = accounting_ids
 
     def find(self, selector: Selector) -> list[RadiusAnswer]:
         """The Accept in force, if it is meant."""
@@ -55,7 +61,14 @@ class RouterSession:
         if accept is None:
             return []
         users = {self._username, accept.user} - {""}
-        is_meant = selector.matches(users=users, addresses=self._addresses(), calling_station=self._calling_station())
+        ids = self._accounting_ids()
+        is_meant = selector.matches(
+            users=users,
+            addresses=self._addresses(),
+            calling_station=self._calling_station(),
+            session_ids=ids.sessions,
+            multi_session_id=ids.total,
+        )
         return [accept] if is_meant else []
 
     def change(self, sessions: Sequence[Any], change: Change) -> None:

@@ -55,6 +55,7 @@ return baseclass.extend({
 		'replayed-cookie': _('the cookie was used before: somebody has copied it'),
 		'cookies-full': _('no more cookies can be remembered, so none is taken until old ones are too old to be used again'),
 		'handle-expired': _('the handle in the cookie has run out, and the router has not asked RADIUS for another one'),
+		'handle-ended': _('a Disconnect-Request has ended the handle in the cookie, and the router has not got another one'),
 		'other-subscriber': _('the cookie is not of the subscriber whose address this is'),
 		'unknown-subscriber': _('the cookie was made with the key of no subscriber that this concentrator knows'),
 		'unknown-address': _('the source address is in no subscriber\'s prefixes, and RADIUS is not asked'),
