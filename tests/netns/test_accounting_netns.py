@@ -52,25 +52,35 @@ def wait(path: Path, count: int, seconds: float = 8.0) -> list[dict[str, str]]:
     return found
 
 
-def test_a_subscriber_from_start_to_stop_with_the_server_away_in_between(world: World, tmp_path: Path) -> None:
+def server(directory: Path, address: str) -> tuple[list[str], Path]:
+    """The command of a FreeRADIUS there, and the file of what it has taken."""
     command = write_config(
-        str(tmp_path / "raddb"),
+        str(directory),
         secret=PLAIN_SECRET,
-        clients=["127.0.0.1"],
+        clients=["127.0.0.0/8"],
         address_users=[RadiusUser(ROUTER1, "ask", user="line-0815", classes=(b"gold",))],
         enterprise=ENTERPRISE,
-        listen=[("127.0.0.1", 1812)],
-        accounting=[("127.0.0.1", 1813)],
+        listen=[(address, 1812)],
+        accounting=[(address, 1813)],
     )
-    detail = tmp_path / "raddb" / DETAIL
+    return command, directory / DETAIL
+
+
+def fetch(world: World, port: int) -> None:
+    """MEGABYTE for the subscriber."""
+    flow = opened(world, ROUTER1, connect_message(port))
+    while flow.recv(1 << 16):
+        pass
+    flow.close()
+
+
+def test_a_subscriber_from_start_to_stop_with_the_server_away_in_between(world: World, tmp_path: Path) -> None:
+    command, detail = server(tmp_path / "raddb", "127.0.0.1")
     concentrator = Concentrator(world, tmp_path, CONFIG + ACCOUNTING)
     concentrator.wait()
     port = world.serve(lambda connection: connection.sendall(bytes(MEGABYTE)), SERVER, 0, world.router)
     with serving(world.far, tmp_path / "raddb", command):
-        flow = opened(world, ROUTER1, connect_message(port))
-        while flow.recv(1 << 16):
-            pass
-        flow.close()
+        fetch(world, port)
         on, start = wait(detail, 2)
         assert (on["Acct-Status-Type"], on["NAS-Identifier"]) == ("Accounting-On", "mcp-concentrator")
         assert (start["Acct-Status-Type"], start["User-Name"]) == ("Start", "line-0815")
@@ -91,3 +101,24 @@ def test_a_subscriber_from_start_to_stop_with_the_server_away_in_between(world: 
     assert int(stop["Acct-Link-Count"]) >= 1
     assert off["Acct-Status-Type"] == "Accounting-Off"
     assert "Traceback" not in concentrator.log.read_text()
+
+
+def test_another_server_takes_what_one_that_died_does_not(world: World, tmp_path: Path) -> None:
+    (first, first_detail), (second, second_detail) = (
+        server(tmp_path / name, address) for name, address in (("one", "127.0.0.1"), ("two", "127.0.0.2"))
+    )
+    two_servers = ACCOUNTING.replace("list server '127.0.0.1'", "list server '127.0.0.1'\n    list server '127.0.0.2'")
+    concentrator = Concentrator(world, tmp_path, CONFIG + two_servers)
+    concentrator.wait()
+    port = world.serve(lambda connection: connection.sendall(bytes(MEGABYTE)), SERVER, 0, world.router)
+    with serving(world.far, tmp_path / "two", second):
+        with serving(world.far, tmp_path / "one", first):
+            fetch(world, port)
+            _, start = wait(first_detail, 2)
+        concentrator.process.terminate()
+        assert concentrator.process.wait(6) == 0
+        stop, off = wait(second_detail, 2)
+    assert (stop["Acct-Status-Type"], off["Acct-Status-Type"]) == ("Stop", "Accounting-Off")
+    assert stop["Acct-Session-Id"] == start["Acct-Session-Id"]
+    assert int(stop["Acct-Output-Octets"]) == MEGABYTE
+    assert len(records(first_detail)) == 2, "each has what it has taken, and none has it twice"

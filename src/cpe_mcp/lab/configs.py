@@ -108,8 +108,8 @@ def concentrator_settings(
     """``/etc/config/mcp-concentrator``: it faces customers, asks RADIUS about source addresses, and may reach the core
     network, whose addresses are not global.
 
-    ``given``: section type (``global``, ``listener``, ``destinations``, ``radius``, ``limits``, ``ident``) -> options, and
-    ``subscriber`` -> section name -> options.
+    ``given``: section type (``global``, ``listener``, ``destinations``, ``radius``, ``limits``, ``ident``, ``dynamic``) ->
+    options, and ``subscriber`` -> section name -> options.
     """
     own: dict[str, dict[str, object]] = {
         "global": {"run_dir": run_dir, "congestion_control": congestion_control},
@@ -123,6 +123,7 @@ def concentrator_settings(
             "password": address_password,
         },
         "ident": {},
+        "dynamic": {},
     }
     return uci_text(
         [(kind, kind, {**options, **given.get(kind, {})}) for kind, options in own.items()]

@@ -25,6 +25,7 @@ LISTEN_ALL = (("0.0.0.0", DEFAULT_PORT), ("::", DEFAULT_PORT))
 DHCP_ATTRIBUTES = "ATTRIBUTE DHCPv6-Options 245.3 octets\nATTRIBUTE DHCPv4-Options 245.4 octets\n"
 """Of RFC 9445; FreeRADIUS 3.2.1 has the type and not yet the attributes."""
 
+EXEC_MODULE = "mcp_handle"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -73,19 +74,21 @@ def write_config(
     sign_replies: bool = True,
     tls: TlsListener | None = None,
     accounting: Sequence[tuple[str, int]] = (),
+    post_auth_program: str = "",
 ) -> list[str]:
     """Write the configuration into ``directory`` and return the command that runs the server in the foreground.
 
     ``clients`` are the addresses or prefixes that may ask; every request must carry a Message-Authenticator. ``users``
     are subscribers, ``address_users`` source addresses (``name`` is the address, ``password`` the concentrators'
     common one). ``sign_replies=False`` leaves Message-Authenticator out of the answers, as servers did before
-    CVE-2024-3596. What comes to ``accounting`` stands in the file ``detail``. The server prints "Ready to process requests"
+    CVE-2024-3596. What comes to ``accounting`` stands in the file ``detail``. ``post_auth_program`` is a command line, with
+    FreeRADIUS' own expansions, that prints attributes for each Accept. The server prints "Ready to process requests"
     on standard output when it is. Raises OSError.
     """
     files = {
         "dictionary": DHCP_ATTRIBUTES + vendor_dictionary_text(enterprise),
         "users": "\n".join(_user(user) for user in (*users, *address_users)),
-        "radiusd.conf": _radiusd(directory, secret, clients, listen, sign_replies, tls, accounting),
+        "radiusd.conf": _radiusd(directory, secret, clients, listen, sign_replies, tls, accounting, post_auth_program),
     }
     os.makedirs(directory, mode=0o700, exist_ok=True)
     for name, text in files.items():
@@ -128,7 +131,10 @@ def _radiusd(
     sign_replies: bool,
     tls: TlsListener | None,
     accounting: Sequence[tuple[str, int]],
+    post_auth_program: str,
 ) -> str:
+    program_module = _exec_module(post_auth_program) if post_auth_program else ""
+    run_program = EXEC_MODULE if post_auth_program else ""
     sign = "update reply {\n Message-Authenticator := 0x00\n }" if sign_replies else ""
     listeners = "".join(
         f"listen {{\n type = {kind}\n {'ipv6addr' if ':' in address else 'ipaddr'} = {address}\n port = {port}\n}}\n"
@@ -180,7 +186,7 @@ modules {{
   filename = {directory}/{DETAIL}
   permissions = 0600
  }}
-}}
+{program_module}}}
 {clients}
 server default {{
 {listeners}
@@ -201,12 +207,26 @@ accounting {{
  detail
 }}
 post-auth {{
+ {run_program}
  {sign}
  Post-Auth-Type REJECT {{
   {sign}
  }}
 }}
 }}
+"""
+
+
+def _exec_module(program: str) -> str:
+    return f"""\
+ exec {EXEC_MODULE} {{
+  wait = yes
+  program = "{program}"
+  input_pairs = request
+  output_pairs = reply
+  shell_escape = yes
+  timeout = 5
+ }}
 """
 
 

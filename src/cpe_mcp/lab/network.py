@@ -89,6 +89,9 @@ class RadiusOptions(NamedTuple):
     """Whether the cpe's addresses on both lines are known as the subscriber's."""
     tls: bool = False
     """Whether it listens for RADIUS over TLS too; :attr:`Lab.tls_options` is then what the cpe needs."""
+    cookie_secret: str = ""
+    """Of the concentrators: with it, each Accept brings handle and key, as ``mcp-concentrator handle`` makes them."""
+    handle_ttl_s: int = 3600
 
 
 DEFAULT_RADIUS = RadiusOptions()
@@ -404,6 +407,7 @@ class Lab:
         limits: Mapping[str, Any] | None = None,
         subscribers: Mapping[str, Mapping[str, Any]] | None = None,
         ident: Mapping[str, Any] | None = None,
+        dynamic: Mapping[str, Any] | None = None,
     ) -> None:
         """Start ``mcp-concentrator`` on concentrator ``number``; returns when it answers. Raises LabError.
 
@@ -416,6 +420,7 @@ class Lab:
             "radius": radius,
             "limits": limits,
             "ident": ident,
+            "dynamic": dynamic,
         }
         text = configs.concentrator_settings(
             run_dir=str(self._concentrator_run_dir(number)),
@@ -554,6 +559,13 @@ class Lab:
         address = "0.0.0.0"
         return freeradius.TlsListener(address, TLS_PORT, str(authority.pair.cert), str(server.cert), str(server.key))
 
+    def _handle_program(self) -> str:
+        """As docs/manual/radius.md has it."""
+        text = f"config global 'global'\n\toption cookie_secret '{self.radius.cookie_secret}'\n"
+        config = self._write("radius/mcp-concentrator", text)
+        argv = [sys.executable, "-m", "cpe_mcp.concentrator.daemon", "handle", "%{User-Name}"]
+        return " ".join([*argv, "--ttl", str(self.radius.handle_ttl_s), "--config", str(config)])
+
     def _start_servers(self) -> None:
         radius_directory = self.directory / "radius"
         line_addresses = self._line_addresses() if self.radius.authorize_lines else ()
@@ -572,6 +584,7 @@ class Lab:
             enterprise=DEFAULT_ENTERPRISE,
             tls=self._radius_tls() if self.radius.tls else None,
             accounting=[(ADDRESSES.radius.v4, ACCOUNTING_PORT)],
+            post_auth_program=self._handle_program() if self.radius.cookie_secret else "",
         )
         self._processes.start("radius", self.namespace("radius"), argv)
         server_directory = self.directory / "server"
