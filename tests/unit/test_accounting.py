@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from pyrad.packet import AcctPacket
 
+from cpe_mcp.aaa import accounting_client
 from cpe_mcp.aaa.accounting import (
     ADMIN_RESET,
     IDLE_TIMEOUT,
@@ -172,16 +173,20 @@ def run(server: Server, records: list[Record], until: Callable[[AccountingClient
     return run_several([server], records, until)
 
 
+def client_of(servers: list[Server]) -> AccountingClient:
+    return AccountingClient(
+        [("127.0.0.1", server.port) for server in servers],
+        SECRET,
+        nas_identifier="nas",
+        carrier=UdpCarrier(timeout_s=0.1, tries=1),
+    )
+
+
 def run_several(
     servers: list[Server], records: list[Record], until: Callable[[AccountingClient], bool]
 ) -> AccountingClient:
     async def main() -> AccountingClient:
-        client = AccountingClient(
-            [("127.0.0.1", server.port) for server in servers],
-            SECRET,
-            nas_identifier="nas",
-            carrier=UdpCarrier(timeout_s=0.1, tries=1),
-        )
+        client = client_of(servers)
         serving = [asyncio.create_task(server.serve()) for server in servers]
         client.start()
         for row in records:
@@ -240,6 +245,37 @@ def test_records_wait_for_a_server_that_is_away_and_come_in_order_with_their_del
     assert (number(first, 41), number(again, 41)) == (0, 1)
     assert first.authenticator != again.authenticator
     assert client.trouble == ""
+
+
+def test_at_the_end_a_server_that_is_back_gets_what_waits_however_long_the_pause_was_to_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(accounting_client, "AGAIN_MIN_S", 30.0)
+    is_back = False
+
+    def away(request: Any, raw: bytes) -> bytes:
+        return right(request, raw) if is_back else b""
+
+    server = Server(away)
+
+    async def main() -> AccountingClient:
+        nonlocal is_back
+        serving = asyncio.create_task(server.serve())
+        client = client_of([server])
+        client.start()
+        client.tell(record(STOP, "a", time.monotonic()))
+        async with asyncio.timeout(WAIT_S):
+            while not client.trouble:
+                await asyncio.sleep(0.01)
+        is_back = True
+        await client.stop(WAIT_S)
+        serving.cancel()
+        return client
+
+    try:
+        assert asyncio.run(main()).counters["sent"] == 1, "before stop ended"
+    finally:
+        server.sock.close()
 
 
 def test_a_forged_answer_is_none() -> None:

@@ -120,6 +120,25 @@ def test_an_accept_without_session_timeout_holds_as_set() -> None:
     assert judge(authorizer, now=601) is None
 
 
+def test_a_session_timeout_of_nothing_is_a_short_one() -> None:
+    authorizer = Authorizer([], ON)
+    authorizer.learn("10.9.9.9", RadiusAnswer("accept", "", session_timeout_s=0.0), 0)
+    assert judge(authorizer, now=4).kind == "accept"
+    assert judge(authorizer, now=5) is None
+
+
+@pytest.mark.requirement("X-16")
+def test_of_cookie_and_address_what_is_known_of_the_subscriber_himself_comes_first() -> None:
+    proven = Verdict("accept", "line-7", 0.0, Reason.READY, (5.0, 0.0), 3)
+    nobodys = Verdict("accept", "10.9.9.9", 60.0, Reason.READY, (20.0, 9.0), 0)
+    verdict = both(proven, nobodys, "10.9.9.9")
+    assert verdict == Verdict("accept", "line-7", 0.0, Reason.READY, (5.0, 9.0), 3)
+    his = nobodys._replace(subscriber="line-7")
+    assert both(proven, his, "10.9.9.9").cap_mbit == (20.0, 9.0), "AAA says it of him"
+    ended = Verdict("reject", "", 0.0, Reason.WITHDRAWN)
+    assert both(ended, his, "10.9.9.9") == ended
+
+
 def test_a_reject_holds_for_a_while_and_a_silence_briefly() -> None:
     authorizer = Authorizer([], ON)
     authorizer.learn("10.9.9.9", RadiusAnswer("reject", "go away"), 0)
@@ -147,7 +166,8 @@ def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         authorizer.learn(f"10.9.9.{host}", RadiusAnswer("accept", ""), 0)
         authorizer.learn(f"10.8.8.{host}", RadiusAnswer("reject", ""), 0)
     addresses = [row["address"] for row in authorizer.status(1)]
-    assert addresses == ["10.9.9.2", "10.9.9.3", "10.9.9.4", "10.8.8.3", "10.8.8.4"]
+    assert addresses == ["10.9.9.4", "10.9.9.3", "10.9.9.2", "10.8.8.4", "10.8.8.3"]
+    assert [row["address"] for row in authorizer.status(1, 1)] == ["10.9.9.4", "10.8.8.4"]
 
 
 @pytest.mark.requirement("5.3-d")
@@ -219,6 +239,21 @@ def test_filters_end_with_the_session_that_had_them() -> None:
     assert sorted(authorizer.take_unfiltered()) == ["10.9.9.0", "10.9.9.1"]
     assert authorizer.take_unfiltered() == []
     assert [authorizer.filters_of(f"10.9.9.{host}") for host in range(4)] == [(), (), ("silver",), ("gold",)]
+
+
+@pytest.mark.requirement("5.6.7-a")
+def test_filters_end_with_the_session_timeout_also_when_settings_were_read_again_meanwhile() -> None:
+    before = Authorizer([], ON)
+    before.learn("10.9.9.9", RadiusAnswer("accept", "", session_timeout_s=300.0, filters=("gold",)), 0)
+    authorizer = Authorizer([], ON)
+    authorizer.inherit(before, 100)
+    authorizer.expired(299)
+    assert authorizer.filters_of("10.9.9.9") == ("gold",)
+    authorizer.expired(300)
+    assert authorizer.take_unfiltered() == ["10.9.9.9"]
+    assert authorizer.filters_of("10.9.9.9") == ()
+    authorizer.unfilter_again(["10.9.9.9"])
+    assert authorizer.take_unfiltered() == ["10.9.9.9"], "it could not be done the first time"
 
 
 @pytest.mark.requirement("X-13")

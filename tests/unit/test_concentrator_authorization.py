@@ -89,9 +89,9 @@ class Desk:
         self.control.server.workers.update(self.workers)  # type: ignore[arg-type]
         self.questions = 0
 
-    def ask(self, address: str, worker: int = 0, cookie: bytes = b"") -> int:
+    def ask(self, address: str, worker: int = 0, cookie: bytes = b"", listener: str = "customers") -> int:
         self.questions += 1
-        question = {"id": self.questions, "address": address, "listener": "customers", "cookie": cookie}
+        question = {"id": self.questions, "address": address, "listener": listener, "cookie": cookie}
         self.control._frame(self.workers[worker], "authorize", question)  # type: ignore[arg-type]
         return self.questions
 
@@ -203,7 +203,7 @@ def test_filters_of_an_accept_are_carried_out_and_end_with_it(tmp_path: Path, ca
         desk.ask("10.9.9.8")
         await settle()
         await desk.answer(1, ACCEPT._replace(filters=("gold",)))
-        assert "filters of 10.9.9.8 are not in place: no room" in caplog.text
+        assert "filters of 1 addresses are not in place: no room" in caplog.text
         assert desk.workers[0].answers()[-1] == (2, "accept", "ready")
 
     run(tmp_path, scenario)

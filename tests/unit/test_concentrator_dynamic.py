@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_concentrator_authorization import ACCEPT, Desk, FakeFilters, run, settle
+from test_concentrator_authorization import ACCEPT, CONFIG, Desk, FakeFilters, run, settle
 
 from cpe_mcp.aaa.answer import RadiusAnswer
 from cpe_mcp.aaa.cookie import make_cookie, make_handle, own_credential
@@ -17,6 +19,7 @@ from cpe_mcp.concentrator.authorizer import Authorizer, Session
 from cpe_mcp.concentrator.dynamic import SubscriberSessions
 from cpe_mcp.concentrator.dynamic_rules import rules
 from cpe_mcp.concentrator.filters import FilterHook
+from cpe_mcp.concentrator.handles import HandleSession
 from cpe_mcp.concentrator.verdict import Verdict
 from cpe_mcp.settings import SettingsError, parse_concentrator
 from cpe_mcp.settings.concentrator import RadiusSettings, SubscriberSettings
@@ -44,7 +47,8 @@ class Host:
         self.accounted: list[str] = []
         self.ids = {"line-8": "boot-8", "line-9": "boot-9", "carl": "boot-c"}
         self.now = 100.0
-        self.sessions = SubscriberSessions(self, now=lambda: self.now)
+        self.handles_for_s = 0.0
+        self.sessions = SubscriberSessions(self, now=lambda: self.now, unix=lambda: UNIX_S)
         self.verdict("198.51.100.9", cookie_of("line-9"))
 
     def own_addresses(self) -> Collection[str]:
@@ -70,6 +74,9 @@ class Host:
         if gone:
             self.filters.apply(gone)
 
+    def handle_ttl_s(self) -> float:
+        return self.handles_for_s
+
     def found(self, **selector: Any) -> list[str]:
         found = self.sessions.find(Selector(**selector))
         return [
@@ -78,6 +85,8 @@ class Host:
             else row.subscriber
             if isinstance(row, Verdict)
             else f"handle of {row.verdict.subscriber}"
+            if isinstance(row, HandleSession)
+            else f"perhaps a handle of {row.subscriber}"
             for row in found
         ]
 
@@ -250,6 +259,62 @@ def test_a_disconnect_ends_flows_and_handle_until_radius_gives_a_later_one() -> 
 
 
 @pytest.mark.requirement("X-16")
+def test_where_it_is_known_how_long_handles_last_a_disconnect_ends_those_that_were_not_seen() -> None:
+    host = Host()
+    assert host.found(user="line-10") == []
+    host.handles_for_s = 600.0
+    assert host.found(user="line-10") == ["perhaps a handle of line-10"]
+    for selector in (
+        {"user": "line-10", "addresses": ("203.0.113.5",)},
+        {"user": "line-10", "session_id": "5"},
+        {"user": "203.0.113.5", "calling_station": "x"},
+        {"addresses": ("203.0.113.5",)},
+    ):
+        assert host.found(**selector) == []
+    assert host.found(user="carl") == ["carl"], "his key is no handle"
+    with pytest.raises(Refused) as error:
+        host.change(Selector(user="line-10"), down_mbit=3)
+    assert error.value.cause == ErrorCause.SESSION_CONTEXT_NOT_FOUND
+    host.sessions.disconnect(host.sessions.find(Selector(user="line-10")))
+    assert host.verdict("203.0.113.5", cookie_of("line-10", 600.0)).reason == "handle-ended"
+    assert host.verdict("203.0.113.5", cookie_of("line-10", 601.0)).kind == "accept"
+
+
+@pytest.mark.requirement("X-16")
+@pytest.mark.parametrize("change", [{"connections": 9}, {"filters": ("gold",)}, {"down_mbit": 10}])
+def test_of_one_who_has_both_what_a_change_does_not_name_stays(change: dict[str, Any]) -> None:
+    host = Host()
+    host.authorizer.learn("10.9.9.8", RadiusAnswer("accept", "", user="line-8", down_mbit=20, up_mbit=5), 0.0)
+    host.verdict("10.9.9.8", cookie_of("line-8"))
+    host.change(Selector(user="line-8"), **change)
+    assert host.caps == ([{"line-8": (10.0, 5.0)}] if "down_mbit" in change else [])
+    for verdict in (host.verdict("10.9.9.8"), host.verdict("203.0.113.5", cookie_of("line-8"))):
+        assert verdict.cap_mbit == (change.get("down_mbit", 20), 5)
+        assert verdict.connections == change.get("connections", 0)
+
+
+@pytest.mark.requirement("X-16")
+def test_what_radius_said_of_an_address_counts_for_a_handle_while_it_holds() -> None:
+    host = Host()
+    assert host.verdict("203.0.113.5", cookie_of("line-8")).cap_mbit == (20, 0)
+    host.now = 3700.0
+    assert host.verdict("203.0.113.5", cookie_of("line-8", 9e3)).cap_mbit == (0, 0)
+    host.change(Selector(user="line-8"), down_mbit=2)
+    assert host.verdict("203.0.113.5", cookie_of("line-8", 9e3)).cap_mbit == (2, 0)
+
+
+@pytest.mark.requirement("X-16")
+def test_who_was_sent_away_and_comes_with_a_later_handle_is_served_and_asked_about_anew() -> None:
+    host = Host()
+    host.verdict("10.9.9.8", cookie_of("line-8"))
+    host.change(Selector(user="line-8"), concentrators=((("192.0.2.99",), 0),))
+    assert host.verdict("10.9.9.8", cookie_of("line-8")).reason == "moved"
+    assert host.verdict("10.9.9.8").reason == "moved"
+    assert host.verdict("10.9.9.8", cookie_of("line-8", 1001.0)).kind == "accept"
+    assert host.verdict("10.9.9.8") is None
+
+
+@pytest.mark.requirement("X-16")
 def test_one_who_has_both_an_address_and_a_handle_is_meant_with_both() -> None:
     host = Host()
     host.verdict("10.9.9.8", cookie_of("line-8"))
@@ -294,6 +359,90 @@ def test_a_session_that_has_run_out_is_still_found_for_its_flows() -> None:
     assert (error.value.cause, host.paper.applied) == (ErrorCause.SESSION_CONTEXT_NOT_FOUND, [])
     host.change(Selector(user="line-7"), filters=("gold",), session_timeout_s=60)
     assert host.verdict("10.9.9.7").ttl_s == 60, "a new time brings it back"
+
+
+BOTH = "\nconfig listener 'home'\n\toption port '5125'\n\toption facing 'customer'\n\toption authorization 'both'\n"
+
+
+def with_secret(directory: Path, more: str = "") -> Desk:
+    desk = Desk(directory)
+    text = CONFIG.replace("@RUN@", str(directory)).replace(
+        "option run_dir", f"option cookie_secret '{SECRET}'\n\toption run_dir"
+    )
+    desk.control._use(parse_concentrator(text + more))
+    desk.control._radius = desk.radius  # type: ignore[assignment]
+    return desk
+
+
+def cookie_now(name: str, ends_s: float = 1000.0) -> bytes:
+    return make_cookie(make_handle(name, SECRET.encode(), time.time() + ends_s), time.time())
+
+
+@pytest.mark.requirement("X-16")
+@pytest.mark.parametrize(("end", "reason"), [("flows", "withdrawn"), ("warm", "moved")])
+def test_what_a_cookie_had_proven_before_the_end_counts_no_more_when_radius_answers(
+    tmp_path: Path, end: str, reason: str
+) -> None:
+    async def scenario() -> None:
+        desk = with_secret(tmp_path, BOTH)
+        desk.ask("10.9.9.9", cookie=cookie_now("line-7"), listener="home")
+        desk.ask("10.9.9.9", cookie=cookie_now("line-8"), listener="home")
+        await settle()
+        desk.control.forget({"subscriber": "line-7", "end": end})
+        await desk.answer(0, ACCEPT._replace(user=""))
+        assert desk.workers[0].answers() == [(1, "reject", reason), (2, "accept", "ready")]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.requirement("X-16")
+@pytest.mark.requirement("5.3-d")
+def test_whoever_brings_a_handle_where_addresses_count_is_asked_about_once_for_his_terms(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        desk = with_secret(tmp_path)
+        for _ in range(3):
+            desk.ask("10.9.9.9", cookie=cookie_now("line-7"))
+        await settle()
+        assert [verdict for _, verdict, _ in desk.workers[0].answers()] == 3 * ["accept"], "nobody waits"
+        assert [address for address, _ in desk.radius.asked] == ["10.9.9.9"]
+        await desk.answer(0, ACCEPT._replace(down_mbit=8, connections=5))
+        caps = [payload for kind, payload in desk.workers[0].frames if kind == "caps"]
+        assert caps
+        assert "line-7" in caps[0], "what runs already is held to it"
+        desk.ask("10.9.9.9", cookie=cookie_now("line-7"))
+        await settle()
+        answer = desk.workers[0].frames[-1][1]
+        assert (answer["subscriber"], answer["connections"]) == ("line-7", 5)
+        assert len(desk.radius.asked) == 1, "remembered"
+        desk.ask("10.66.0.1", cookie=cookie_now("line-9"))
+        await settle()
+        await desk.answer(1, RadiusAnswer("reject", "unknown"))
+        desk.ask("10.66.0.1", cookie=cookie_now("line-9"))
+        await settle()
+        assert desk.workers[0].answers()[-1][1] == "accept", "his cookie is enough"
+        assert len(desk.radius.asked) == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_whose_channel_broke_hears_of_what_was_ended_meanwhile(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        control, (one, two) = desk.control, desk.workers
+        control.forget({"address": "10.9.9.1", "end": "flows"})
+        control.server.workers.discard(one)
+        control._worker_gone(one)  # type: ignore[arg-type]
+        control.forget({"address": "10.9.9.2", "end": "flows"})
+        control.forget({"address": "10.9.9.3"})
+        one.frames.clear()
+        control.server.workers.add(one)  # type: ignore[arg-type]
+        control._hello(one)  # type: ignore[arg-type]
+        told = [payload for kind, payload in one.frames if kind == "forget"]
+        assert told == [{"all": True}, {"address": "10.9.9.2", "end": "flows"}]
+        two.frames.clear()
+        control._hello(two)  # type: ignore[arg-type]
+        assert not [payload for kind, payload in two.frames if kind == "forget"], "another process, or never away"
+
+    run(tmp_path, scenario)
 
 
 def test_an_accept_that_was_on_its_way_when_the_disconnect_came_is_asked_again(tmp_path: Path) -> None:

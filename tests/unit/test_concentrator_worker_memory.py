@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -131,3 +132,33 @@ def test_each_connection_with_a_cookie_is_asked_about_also_when_two_bring_the_sa
     assert len(asked(b"the same")) == 2
     assert len(asked(b"the same")) == 2, "nothing of it is remembered"
     assert len(asked(b"")) == 1, "an address is asked about once for both"
+
+
+@pytest.mark.requirement("X-16")
+def test_an_address_counts_as_a_subscribers_for_an_hour(
+    worker: ConcentratorWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(worker, "loop", SimpleNamespace(finish=worker.loop.finish))
+    monkeypatch.setattr(worker.loop, "now", now[0], raising=False)
+    ask(worker, "10.9.9.9", cookie=b"of this connection")
+    for passed_s, is_known in ((3599, True), (3601, False)):
+        monkeypatch.setattr(worker.loop, "now", now[0] + passed_s)
+        assert worker.is_subscriber_address("10.9.9.9") == is_known
+
+
+def test_when_the_channel_breaks_those_who_wait_are_reset_and_the_next_one_asks_anew(
+    worker: ConcentratorWorker,
+) -> None:
+    closed = []
+
+    class Waiting(FakeFlow):
+        def close(self, reason: str, *, reset: bool) -> None:
+            closed.append((reason, reset))
+
+    for _ in range(2):
+        assert worker.verdict(("customers", "10.9.9.9", b""), Waiting(), b"prefix") is None  # type: ignore[arg-type]
+    assert worker._asks == 1, "both wait for one answer"
+    worker.on_disconnected()
+    assert closed == 2 * [("no-resources", True)]
+    assert ask(worker, "10.9.9.9")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cpe_mcp.control import ask as module
 from cpe_mcp.control.api import ApiServer
 from cpe_mcp.control.ask import ApiError, ask
 from cpe_mcp.control.frames import MAX_FRAME_BYTES, FrameError, pull_frame, push_frame
@@ -137,7 +138,7 @@ def test_one_worker_that_talks_nonsense_disturbs_nobody(tmp_path: Path) -> None:
     asyncio.run(body())
 
 
-def test_questions_and_answers(tmp_path: Path) -> None:
+def test_questions_and_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "api.sock"
 
     async def double(args: Mapping[str, Any]) -> Any:
@@ -153,6 +154,9 @@ def test_questions_and_answers(tmp_path: Path) -> None:
             await asyncio.to_thread(ask, str(path), "double")
         with pytest.raises(ApiError, match="no such method; there are double"):
             await asyncio.to_thread(ask, str(path), "triple")
+        monkeypatch.setattr(module, "MAX_LINE_BYTES", 8)
+        with pytest.raises(ApiError, match="longer than 8 octets"):
+            await asyncio.to_thread(ask, str(path), "double", {"number": 21})
         assert "error" in await server.answer(b"garbage")
         assert "error" in await server.answer(b'["method"]')
         await server.close()

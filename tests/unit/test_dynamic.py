@@ -456,3 +456,21 @@ def test_other_settings_keep_counts_of_peers_that_stay() -> None:
         "counters": {"coa-ack": 1, "forged": 1},
         "peers": [{"address": SERVER, "counters": {"coa-ack": 1, "forged": 1}}],
     }
+
+
+def test_one_with_other_settings_that_takes_over_knows_what_was_answered() -> None:
+    old, new, request = Desk(), Desk(window_s=200), packet()
+    answer = old.send(request)
+    new.core.inherit(old.core)
+    assert new.send(request, port=50000) == answer
+    assert new.decided == []
+    assert new.core.counters == {"coa-ack": 1, "duplicate": 1}
+
+
+def test_a_port_names_a_line_of_the_session() -> None:
+    selector = Selector(user="alice", port="dsl")
+    assert selector.matches(users=("alice",), addresses=(), ports=("dsl", "lte"))
+    assert not selector.matches(users=("alice",), addresses=(), ports=("lte",))
+    assert not selector.matches(users=("alice",), addresses=())
+    decision, done = asked(40, NAS, {87: [b"dsl"]})
+    assert (decision.error_cause, done) == (503, []), "understood, and nobody's"

@@ -20,6 +20,10 @@ def bring(found: HandleSessions, name: str, ends_s: int, now: float = 0.0) -> Ve
     return found.bring(name, int(UNIX_S) + ends_s, now, UNIX_S + now)
 
 
+def end(found: HandleSessions, name: str, now: float = 0.0, ttl_s: float = 0.0) -> None:
+    found.end(name, now, UNIX_S + now, ttl_s)
+
+
 def test_who_comes_with_a_handle_is_known_until_its_end_and_a_day_more() -> None:
     found = HandleSessions()
     assert bring(found, "line-7", 60) == Verdict("accept", "line-7", 0.0, Reason.READY)
@@ -32,7 +36,7 @@ def test_who_comes_with_a_handle_is_known_until_its_end_and_a_day_more() -> None
     found.tick(90.0)
     assert "line-7" in found
     assert found.counts(90.0) == {"known": 0, "ended": 0}
-    assert found.status(90.0) == []
+    assert found.status(90.0, 9) == []
     assert found.take_gone() == set()
     found.tick(90.0 + KEPT_S)
     assert "line-7" not in found
@@ -57,7 +61,7 @@ def test_a_disconnect_ends_the_handles_that_were_seen_and_earlier_ones() -> None
     bring(found, "line-7", 60)
     bring(found, "line-7", 90)
     bring(found, "line-8", 60)
-    found.end("line-7")
+    end(found, "line-7")
     assert "line-7" not in found
     assert found.take_gone() == {"line-7"}
     for ends_s in (30, 60, 90):
@@ -65,7 +69,7 @@ def test_a_disconnect_ends_the_handles_that_were_seen_and_earlier_ones() -> None
         assert (verdict.kind, verdict.reason) == ("reject", Reason.HANDLE_ENDED)
     assert bring(found, "line-8", 60).kind == "accept", "nobody else's"
     assert found.counts(0.0) == {"known": 1, "ended": 1}
-    assert found.status(10.0) == [
+    assert found.status(10.0, 1) == [
         {"subscriber": "line-8", "verdict": "accept", "reason": "ready", "left_s": 50.0, "connections": 0},
         {"subscriber": "line-7", "verdict": "reject", "reason": "handle-ended", "left_s": 80.0, "connections": 0},
     ]
@@ -74,10 +78,32 @@ def test_a_disconnect_ends_the_handles_that_were_seen_and_earlier_ones() -> None
     assert bring(found, "line-7", 90).kind == "reject", "the old one stays ended"
 
 
+def test_where_it_is_known_how_long_handles_are_made_for_those_that_were_not_seen_are_ended_too() -> None:
+    found = HandleSessions()
+    bring(found, "line-7", 60)
+    end(found, "line-7", 10.0, ttl_s=100.0)
+    end(found, "line-8", 10.0, ttl_s=100.0)
+    for name in ("line-7", "line-8"):
+        assert bring(found, name, 110, 10.0).reason == Reason.HANDLE_ENDED, "it was made before"
+        assert bring(found, name, 111, 11.0).kind == "accept"
+    assert found.counts(109.0) == {"known": 2, "ended": 2}
+    end(found, "line-8", 12.0)
+    assert bring(found, "line-8", 111, 12.0).reason == Reason.HANDLE_ENDED
+    found.tick(111.0 + KEPT_S)
+    assert found.counts(0.0) == {"known": 0, "ended": 0}
+
+
+def test_a_shorter_time_takes_no_end_back() -> None:
+    found = HandleSessions()
+    end(found, "line-7", 0.0, ttl_s=100.0)
+    end(found, "line-7", 0.0, ttl_s=10.0)
+    assert bring(found, "line-7", 100).reason == Reason.HANDLE_ENDED
+
+
 def test_an_ended_handle_stays_ended_when_the_clock_is_set_back_for_a_day() -> None:
     found = HandleSessions()
     bring(found, "line-7", 60)
-    found.end("line-7")
+    end(found, "line-7")
     found.tick(60.0 + KEPT_S - 1)
     assert found.bring("line-7", int(UNIX_S) + 60, 60.0 + KEPT_S - 1, UNIX_S).reason == Reason.HANDLE_ENDED
     found.tick(60.0 + KEPT_S)
@@ -96,8 +122,8 @@ def test_the_one_who_came_longest_ago_is_forgotten_and_nothing_that_was_ended_is
     assert found.take_gone() == {"b"}
     assert found.has_room(2)
     assert not found.has_room(3)
-    found.end("a")
-    found.end("nobody")
+    end(found, "a")
+    end(found, "nobody")
     assert found.has_room(1)
     assert not found.has_room(2)
     for name in ("e", "f", "g", "h"):

@@ -194,6 +194,31 @@ def test_an_accept_that_was_on_its_way_when_the_disconnect_came_does_not_count()
     run(scenario)
 
 
+def test_a_disconnect_or_change_is_told_at_once_though_a_question_is_open() -> None:
+    async def scenario(desk: Desk) -> None:
+        await desk.answer(ACCEPT._replace(session_timeout_s=None))
+        assert desk.authenticator._session is not None
+        desk.authenticator._session.hurry(0)
+        desk.authenticator._rearm()
+        await settle()
+        changes = desk.changes
+        desk.change(down_mbit=7)
+        assert desk.changes > changes
+        await desk.answer(ACCEPT)
+        assert desk.authenticator.accept is not None
+        assert desk.authenticator.accept.down_mbit == 7, "that Accept is of before"
+        await asyncio.sleep(0.05)
+        await settle()
+        assert len(desk.radius.asked) == 3, "asked again, for what may have changed since"
+        changes = desk.changes
+        desk.session.disconnect(desk.session.find(Selector(user="alice")))
+        assert desk.changes > changes, "whoever acts on a Reject is told before the question ends"
+        await desk.answer(ACCEPT)
+        assert desk.authenticator.reason() == Reason.NOT_AUTHORIZED
+
+    run(scenario, retry_s=0.02)
+
+
 # Where it listens, and to whom ------------------------------------------------------------------------------------------
 
 

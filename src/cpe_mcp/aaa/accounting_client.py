@@ -7,6 +7,7 @@ What a server has answered with a wrong authenticator, it has not answered.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -28,6 +29,8 @@ PORT = 1813
 """RFC 2866 section 3."""
 AGAIN_MIN_S, AGAIN_MAX_S = 1.0, 30.0
 """Pause after all servers were asked in vain, doubled each time."""
+HURRIED_S = 0.2
+"""The same at the end."""
 SILENT_S = 60.0
 """How long a server that did not answer comes after the others: records go one by one, and else each would wait for it."""
 OCTETS = 2**32
@@ -71,6 +74,8 @@ class AccountingClient:
         self.trouble = ""
         """Why the oldest record is still here; "" when the last one was taken."""
         self._work = asyncio.Event()
+        self._hurry = asyncio.Event()
+        """It ends soon: no pause longer than the shortest."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -82,6 +87,7 @@ class AccountingClient:
         if self._task is None:
             return
         end = time.monotonic() + wait_s
+        self._hurry.set()  # a server that was away a moment ago may be back
         while len(self.spool) and time.monotonic() < end and not self._task.done():
             await asyncio.sleep(0.02)
         self._task.cancel()
@@ -137,7 +143,12 @@ class AccountingClient:
                 self._said("")
             else:
                 self._said(trouble)
-                await asyncio.sleep(pause_s)
+                if self._hurry.is_set():
+                    await asyncio.sleep(HURRIED_S)
+                    continue
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._hurry.wait()
                 pause_s = min(AGAIN_MAX_S, 2 * pause_s)
 
     def _said(self, trouble: str) -> None:

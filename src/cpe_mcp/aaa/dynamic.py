@@ -41,7 +41,7 @@ ADMIN_RESET = 6
 """Acct-Terminate-Cause of a Disconnect-ACK (RFC 5176 section 3, RFC 2866 section 5.10)."""
 
 USER_NAME, NAS_IP_ADDRESS, SERVICE_TYPE, FRAMED_IP_ADDRESS, FILTER_ID, REPLY_MESSAGE = 1, 4, 6, 8, 11, 18
-STATE, SESSION_TIMEOUT, CALLING_STATION_ID, NAS_IDENTIFIER, PROXY_STATE = 24, 27, 31, 32, 33
+STATE, SESSION_TIMEOUT, CALLING_STATION_ID, NAS_IDENTIFIER, PROXY_STATE, NAS_PORT_ID = 24, 27, 31, 32, 33, 87
 ACCT_SESSION_ID, ACCT_TERMINATE_CAUSE, ACCT_MULTI_SESSION_ID, EVENT_TIMESTAMP = 44, 49, 50, 55
 MESSAGE_AUTHENTICATOR, NAS_IPV6_ADDRESS, FRAMED_INTERFACE_ID, FRAMED_IPV6_PREFIX = 80, 95, 96, 97
 ERROR_CAUSE, FRAMED_IPV6_ADDRESS = 101, 168
@@ -57,6 +57,7 @@ OF_THE_SESSION = frozenset(
         CALLING_STATION_ID,
         ACCT_SESSION_ID,
         ACCT_MULTI_SESSION_ID,
+        NAS_PORT_ID,
         FRAMED_INTERFACE_ID,
         FRAMED_IPV6_PREFIX,
         FRAMED_IPV6_ADDRESS,
@@ -100,6 +101,8 @@ class Selector(NamedTuple):
     calling_station: str = ""
     session_id: str = ""
     multi_session_id: str = ""
+    port: str = ""
+    """NAS-Port-Id: a WAN of a router's."""
 
     def matches(
         self,
@@ -109,6 +112,7 @@ class Selector(NamedTuple):
         calling_station: str = "",
         session_ids: Collection[str] = (),
         multi_session_id: str = "",
+        ports: Collection[str] = (),
     ) -> bool:
         """Whether it means a session that is known by these. ``session_ids``: those under which accounting tells of it."""
         return (
@@ -117,6 +121,7 @@ class Selector(NamedTuple):
             and (not self.calling_station or self.calling_station == calling_station)
             and (not self.session_id or self.session_id in session_ids)
             and (not self.multi_session_id or self.multi_session_id == multi_session_id)
+            and (not self.port or self.port in ports)
         )
 
 
@@ -213,6 +218,7 @@ def _pull_selector(attributes: Attributes) -> Selector:
         text(CALLING_STATION_ID),
         text(ACCT_SESSION_ID),
         text(ACCT_MULTI_SESSION_ID),
+        text(NAS_PORT_ID),
     )
     if selector == Selector():
         raise Refused(ErrorCause.MISSING_ATTRIBUTE, "no attribute says which session is meant")

@@ -34,6 +34,10 @@ class DynamicEnd:
         self._rules = rules
         self._core.configure(rules)
 
+    def inherit(self, other: DynamicEnd) -> None:
+        """What the end before has had is not taken again."""
+        self._core.inherit(other._core)
+
     def follow(self, places: Iterable[Place], port: int) -> None:
         """Serve there and nowhere else; called now and then, for an address that comes later."""
         errors = self._server.follow(places, port)

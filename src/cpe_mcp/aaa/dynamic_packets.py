@@ -105,6 +105,16 @@ class DynamicAuthorization:
         self.by_peer = {address: self.by_peer.get(address, Counter()) for address in rules.secrets}
         self._newest = {address: value for address, value in self._newest.items() if address in rules.secrets}
 
+    def inherit(self, other: DynamicAuthorization) -> None:
+        """What another one has answered and counted, as if it had been this one."""
+        self._answers, self._newest, self.counters, self.by_peer = (
+            other._answers,
+            other._newest,
+            other.counters,
+            other.by_peer,
+        )
+        self.configure(self._rules)
+
     def receive(self, data: bytes, source: tuple[str, int], *, now: float, unix: float | None) -> bytes | None:
         """The answer to a datagram; None: there is none. ``unix``: time of day, None where the clock was never set."""
         address = plain_address(source[0])

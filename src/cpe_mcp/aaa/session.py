@@ -101,8 +101,12 @@ class AuthSession:
             self.accept = self._until = None
 
     def replace(self, accept: RadiusAnswer, now: float, *, is_new_time: bool) -> None:
-        """The server has changed the Accept in force (RFC 5176); ``is_new_time``: how long it holds, from now, too."""
+        """The server has changed the Accept in force (RFC 5176); ``is_new_time``: how long it holds, from now, too. What is
+        being asked was asked before: its answer must not be told to :meth:`answered`."""
         self.accept = accept
+        if self._is_asking:
+            self._is_asking = False
+            self._ask_at = now + self._retry_s
         if is_new_time:
             self._hold(accept, now)
 

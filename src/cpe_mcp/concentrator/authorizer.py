@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from cpe_mcp.aaa.answer import ACCEPT, REJECT, RadiusAnswer
-from cpe_mcp.aaa.session import RENEW_SHARE
+from cpe_mcp.aaa.session import MIN_SESSION_S, RENEW_SHARE
 from cpe_mcp.concentrator.cookie_checker import TAKEN, CookieChecker
 from cpe_mcp.concentrator.handles import HandleSessions
 from cpe_mcp.concentrator.verdict import Verdict, both
@@ -48,6 +49,8 @@ class Session(NamedTuple):
     scheme: str = ""
     """For the router; the concentrator follows what the router makes of it, and only shows it."""
     filters: tuple[str, ...] = ()
+    ends: float = 0.0
+    """When its Session-Timeout is over, and with it what its filters do; ``until`` is sooner after settings were read again."""
     is_lapsed: bool = False
     """Its time is over, and that was told."""
 
@@ -132,6 +135,14 @@ class Authorizer:
             return False
         return session.since + RENEW_SHARE * (session.until - session.since) <= now < session.until
 
+    def wants_terms(self, address: str, subscriber: str, now: float) -> bool:
+        """Whether RADIUS may know terms for a subscriber who has proven himself: it was not asked about his address."""
+        if not self._radius.enabled or subscriber in self._table or self.table_name_of(address):
+            return False
+        return all(
+            row is None or row.until <= now for row in (self._sessions.get(address), self._refusals.get(address))
+        )
+
     def is_known(self, address: str) -> bool:
         """Whether RADIUS has accepted this address lately, if it does now or not."""
         return address in self._sessions
@@ -140,11 +151,12 @@ class Authorizer:
         """RADIUS answered, or did not. Silence takes back no Accept that holds."""
         radius = self._radius
         if answer.verdict == ACCEPT:
-            ttl_s = answer.session_timeout_s or radius.positive_s
+            wanted_s = answer.session_timeout_s
+            ttl_s = radius.positive_s if wanted_s is None else wanted_s or MIN_SESSION_S
             cap_mbit = (float(answer.down_mbit), float(answer.up_mbit))
             verdict = Verdict("accept", answer.user or address, ttl_s, Reason.READY, cap_mbit, answer.connections)
             self._refusals.pop(address, None)
-            self._put(Session(address, verdict, now, now + ttl_s, answer.scheme, answer.filters))
+            self._put(Session(address, verdict, now, now + ttl_s, answer.scheme, answer.filters, now + ttl_s))
             if len(self._sessions) > SESSIONS_MAX:
                 self.withdraw(next(iter(self._sessions)))
             return verdict
@@ -211,12 +223,16 @@ class Authorizer:
         for address in gone:
             del self._refusals[address]
         for address, session in list(self._sessions.items()):
-            if session.until <= now and not session.is_lapsed:
-                gone.append(address)
-                self._unfilter(session)
-                self._sessions[address] = session._replace(is_lapsed=True, filters=())
-            elif session.until + LAPSED_S <= now:
+            if session.until + LAPSED_S <= now:
                 self.withdraw(address)
+                continue
+            is_lapsed = session.until <= now
+            if is_lapsed and not session.is_lapsed:
+                gone.append(address)
+            filters = session.filters if session.ends > now else ()
+            if session.filters and not filters:
+                self._unfilter(session)
+            self._sessions[address] = session._replace(is_lapsed=is_lapsed, filters=filters)
         return gone
 
     def take_unfiltered(self) -> list[str]:
@@ -224,6 +240,10 @@ class Authorizer:
         gone = [address for address in self._unfiltered if not self.filters_of(address)]
         self._unfiltered.clear()
         return gone
+
+    def unfilter_again(self, addresses: Iterable[str]) -> None:
+        """What :meth:`take_unfiltered` gave could not be carried out."""
+        self._unfiltered.update(addresses)
 
     def take_ended(self) -> list[str]:
         """Subscribers whose last session has ended, or is long over, since the last call, and who have none now."""
@@ -247,10 +267,12 @@ class Authorizer:
         session = self._sessions.get(address)
         return session.filters if session is not None else ()
 
-    def status(self, now: float) -> list[dict[str, object]]:
-        """What RADIUS said of whom, for people."""
+    def status(self, now: float, limit: int | None = None) -> list[dict[str, object]]:
+        """What RADIUS said of whom, for people: the latest ones of each kind."""
         rows: list[dict[str, object]] = []
-        known: list[tuple[str, Session | _Refusal]] = [*self._sessions.items(), *self._refusals.items()]
+        known: list[tuple[str, Session | _Refusal]] = []
+        for table in (self._sessions, self._refusals):
+            known += islice(reversed(table.items()), limit)
         for address, row in known:
             if row.until <= now:
                 continue
@@ -292,9 +314,17 @@ class Authorizer:
             return self._table[name]._replace(ttl_s=0.0)
         if name in self._disabled:
             return Verdict("reject", "", 0.0, Reason.UNKNOWN_SUBSCRIBER)
+        before = self.handles.get(name)
         brought = self.handles.bring(name, checked.expires, now, unix_s)
-        for address in sorted(self._by_subscriber.get(name, ()) if brought.kind == "accept" else ()):
-            return self._sessions[address].verdict._replace(ttl_s=0.0)  # what RADIUS says of the subscriber elsewhere
+        if brought.kind != "accept":
+            return brought
+        is_called_back = before is not None and before.verdict.reason == Reason.MOVED
+        for address in sorted(self._by_subscriber.get(name, ())):  # what RADIUS says of one of his addresses
+            session = self._sessions[address]
+            if is_called_back and session.verdict.reason == Reason.MOVED:
+                self.withdraw(address)
+            elif session.until > now:
+                return session.verdict._replace(ttl_s=0.0)
         return brought
 
     def _tell_time(self, reason: str, clock_s: float) -> Verdict:

@@ -14,6 +14,7 @@ import platform
 import socket
 import time
 from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 import cpe_mcp
@@ -61,7 +62,7 @@ from cpe_mcp.policy.cap_shares import CapShares, Demand, Rates
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.relay.sockets import pack16
 from cpe_mcp.settings import ConcentratorSettings, SettingsError, split_host
-from cpe_mcp.settings.concentrator import BOTH, COOKIE
+from cpe_mcp.settings.concentrator import COOKIE
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,10 @@ OUTER = frozenset(("outer", "outer_port"))
 """Of a record: for the address log and nothing else."""
 IDENT_FAILED_S = 10.0
 """How long a worker remembers that Ident confirmed nothing; the control daemon knows for longer, and settings may change."""
+ROWS_SHOWN = 1000
+"""Of each table in ``status``: an answer is one line of at most 4 MiB."""
+ENDS_KEPT = 1024
+"""Of what AAA has ended; a worker whose channel breaks is back within a second."""
 GONE_MAX = 64
 """Workers that have gone and whose counters are kept apart, in case it is only the channel that broke."""
 
@@ -116,6 +121,10 @@ class Control:
         self.subscribers: dict[str, dict[str, int]] = {}
         self.refusals: collections.Counter[str] = collections.Counter()
         self._asking: dict[str, list[tuple[Worker, dict[str, Any], Verdict | None]]] = {}
+        self._ends: collections.deque[tuple[float, dict[str, str]]] = collections.deque(maxlen=ENDS_KEPT)
+        """What AAA has ended lately, and when: for workers that were not reached."""
+        self._gone_at: dict[int, float] = {}
+        """When the channel of a worker broke, by process id."""
         self._ask_again: set[str] = set()
         """Addresses whose authorization was withdrawn while RADIUS was asked: that answer is of before."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -135,7 +144,7 @@ class Control:
         self.address_log = AddressLog(settings.address_log)
         self.accounting = Accounting(settings.radius)
         self._ident = IdentDesk(settings.ident)
-        sessions = SubscriberSessions(self, now=time.monotonic)
+        sessions = SubscriberSessions(self, now=time.monotonic, unix=time.time)
         self._dynamic = DynamicEnd(rules(settings), nas=self._nas, abilities=ABILITIES, sessions=sessions)
         self._follow_table()
 
@@ -223,8 +232,13 @@ class Control:
             "counters": self._counters(),
             "subscribers": [
                 {"name": name, **totals, "down_mbit": cap[0], "up_mbit": cap[1]}
-                for name, totals, cap in self._subscriber_rows()
+                for name, totals, cap in self._subscriber_rows(ROWS_SHOWN)
             ],
+            "counts": {
+                "subscribers": len(self.subscribers),
+                "addresses": self.authorizer.counts(now),
+                "handles": self.authorizer.handles.counts(now),
+            },
             "limits": {
                 "filter": self._border.is_on,
                 "reached": limit_watch.rows(self.settings, self._reached()),
@@ -233,12 +247,12 @@ class Control:
                 {"name": row.name, "device": row.device, "facing": row.facing} for row in self.settings.interfaces
             ],
             "filters": self._border.filter_rows(),
-            "authorizations": self.authorizer.status(now),
+            "authorizations": self.authorizer.status(now, ROWS_SHOWN),
             "cookies": {
                 "outcomes": dict(self.authorizer.cookies.counters),
                 "remembered": self.authorizer.cookies.remembered(),
             },
-            "handles": self.authorizer.handles.status(now),
+            "handles": self.authorizer.handles.status(now, ROWS_SHOWN),
             "refusals": [{"reason": r, "text": TEXTS.get(r, r), "count": n} for r, n in self.refusals.most_common()],
             "radius": {
                 "enabled": self.settings.radius.enabled,
@@ -299,10 +313,13 @@ class Control:
         del self._flow_queries[number]
         return query[1]
 
-    def _subscriber_rows(self) -> list[tuple[str, dict[str, int], Rates]]:
-        """Name, totals and cap in Mbit/s of each who was served or has a cap."""
+    def _subscriber_rows(self, limit: int | None = None) -> list[tuple[str, dict[str, int], Rates]]:
+        """Name, totals and cap in Mbit/s of each who was served or has a cap; at most so many, who was served last first."""
+        names = self.subscribers.keys() | set(self._caps.names())
+        if limit is not None and len(names) > limit:
+            names = set(islice(dict.fromkeys((*reversed(self.subscribers), *self._caps.names())), limit))
         rows = []
-        for name in sorted(self.subscribers.keys() | set(self._caps.names())):
+        for name in sorted(names):
             down, up = self._caps.cap(name)
             cap_mbit = (down / BYTES_PER_MBIT, up / BYTES_PER_MBIT)
             rows.append((name, self.subscribers.get(name, NOTHING_YET), cap_mbit))
@@ -338,9 +355,19 @@ class Control:
         # The same process again, whose counters go on, or a new one with an old number: then a counter begins anew.
         self._gone.pop(worker.pid, None)
         worker.send(SETTINGS, self.worker_settings())
+        gone_at = self._gone_at.pop(worker.pid, None)
+        if gone_at is not None:
+            worker.send(FORGET, {"all": True})
+            for ended_at, who in self._ends:
+                if ended_at >= gone_at:
+                    worker.send(FORGET, who)
         self._tell_connections(self._connections.names())
 
     def _worker_gone(self, worker: Worker) -> None:
+        if worker.pid:
+            self._gone_at[worker.pid] = time.monotonic()
+            while len(self._gone_at) > GONE_MAX:
+                del self._gone_at[next(iter(self._gone_at))]
         self._caps.forget_worker(worker.pid)
         self._tell_connections(self._connections.forget_worker(worker.pid))
         if not worker.counters:
@@ -404,7 +431,12 @@ class Control:
         )
         if isinstance(verdict, Verdict):
             self._answer_identified(worker, question, verdict)
-            if (not question["cookie"] or needs == BOTH) and self.authorizer.wants_renewal(address, now):
+            if needs == COOKIE or verdict.kind != "accept":
+                return
+            # A cookie is enough here, but where the address counts too it may have terms.
+            if self.authorizer.wants_renewal(address, now) or (
+                question["cookie"] and self.authorizer.wants_terms(address, verdict.subscriber, now)
+            ):
                 self._ask_about(address, known=True)
             return
         if self._ask_about(address, known=self.authorizer.is_known(address)):
@@ -436,15 +468,20 @@ class Control:
             if address not in self._ask_again:
                 break
             self._ask_again.discard(address)
+        waiting = self._asking.pop(address, [])
         before = self.authorizer.session(address)
         verdict = self.authorizer.learn(address, answer, time.monotonic())
+        log.debug("RADIUS on %s: %s%s", address, answer.verdict, f" ({answer.reason})" if answer.reason else "")
         if answer.verdict == ACCEPT:
-            self.accounting.accepted(verdict.subscriber, address, answer)
-        log.info("RADIUS on %s: %s%s", address, answer.verdict, f" ({answer.reason})" if answer.reason else "")
+            names = {verdict.subscriber, *(proven.subscriber for _, _, proven in waiting if proven is not None)}
+            for name in names:
+                self.accounting.accepted(name, address, answer)
+            if verdict.subscriber in self.authorizer.handles:  # served already, by a cookie
+                self.set_caps({verdict.subscriber: verdict.cap_mbit})
         self.follow_filters(address)
         if before is not None and verdict._replace(ttl_s=0.0) != before.verdict._replace(ttl_s=0.0):
             self.server.broadcast(FORGET, {"address": address})
-        for worker, question, proven in self._asking.pop(address, []):
+        for worker, question, proven in waiting:
             self._answer_identified(worker, question, both(proven, verdict, address))
 
     def _answer_identified(self, worker: Worker, question: dict[str, Any], verdict: Verdict) -> None:
@@ -475,8 +512,13 @@ class Control:
     def forget(self, who: Mapping[str, str]) -> None:
         """Workers are told so: frame ``forget``. An answer of RADIUS that is on its way is of before."""
         self.server.broadcast(FORGET, dict(who))
-        if "end" in who and who.get("address") in self._asking:
+        if "end" not in who:
+            return
+        self._ends.append((time.monotonic(), dict(who)))
+        if who.get("address") in self._asking:
             self._ask_again.add(who["address"])
+        for waiting in self._asking.values():
+            waiting[:] = [(worker, question, _without(proven, who)) for worker, question, proven in waiting]
 
     def ended(self, subscriber: str) -> None:
         """AAA has ended what this subscriber had: the accounting session is over too."""
@@ -490,6 +532,10 @@ class Control:
         """Whose Acct-Session-Id it is; "" for nobody's."""
         return self.accounting.subscriber_of(session_id)
 
+    def handle_ttl_s(self) -> float:
+        """How long AAA makes handles for; 0: it is not known here."""
+        return self.settings.general.handle_ttl_s
+
     def _nas(self) -> Nas:
         addresses = [plain_address(text) for text in self.own_addresses()]
         return Nas(self.settings.radius.nas_identifier, addresses)
@@ -500,7 +546,8 @@ class Control:
 
     def follow_filters(self, *addresses: str) -> None:
         """What the authorizer has of these addresses is carried out, and of those whose session has ended."""
-        wanted: dict[str, tuple[str, ...]] = dict.fromkeys(self.authorizer.take_unfiltered(), ())
+        ended = self.authorizer.take_unfiltered()
+        wanted: dict[str, tuple[str, ...]] = dict.fromkeys(ended, ())
         for address in addresses:
             names = self.authorizer.filters_of(address)
             known = tuple(name for name in names if self.filters.knows(name))
@@ -516,7 +563,8 @@ class Control:
             try:
                 self.filters.apply(wanted)
             except FilterError as error:
-                log.error("filters of %s are not in place: %s", ", ".join(wanted), error)
+                log.error("filters of %d addresses are not in place: %s", len(wanted), error)
+                self.authorizer.unfilter_again(ended)
 
     def _answer(self, worker: Worker, number: int, address: str, verdict: Verdict) -> None:
         if worker in self.server.workers:
@@ -648,3 +696,10 @@ class Control:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _without(proven: Verdict | None, who: Mapping[str, str]) -> Verdict | None:
+    """What a cookie has proven before AAA ended it."""
+    if proven is None or proven.subscriber != who.get("subscriber"):
+        return proven
+    return Verdict("reject", "", 0.0, Reason.MOVED if who["end"] == "warm" else Reason.WITHDRAWN)

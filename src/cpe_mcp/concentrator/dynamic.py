@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from ipaddress import ip_address
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from cpe_mcp.aaa.dynamic import Change, ErrorCause, Refused, Selector
 from cpe_mcp.concentrator.authorizer import Authorizer, Session
@@ -51,17 +51,26 @@ class Host(Protocol):
 
     def subscriber_of(self, session_id: str) -> str: ...
 
+    def handle_ttl_s(self) -> float: ...
 
-Row = Session | HandleSession | Verdict
-"""A session: of an address, of a handle, or of the table."""
+
+class Unseen(NamedTuple):
+    """A subscriber who may have a handle that was not seen here; nothing else is known of him."""
+
+    subscriber: str
+
+
+Row = Session | HandleSession | Verdict | Unseen
+"""A session: of an address, of a handle, of the table, or what may be one of a handle."""
 
 
 class SubscriberSessions:
     """See :class:`cpe_mcp.aaa.dynamic.Sessions`. A session is a :data:`Row`."""
 
-    def __init__(self, host: Host, *, now: Callable[[], float]) -> None:
+    def __init__(self, host: Host, *, now: Callable[[], float], unix: Callable[[], float]) -> None:
         self._host = host
         self._now = now
+        self._unix = unix
 
     def find(self, selector: Selector) -> list[Row]:
         """Those that it means, lapsed ones too: their flows may run still."""
@@ -77,8 +86,12 @@ class SubscriberSessions:
         ]
         for name in sorted(users):
             handle = authorizer.handles.get(name)
-            if handle is not None and self._means(selector, name):  # its address is anybody's: a NAT's, say
+            if not self._means(selector, name):  # its address is anybody's: a NAT's, say
+                continue
+            if handle is not None:
                 found.append(handle)
+            elif name == selector.user and self._host.handle_ttl_s() and authorizer.table_row(name) is None:
+                found.append(Unseen(name))
         names = {*users, *map(authorizer.table_name_of, selector.addresses)}
         for verdict in map(authorizer.table_row, sorted(names)):
             if verdict is not None:
@@ -102,10 +115,11 @@ class SubscriberSessions:
     def change(self, sessions: Sequence[Any], change: Change) -> None:
         """Raises Refused. A session that is over has no terms to change, but can be given a new time."""
         host, now = self._host, self._now()
+        sessions = [row for row in sessions if not isinstance(row, Unseen)]
         if change.session_timeout_s is None:
             sessions = [row for row in sessions if isinstance(row, Verdict) or row.until > now]
         if not sessions:
-            raise Refused(ErrorCause.SESSION_CONTEXT_NOT_FOUND, "the session is over")
+            raise Refused(ErrorCause.SESSION_CONTEXT_NOT_FOUND, "the session is over, or there is none")
         of_addresses = [row for row in sessions if isinstance(row, Session)]
         of_handles = [row for row in sessions if isinstance(row, HandleSession)]
         of_table = [row for row in sessions if isinstance(row, Verdict)]
@@ -130,8 +144,11 @@ class SubscriberSessions:
             {row.subscriber: _changed(row, change, is_moved) for row in of_table},
             [_changed(row.verdict, change, is_moved) for row in of_handles],
         )
-        verdicts = [_changed(_verdict(row), change, is_moved) for row in sessions]
-        host.set_caps({verdict.subscriber: verdict.cap_mbit for verdict in verdicts})
+        if change.down_mbit is not None or change.up_mbit is not None:
+            # One who has both: what is not named is as RADIUS said of his address, of which his handle knows nothing.
+            rows: list[Session | HandleSession | Verdict] = [*of_handles, *of_table, *of_addresses]
+            verdicts = [_changed(_verdict(row), change, is_moved) for row in rows]
+            host.set_caps({verdict.subscriber: verdict.cap_mbit for verdict in verdicts})
         for row in sessions:
             host.forget({**_who(row), **({"end": "warm"} if is_moved else {})})
 
@@ -139,16 +156,16 @@ class SubscriberSessions:
         """What they have now ends. Who has an address is asked about anew at his next connection, who has a handle needs
         another one. Raises Refused."""
         authorizer = self._host.authorizer
-        handles = [row.verdict.subscriber for row in sessions if isinstance(row, HandleSession)]
+        handles = [_name(row) for row in sessions if isinstance(row, HandleSession | Unseen)]
         if not authorizer.handles.has_room(len(handles)):
             raise Refused(ErrorCause.RESOURCES_UNAVAILABLE, "too many handles are ended that have time left")
         for row in sessions:
             if isinstance(row, Session):
                 authorizer.withdraw(row.address)
             self._host.forget({**_who(row), "end": "flows"})
-            self._host.ended(_verdict(row).subscriber)
+            self._host.ended(_name(row))
         for name in handles:
-            authorizer.handles.end(name)
+            authorizer.handles.end(name, self._now(), self._unix(), self._host.handle_ttl_s())
         self._host.follow_filters()
 
 
@@ -171,13 +188,17 @@ def _check_abilities(
                 raise Refused(ErrorCause.UNSUPPORTED_ATTRIBUTE, text)
 
 
-def _verdict(row: Row) -> Verdict:
+def _verdict(row: Session | HandleSession | Verdict) -> Verdict:
     return row if isinstance(row, Verdict) else row.verdict
+
+
+def _name(row: Row) -> str:
+    return row.subscriber if isinstance(row, Unseen) else _verdict(row).subscriber
 
 
 def _who(row: Row) -> dict[str, str]:
     """As frame ``forget`` names it."""
-    return {"address": row.address} if isinstance(row, Session) else {"subscriber": _verdict(row).subscriber}
+    return {"address": row.address} if isinstance(row, Session) else {"subscriber": _name(row)}
 
 
 def _changed_session(session: Session, change: Change, is_moved: bool | None, now: float) -> Session:
@@ -189,6 +210,7 @@ def _changed_session(session: Session, change: Change, is_moved: bool | None, no
         verdict=_changed(session.verdict, change, is_moved),
         since=since,
         until=until,
+        ends=session.ends if change.session_timeout_s is None else until,
         is_lapsed=until <= now,
         scheme=session.scheme if change.scheme is None else change.scheme,
         filters=session.filters if change.filters is None else change.filters,

@@ -2,11 +2,12 @@
 CoA- or Disconnect-Request has to know of them. No IO; ``now`` in s, monotonic, and ``unix_s`` are arguments.
 
 A handle says who it is and until when, and no more. So a CoA-Request's terms are kept here until his last handle is over, and
-a Disconnect-Request ends the handles that were seen until then: who has been accepted again since has a later one.
+a Disconnect-Request ends handles by their end: who has been accepted again since has a later one.
 """
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import NamedTuple
 
 from cpe_mcp.concentrator.verdict import Verdict
@@ -72,11 +73,16 @@ class HandleSessions:
         """Whether :meth:`end` can take so many."""
         return len(self._ended) + names <= ENDED_MAX
 
-    def end(self, name: str) -> None:
-        """The handles that he has come with are worth nothing any more, nor are any that end sooner."""
-        session = self._known.get(name)
-        if session is not None:
-            self._ended[name] = session
+    def end(self, name: str, now: float, unix_s: float, ttl_s: float = 0.0) -> None:
+        """The handles that he has come with are worth nothing any more, nor are any that end sooner. ``ttl_s``: how long AAA
+        makes handles for; with it nor is any that he may have by now, whether or not it was seen here."""
+        nobody = HandleSession(Verdict("reject", name, 0.0, Reason.HANDLE_ENDED), 0, now)
+        known, ended = self._known.get(name, nobody), self._ended.get(name, nobody)
+        possible = nobody._replace(expires=int(unix_s + ttl_s), until=now + ttl_s) if ttl_s else nobody
+        last = max(known, ended, possible, key=lambda session: session.expires)
+        if last.expires:
+            self._ended[name] = last
+        if name in self._known:
             self._forget(name)
 
     def tick(self, now: float) -> None:
@@ -98,8 +104,8 @@ class HandleSessions:
             "ended": sum(1 for session in self._ended.values() if session.until > now),
         }
 
-    def status(self, now: float) -> list[dict[str, object]]:
-        """For people, both kinds."""
+    def status(self, now: float, limit: int | None = None) -> list[dict[str, object]]:
+        """For people, both kinds, the latest ones of each."""
         return [
             {
                 "subscriber": name,
@@ -109,7 +115,7 @@ class HandleSessions:
                 "connections": session.verdict.connections,
             }
             for is_ended, rows in ((False, self._known), (True, self._ended))
-            for name, session in sorted(rows.items())
+            for name, session in islice(reversed(rows.items()), limit)
             if session.until > now
         ]
 

@@ -28,9 +28,16 @@ class Verdict(NamedTuple):
 
 def both(proven: Verdict | None, known: Verdict, address: str) -> Verdict:
     """The verdict of a cookie, if there was one, and of the address. They have to be the same subscriber's, where AAA names it:
-    one that AAA does not name goes by its address."""
-    if proven is None or known.kind != "accept":
-        return known if proven is None else known._replace(ttl_s=0.0)
+    one that AAA does not name goes by its address, and what is known of the subscriber himself comes first."""
+    if proven is None:
+        return known
+    if proven.kind != "accept":
+        return proven
+    if known.kind != "accept":
+        return known._replace(ttl_s=0.0)
     if known.subscriber not in (proven.subscriber, address):
         return Verdict("reject", "", 0.0, Reason.OTHER_SUBSCRIBER)
+    if known.subscriber != proven.subscriber:
+        down, up = (own or other for own, other in zip(proven.cap_mbit, known.cap_mbit, strict=True))
+        known = known._replace(cap_mbit=(down, up), connections=proven.connections or known.connections)
     return known._replace(subscriber=proven.subscriber, ttl_s=0.0)

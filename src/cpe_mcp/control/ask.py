@@ -23,7 +23,11 @@ def ask(path: str, method: str, args: Mapping[str, Any] | None = None, *, timeou
         connection.connect(path)
         connection.sendall(json.dumps({"method": method, "args": dict(args or {})}).encode() + b"\n")
         with connection.makefile("rb") as lines:
-            answer = json.loads(lines.readline(MAX_LINE_BYTES) or b'{"error": "the daemon closed the connection"}')
+            line = lines.readline(MAX_LINE_BYTES) or b'{"error": "the daemon closed the connection"}'
+    try:
+        answer = json.loads(line)
+    except ValueError:
+        raise ApiError(f"the daemon's answer is longer than {MAX_LINE_BYTES} octets: ask for less") from None
     if "error" in answer:
         raise ApiError(answer["error"])
     return answer["result"]

@@ -9,10 +9,14 @@ NFT_TIMEOUT_S = 10.0
 
 
 def load(text: str) -> None:
-    """One transaction: all of it or nothing. Raises RuntimeError with nft's own words when it refuses, OSError without nft."""
-    result = subprocess.run(
-        ["nft", "-f", "-"], input=text, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False
-    )
+    """One transaction: all of it or nothing. Raises RuntimeError with nft's own words when it refuses or takes too long,
+    OSError without nft."""
+    try:
+        result = subprocess.run(
+            ["nft", "-f", "-"], input=text, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"nft did not end within {NFT_TIMEOUT_S:.0f} s") from None
     if result.returncode:
         raise RuntimeError(f"nft refused: {result.stderr.strip().splitlines()[0] if result.stderr.strip() else ''}")
 

@@ -73,6 +73,8 @@ REMEMBER_S = 60.0
 REMEMBER_MAX = 16384
 """Verdicts remembered of each kind, about 4 MiB; the oldest goes first. Those who are refused, however many they are, take no
 place of those who are served."""
+SERVED_S = 3600.0
+"""How long an address counts as a subscriber's after he was served there last: longer than warm connections live."""
 ASKED_MAX = 8192
 """Questions to the control daemon under way; the oldest is given up. About 4 MiB."""
 RETRY_WAIT_S = 5
@@ -603,7 +605,7 @@ class ConcentratorWorker(Worker):
         if known is not None and known.expires > self.loop.now:
             self.count("verdict_cached")
             return known
-        if self.reached(self.peers.question(prefix, self.loop.now, is_known=peer[1] in self._served)):
+        if self.reached(self.peers.question(prefix, self.loop.now, is_known=self.is_subscriber_address(peer[1]))):
             return NOT_NOW
         self.count("verdict_asked")
         number = self._asking.get(peer) if not peer[2] else None  # each cookie is one connection's
@@ -631,7 +633,7 @@ class ConcentratorWorker(Worker):
 
     def hold(self, flow: ConcentratorFlow, prefix: bytes) -> None:
         """Nobody knows yet who this is: the oldest stranger goes when there are too many."""
-        gone = self.strangers.add(flow, prefix, is_known=flow.client[0] in self._served)
+        gone = self.strangers.add(flow, prefix, is_known=self.is_subscriber_address(flow.client[0]))
         if gone is not None:
             self.reached(HELD[gone[1]])
             gone[0].close(Reason.NO_RESOURCES, reset=True)
@@ -674,7 +676,7 @@ class ConcentratorWorker(Worker):
         self._accepted.pop(peer, None)
         self._refused.pop(peer, None)
         if verdict.kind == "accept":
-            _remember(self._served, peer[1], self.loop.now + (ttl_s or REMEMBER_S))
+            _remember(self._served, peer[1], self.loop.now + SERVED_S)
         if ttl_s:  # 0: of this connection only
             _remember(self._accepted if verdict.kind == "accept" else self._refused, peer, verdict)
         for flow in flows:
@@ -717,6 +719,16 @@ class ConcentratorWorker(Worker):
             "verdicts": len(self._accepted) + len(self._refused),
             "held_back": self.caps.waiting(),
         }
+
+    def on_disconnected(self) -> None:
+        """Nobody will answer what was asked until now; who comes from the same address next asks anew."""
+        asked = list(self._asked.values())
+        self._asked.clear()
+        self._asking.clear()
+        for _, flows in asked:
+            for flow in flows:
+                if flow.state in (READING, AUTHORIZING):
+                    flow.close(Reason.NO_RESOURCES, reset=True)
 
     def on_tick(self) -> bool:
         """Tell who wants how much of its cap, and who with a limit has how many connections."""

@@ -58,6 +58,7 @@ class Worker:
         self._parent = parent
         self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._control_fd = -1
+        self._is_connected = False
         self._records: list[dict[str, Any]] = []
         self._sent_counters: dict[str, int] = {}
         self._next_counters = 0.0
@@ -134,6 +135,9 @@ class Worker:
     def on_turn(self) -> None:
         """The end of a loop turn."""
 
+    def on_disconnected(self) -> None:
+        """The channel to the control daemon broke: what was asked over it stays without an answer."""
+
     def on_tick(self) -> bool:
         """Time passed. True: something is timed, tick soon again."""
         return False
@@ -153,9 +157,11 @@ class Worker:
             self.loop.stop()
         for flow in [flow for flow in self.unsettled if flow.deadline <= now]:
             flow.on_deadline()
+        self._look_at_channel()
         if self.control.tick(now):
             self._control_fd = self.control.fileno()
             self.loop.add_level(self._control_fd, self._read_control)
+            self._is_connected = True
         self.congestion.look(now, self.live.values())
         if self._records:
             self._send_records()
@@ -178,6 +184,12 @@ class Worker:
         if self.control.fileno() < 0:
             self.loop.forget_level(self._control_fd)
             self._sent_counters = {}
+            self._look_at_channel()
+
+    def _look_at_channel(self) -> None:
+        if self._is_connected and self.control.fileno() < 0:
+            self._is_connected = False
+            self.on_disconnected()
 
     def _chosen(self, payload: Any) -> list[Flow]:
         """The flows that a ``list`` asks for, the newest first."""

@@ -53,6 +53,15 @@ class GlobalSettings:
         "Secret of the operator's concentrators and RADIUS servers, from which each subscriber's key comes (mcp-concentrator "
         "handle); empty: only the subscribers of this file have keys.",
     )
+    handle_ttl_s: float = option(
+        "number",
+        0.0,
+        "How long AAA makes handles for (mcp-concentrator handle --ttl): a Disconnect-Request then ends all that a "
+        "subscriber may have by now; 0: only those that this concentrator has seen, and earlier ones.",
+        low=0,
+        high=31536000,
+        unit="s",
+    )
     tune_kernel: bool = option("flag", True, "Set the kernel values of design decision D19.")
     run_dir: str = option("text", "/run/mcp-concentrator", "Directory of sockets and runtime state.")
     log_level: str = option(

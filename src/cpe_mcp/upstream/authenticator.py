@@ -139,6 +139,11 @@ class Authenticator:
             self._session.doubt(asyncio.get_running_loop().time())
             self._rearm()
 
+    def inherit(self, other: Authenticator) -> None:
+        """Of the one with the settings before: which requests of dynamic authorization it has had."""
+        if self._dynamic is not None and other._dynamic is not None:
+            self._dynamic.inherit(other._dynamic)
+
     def follow_wans(self) -> None:
         """Addresses have come or gone."""
         if self._dynamic is not None and self._task is not None:
@@ -149,13 +154,14 @@ class Authenticator:
     def replace(self, accept: RadiusAnswer, *, is_new_time: bool) -> None:
         """A CoA-Request has changed the Accept in force."""
         if self._session is not None:
+            self._is_superseded = self._is_superseded or self._session.is_asking
             self._session.replace(accept, asyncio.get_running_loop().time(), is_new_time=is_new_time)
             self._rearm()
 
     def withdraw(self) -> None:
         """A Disconnect-Request: as a Reject. An answer that is on its way is of before."""
         if self._session is not None:
-            self._is_superseded = self._session.is_asking
+            self._is_superseded = self._is_superseded or self._session.is_asking
             answer = RadiusAnswer(REJECT, "the server has ended the session (Disconnect-Request)")
             self._session.answered(answer, asyncio.get_running_loop().time())
             self._rearm()
@@ -282,7 +288,10 @@ class Authenticator:
             return RadiusAnswer(TIMEOUT, str(error))
 
     def _rearm(self) -> None:
-        """Times and state are others: look again, without asking for it."""
+        """Times and state are others: look again, without asking for it. A question that is open does not keep it from being
+        told."""
+        if self._session is not None:
+            self._tell(self._session)
         self._is_rearmed = True
         self._hurried.set()
 

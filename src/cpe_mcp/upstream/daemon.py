@@ -156,6 +156,7 @@ class Daemon:
             self._dns.start()
         if authenticator is not None:
             await self._authenticator.stop()
+            authenticator.inherit(self._authenticator)
             self._authenticator = authenticator
             self._control.candidates.learn_radius((), None)
             self._authorization_changed()

@@ -68,6 +68,7 @@ class RouterSession:
             calling_station=self._calling_station(),
             session_ids=ids.sessions,
             multi_session_id=ids.total,
+            ports=self._wans,
         )
         return [accept] if is_meant else []
 
