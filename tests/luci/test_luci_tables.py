@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cpe_mcp.aaa.dynamic_packets import DISCARDS, DUPLICATE, NAMES
 from cpe_mcp.settings import SettingsError, parse_router
 from cpe_mcp.settings.load import ROUTER_SECTIONS
 from cpe_mcp.settings.option import declared_options
@@ -148,3 +149,19 @@ def test_menu_pages_exist() -> None:
     assert [view.partition("/")[2] for view in views] == ["overview", "connections", "rules", "settings", "diagnostics"]
     for view in views:
         assert (RESOURCES / "view" / f"{view}.js").is_file(), view
+
+
+@pytest.mark.skipif(NODE is None, reason="node is not installed")
+def test_every_counter_of_dynamic_requests_has_its_words() -> None:
+    kinds = [*NAMES.values(), DUPLICATE, *DISCARDS]
+    script = f"""
+        const {{ load }} = require({json.dumps(str(ROOT / "tests/luci/luci.js"))});
+        const kinds = JSON.parse(require('node:fs').readFileSync(0, 'utf-8'));
+        console.log(JSON.stringify(kinds.map(kind => load('cpe-mcp.radius').requests({{ [kind]: 7 }}))));
+    """
+    assert NODE is not None
+    ran = subprocess.run([NODE, "-e", script], input=json.dumps(kinds), capture_output=True, text=True, check=True)
+    for kind, rows in zip(kinds, json.loads(ran.stdout), strict=True):
+        ((_, text),) = rows
+        assert "7" in text
+        assert text != f"7 {kind}" or kind == "malformed", f"{kind} is shown under the daemon's name: see radius.js"

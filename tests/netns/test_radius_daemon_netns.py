@@ -218,12 +218,16 @@ def test_coa_and_disconnect_on_the_operators_line_only(router: Lab) -> None:
     refused = send("lte", "coa", 'CPE-MCP-Scheme = "single:moon"', "CPE-MCP-Down-Mbit = 1")
     assert "Error-Cause = Invalid-Attribute-Value" in refused
     assert router.ask("status")["scheme"]["name"] == "adaptive"
-    assert "CoA-ACK" in send("lte", "coa", 'CPE-MCP-Scheme = "aggregate"', "Session-Timeout = 600")
+    assert router.ask("status")["radius"]["cap"] == {"down_mbit": CAP_MBIT, "up_mbit": 0}
+    changes = ('CPE-MCP-Scheme = "aggregate"', "Session-Timeout = 600", "CPE-MCP-Up-Mbit = 7")
+    assert "CoA-ACK" in send("lte", "coa", *changes)
     await_status(router, "another scheme", lambda now: now["scheme"]["name"] == "aggregate")
+    assert router.ask("status")["radius"]["cap"] == {"down_mbit": CAP_MBIT, "up_mbit": 7}
     assert router.ask("status")["radius"]["expires_s"] > 500
     assert "Disconnect-ACK" in send("lte", "disconnect")
     now = await_radius(router, reason=Reason.NOT_AUTHORIZED)
     assert "Disconnect-Request" in now["radius"]["detail"]
+    assert now["radius"]["cap"] == {"down_mbit": 0, "up_mbit": 0}, "it was of the Accept"
     await_radius(router, accepted=True)
     (peer,) = router.ask("status")["radius"]["dynamic"]["peers"]
     assert peer["counters"] == {"coa-ack": 1, "coa-nak": 2, "disconnect-ack": 1, "forged": 1}
@@ -284,6 +288,8 @@ def test_accounting_for_each_wan_and_in_total(router: Lab) -> None:
             "records wait",
             lambda now: now["radius"]["accounting"]["waiting"] == 4 and now["radius"]["accounting"]["trouble"],
         )
+        (silent,) = router.ask("status")["radius"]["accounting"]["trouble_words"]
+        assert silent == {"code": "accounting-silent-over", "args": [f"{ADDRESSES.radius.v4}:1813", "lte"]}
         time.sleep(1)
     finally:
         router.run("radius", ["nft", "delete", "table", "inet", "away"])
@@ -300,9 +306,13 @@ def test_accounting_for_each_wan_and_in_total(router: Lab) -> None:
     await_status(router, "connections are taken", lambda now: now["interception"]["on"])
     assert fetch_small(router)
     shown = router.ask("status")["radius"]["accounting"]
-    assert shown == {"enabled": True, "sessions": 3, "sent": 4, "waiting": 0, "lost": 0, "trouble": ""}
+    counts = {"sessions": 3, "sent": 4, "waiting": 0, "lost": 0}
+    assert shown == {"enabled": True, "trouble": "", "trouble_words": [], **counts}
     argv = [sys.executable, "-m", "cpe_mcp.cli.main", "--run-dir", str(router.cpe_run_dir), "status"]
-    assert "accounting: 4 records sent" in router.run("cpe", argv, check=False).stdout
+    text = router.run("cpe", argv, check=False).stdout
+    assert "Accounting:    4 records sent, 0 wait, 0 lost\n" in text
+    assert f"RADIUS server: {ADDRESSES.radius.v4}:1812 answered, asked over UDP\n" in text
+    assert f"Rate cap:      {CAP_MBIT} Mbit/s down, no limit up" in text
 
     router.link("dsl").cut("down")
     try:

@@ -39,7 +39,12 @@ def status() -> dict[str, Any]:
                  {"name": "dsl", "answers": True, "rtt_ms": 18.4, "detail": "", "ago_s": 12}]}},
         ],
         "sources": [],
-        "radius": {"enabled": False, "accepted": False, "reason": "", "text": "not asked", "detail": "", "server": ""},
+        "radius": {
+            "enabled": False, "accepted": False, "reason": "", "text": "not asked", "detail": "", "server": "",
+            "cap": {"down_mbit": 0, "up_mbit": 0},
+            "accounting": {"enabled": False, "sessions": 0, "sent": 0, "waiting": 0, "lost": 0, "trouble": "",
+                           "trouble_words": []},
+        },
         "pool": {"size": 8, "ready": 8, "plain": 0, "taken": 41, "missed": 1, "died": 0},
         "live": 3,
         "workers": [{"index": 0, "pid": 4711, "counters": {}}],

@@ -129,7 +129,7 @@ def test_other_settings_keep_what_waits() -> None:
     assert world.accounting.status()["waiting"] == 3
     world.accounting.configure(RadiusSettings())
     assert world.accounting.status() == {
-        "enabled": False, "sessions": 0, "sent": 0, "waiting": 0, "lost": 0, "trouble": ""
+        "enabled": False, "sessions": 0, "sent": 0, "waiting": 0, "lost": 0, "trouble": "", "trouble_words": []
     }  # fmt: skip
 
 

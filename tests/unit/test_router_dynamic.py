@@ -13,7 +13,6 @@ from cpe_mcp.aaa.answer import RadiusAnswer
 from cpe_mcp.aaa.dynamic import Change, ErrorCause, Refused, Selector
 from cpe_mcp.aaa.dynamic_packets import Rules
 from cpe_mcp.aaa.session import AuthSession
-from cpe_mcp.cli.main import _radius_line
 from cpe_mcp.paths.snapshot import WanView
 from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.settings import SettingsError, parse_router, warnings_of
@@ -271,16 +270,3 @@ def test_settings_that_cannot_be_meant() -> None:
         parse_router(TEXT + tls + " option dynamic '1'\n")
     (warning,) = warnings_of(parse_router(TEXT + tls + " option secret 's'\n option dynamic '1'\n"))
     assert "option dynamic of section radius does nothing" in warning
-
-
-def test_the_command_line_shows_where_and_what_came() -> None:
-    async def scenario(desk: Desk) -> None:
-        await desk.answer(ACCEPT)
-        status: dict[str, Any] = {"radius": desk.authenticator.status(), "warnings": []}
-        assert _radius_line(status) == "accepted; changes taken at no address: none yet"
-        status["radius"]["dynamic"] |= {"addresses": ["10.0.0.7"], "counters": {"stale": 1, "coa-ack": 2}}
-        assert _radius_line(status) == "accepted; changes taken at 10.0.0.7: 2 coa-ack, 1 stale"
-
-    run(scenario, dynamic=True)
-    run_off = {"radius": {"text": "accepted", "detail": "", "dynamic": None}, "warnings": []}
-    assert _radius_line(run_off) == "accepted"

@@ -42,6 +42,14 @@ TERMINATE_CAUSE, MULTI_SESSION_ID, LINK_COUNT, INPUT_GIGAWORDS, OUTPUT_GIGAWORDS
 EVENT_TIMESTAMP, NAS_PORT_TYPE, NAS_PORT_ID, FRAMED_IPV6_ADDRESS = 55, 61, 87, 168
 """RFC 2865, 2866, 2869, 6911."""
 BY_RADIUS, VIRTUAL = 1, 5
+TROUBLES = {
+    "accounting-silent": "%s did not answer",
+    "accounting-silent-over": "%s over %s did not answer",
+    "accounting-unreachable": "%s is unreachable (%s)",
+    "accounting-unreachable-over": "%s over %s is unreachable (%s)",
+    "accounting-no-way": "no WAN that may carry it is up",
+}
+"""Why records wait, by a code (design D8); each ``%s`` takes the next argument."""
 MIN_UNIX_S = 1_700_000_000
 """A clock before that was never set: no time is better than a wrong one."""
 
@@ -71,12 +79,18 @@ class AccountingClient:
         self.spool = spool if spool is not None else Spool()
         self.counters: Counter[str] = Counter()
         """``sent`` (taken by a server), and what :class:`cpe_mcp.aaa.radius.RadiusClient` counts of packets."""
-        self.trouble = ""
-        """Why the oldest record is still here; "" when the last one was taken."""
+        self.trouble_words: list[dict[str, Any]] = []
+        """Why the oldest record is still here: ``{"code": one of TROUBLES, "args": [...]}`` each; [] when the last one
+        was taken."""
         self._work = asyncio.Event()
         self._hurry = asyncio.Event()
         """It ends soon: no pause longer than the shortest."""
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def trouble(self) -> str:
+        """The same for people."""
+        return _text(self.trouble_words)
 
     def start(self) -> None:
         """Begin to send, on the running loop."""
@@ -140,7 +154,7 @@ class AccountingClient:
                 self.counters["sent"] += 1
                 self.spool.done(number)
                 pause_s = AGAIN_MIN_S
-                self._said("")
+                self._said([])
             else:
                 self._said(trouble)
                 if self._hurry.is_set():
@@ -151,36 +165,36 @@ class AccountingClient:
                         await self._hurry.wait()
                 pause_s = min(AGAIN_MAX_S, 2 * pause_s)
 
-    def _said(self, trouble: str) -> None:
-        if bool(trouble) != bool(self.trouble):
+    def _said(self, trouble: list[dict[str, Any]]) -> None:
+        if bool(trouble) != bool(self.trouble_words):
             if trouble:
-                log.warning("accounting: %s; records wait", trouble)
+                log.warning("accounting: %s; records wait", _text(trouble))
             else:
                 log.info("accounting: a server takes records again")
-        self.trouble = trouble
+        self.trouble_words = trouble
 
-    async def _send(self, record: Record) -> str:
-        """ "" when a server has it, else why not. Raises Unsendable."""
+    async def _send(self, record: Record) -> list[dict[str, Any]]:
+        """Empty when a server has it, else why not, see :attr:`trouble_words`. Raises Unsendable."""
         failures = []
         ways = self._ways()
         now = time.monotonic()
         for server in sorted(self._servers, key=lambda server: server.silent_until > now):
             for way in [None] if ways is None or server.is_here else [way for way in ways if server.source_on(way)]:
                 request, raw = self._packed(record)
-                name = f"{server.name} over {way.name}" if way is not None else server.name
+                over, names = ("-over", [server.name, way.name]) if way is not None else ("", [server.name])
                 try:
                     reply = await self._carrier.exchange(
                         server, raw, partial(self._checked, request), way=way, counters=self.counters
                     )
                 except Unreachable as error:
-                    failures.append(f"{name} is unreachable ({error})")
+                    failures.append({"code": f"accounting-unreachable{over}", "args": [*names, str(error)]})
                     continue
                 if reply is not None:
                     server.silent_until = 0.0
-                    return ""
-                failures.append(f"{name} did not answer")
+                    return []
+                failures.append({"code": f"accounting-silent{over}", "args": names})
             server.silent_until = time.monotonic() + SILENT_S
-        return "; ".join(failures) or "no WAN that may carry it is up"
+        return failures or [{"code": "accounting-no-way", "args": []}]
 
     def _packed(self, record: Record) -> tuple[Any, bytes]:
         """The request and its octets. Raises Unsendable."""
@@ -254,6 +268,10 @@ class AccountingClient:
                     kind = "forged"
         self.counters[kind] += 1
         return None
+
+
+def _text(trouble: list[dict[str, Any]]) -> str:
+    return "; ".join(TROUBLES[words["code"]] % tuple(words["args"]) for words in trouble)
 
 
 def _integer(value: int) -> bytes:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cpe_mcp.cli import speedtest
+from cpe_mcp.cli.radius_lines import counted, radius_lines
 from cpe_mcp.cli.table import amount, duration, endpoint, table
 from cpe_mcp.control.ask import ApiError, ask
 from cpe_mcp.control.places import API_SOCKET
@@ -50,7 +51,7 @@ def status(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
         "WANs": ", ".join(wans) or "none usable",
         "Scheme": f"{result['scheme']['name']}: {result['scheme']['text']}",
         "Concentrators": ", ".join(concentrators) or "none usable",
-        "RADIUS": _radius_line(result),
+        **radius_lines(result),
         "Workers": f"{len(result['workers'])} connected, {pool['ready']} warm connections ready",
         "Flows": f"{result['live']} live, {totals['flows']} finished{_by_action(totals['by_action'])}",
         "Bytes": f"{amount(totals['bytes_down'])} down, {amount(totals['bytes_up'])} up",
@@ -70,36 +71,12 @@ def status(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
     return result, "\n".join(text), EXIT_OK if works else EXIT_NO
 
 
-def _radius_line(status: Mapping[str, Any]) -> str:
-    """What came of asking, and what the server said, or why none did, unless a warning says it already."""
-    radius = status["radius"]
-    detail = radius["detail"]
-    line = f"{radius['text']} ({detail})" if detail and detail not in status["warnings"] else str(radius["text"])
-    line += _accounting_text(radius.get("accounting"))
-    dynamic = radius.get("dynamic")
-    if not dynamic:
-        return line
-    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(dynamic["counters"].items()))
-    return f"{line}; changes taken at {', '.join(dynamic['addresses']) or 'no address'}: {counts or 'none yet'}"
-
-
-def _accounting_text(accounting: Mapping[str, Any] | None) -> str:
-    """; accounting: 12 records sent, 1 waits (no server answered), 0 lost"""
-    if not accounting or not accounting["enabled"]:
-        return ""
-    why = f" ({accounting['trouble']})" if accounting["trouble"] else ""
-    return (
-        f"; accounting: {accounting['sent']} records sent, {accounting['waiting']} wait{why}, {accounting['lost']} lost"
-    )
-
-
 def _ident_line(status: Mapping[str, Any]) -> dict[str, str]:
     """Where concentrators may ask, and how many did, if they may at all."""
     ident = status.get("ident")
     if not ident:
         return {}
-    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(ident["counters"].items()))
-    return {"Ident": f"answered at {', '.join(ident['addresses']) or 'no address'}: {counts or 'none yet'}"}
+    return {"Ident": f"answered at {', '.join(ident['addresses']) or 'no address'}: {counted(ident['counters'])}"}
 
 
 def paths(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:

@@ -117,7 +117,11 @@ class Answers:
             "wans": self._wans(),
             "concentrators": found["concentrators"],
             "sources": found["sources"],
-            "radius": {**self._radius().status(), "accounting": self._accounting()},
+            "radius": {
+                **self._radius().status(),
+                "cap": dict(zip(("down_mbit", "up_mbit"), control.caps.mbit, strict=True)),
+                "accounting": self._accounting(),
+            },
             "ident": ident.status() if (ident := self._ident()) is not None else None,
             "pool": {
                 "size": snapshot.pool_size * len(counters),

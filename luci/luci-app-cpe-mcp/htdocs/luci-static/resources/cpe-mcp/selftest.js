@@ -1,7 +1,7 @@
 'use strict';
 'require baseclass';
 
-/* Made by tools/luci_declared.py (make generate) from upstream/check_texts.py and policy/negotiation.py; change it there. */
+/* Made by tools/luci_declared.py (make generate) from upstream/check_texts.py, policy/negotiation.py and aaa/accounting_client.py; change it there. */
 
 return baseclass.extend({
 	texts: {
@@ -73,5 +73,10 @@ return baseclass.extend({
 		'seen-data': _('%s connections that began here fell back later, while they ran'),
 		'seen-subflows': _('%s of %s subflows that are established now are over this WAN'),
 		'seen-joins': _('%s of %s joins that the kernel has sent over all WANs were answered with MPTCP'),
+		'accounting-silent': _('%s did not answer'),
+		'accounting-silent-over': _('%s over %s did not answer'),
+		'accounting-unreachable': _('%s is unreachable (%s)'),
+		'accounting-unreachable-over': _('%s over %s is unreachable (%s)'),
+		'accounting-no-way': _('no WAN that may carry it is up'),
 	}
 });

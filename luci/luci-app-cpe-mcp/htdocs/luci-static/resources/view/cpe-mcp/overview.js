@@ -12,6 +12,7 @@
 'require cpe-mcp.flows as flows';
 'require cpe-mcp.layout as layout';
 'require cpe-mcp.parts as parts';
+'require cpe-mcp.radius as radiusWords';
 'require cpe-mcp.units as units';
 'require cpe-mcp.words as words';
 
@@ -189,7 +190,8 @@ function concentratorTile(status) {
 }
 
 function authenticationTile(status) {
-	const radius = status.radius || {};
+	const radius = status.radius || {}, accounting = radius.accounting || {}, dynamic = radius.dynamic;
+	const cap = radiusWords.cap(radius.cap), trouble = radiusWords.trouble(accounting);
 	const keyed = (status.concentrators || []).some(function(row) { return row.subscriber });
 	const badge = !radius.enabled ? parts.badge('idle', keyed ? _('by key') : _('not asked'))
 		: radius.accepted ? parts.badge('good', _('accepted')) : parts.badge('bad', _('not accepted'));
@@ -199,13 +201,18 @@ function authenticationTile(status) {
 		el('p', {}, radius.enabled ? (radius.accepted ? _('RADIUS has accepted this router.') : parts.reason(radius))
 			: keyed ? _('A key shared with the concentrator.') : _('RADIUS is not asked.')),
 		radius.detail ? el('p', { 'class': 'cpe-why' }, radius.detail) : null,
-		radius.server ? parts.fact(_('Server'), radius.server) : null,
+		radius.enabled ? parts.fact(_('Server'),
+			[ radius.server || _('none has answered'), (radius.transport || '').toUpperCase() ].filter(Boolean).join(', ')) : null,
 		radius.expires_s != null ? parts.fact(_('Valid for'), units.duration(radius.expires_s)) : null,
 		radius.asks_again_s != null ? parts.fact(_('Asks again in'), units.duration(radius.asks_again_s)) : null,
 		status.ident ? parts.fact(_('Ident answered at'), status.ident.addresses.join(', ') || _('no address')) : null,
-		radius.accounting && radius.accounting.enabled ? parts.fact(_('Accounting'),
-			_('%d sent, %d waiting, %d lost').format(radius.accounting.sent, radius.accounting.waiting, radius.accounting.lost)) : null,
-		radius.dynamic ? parts.fact(_('Changes taken at'), radius.dynamic.addresses.join(', ') || _('no address')) : null);
+		cap ? parts.fact(_('Rate cap'), parts.pair(cap[0], cap[1])) : null,
+		accounting.enabled ? parts.fact(_('Accounting'),
+			_('%d sent, %d waiting, %d lost').format(accounting.sent, accounting.waiting, accounting.lost)) : null,
+		accounting.enabled && trouble ? el('p', { 'class': 'cpe-why', 'data-accounting': 'waits' },
+			_('Accounting records wait: %s').format(trouble)) : null,
+		dynamic ? parts.fact(_('Changes taken at'), dynamic.addresses.join(', ') || _('no address')) : null,
+		dynamic ? radiusWords.requests(dynamic.counters || {}).map(function(row) { return parts.fact(row[0], row[1]) }) : null);
 }
 
 function proofList(names, records) {
