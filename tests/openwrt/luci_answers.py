@@ -69,6 +69,20 @@ def wan(name: str, device: str, **others: Any) -> dict[str, Any]:
     return row | others
 
 
+def radius() -> dict[str, Any]:
+    """Accepted, with a cap; accounting waits, and changes have come."""
+    words = {"code": "accounting-silent-over", "args": ["192.0.2.20:1813", "lte"]}
+    return {
+        "enabled": True, "accepted": True, "reason": "ready", "text": "accepted", "detail": "", "transport": "udp",
+        "server": "192.0.2.20:1812", "expires_s": 2886.4, "asks_again_s": 2166.0, "counters": {"requests": 3},
+        "cap": {"down_mbit": 100, "up_mbit": 0},
+        "accounting": {"enabled": True, "sessions": 3, "sent": 12, "waiting": 2, "lost": 0,
+                       "trouble": "192.0.2.20:1813 over lte did not answer", "trouble_words": [words]},
+        "dynamic": {"addresses": ["10.0.0.7"], "peers": [],
+                    "counters": {"coa-ack": 2, "coa-nak": 1, "stale": 3, "unknown-peer": 1}},
+    }  # fmt: skip
+
+
 def history() -> dict[str, Any]:
     """Three minutes: lte joins in the middle."""
 

@@ -151,6 +151,29 @@ def test_overview_says_why_something_does_not_work(world: LuciWorld) -> None:
     world.shoot("overview-trouble")
 
 
+@pytest.mark.requirement("5.3-b")
+@pytest.mark.requirement("X-13")
+def test_overview_shows_what_radius_orders_and_what_waits(world: LuciWorld) -> None:
+    world.daemon.answers["status"]["radius"] = answers.radius()
+    browser = world.open("overview")
+    browser.wait_text("RADIUS has accepted this router.", "#cpe-authentication")
+    shown = browser.text("#cpe-authentication")
+    for line in (
+        "192.0.2.20:1812, UDP",
+        "48 min",
+        "36 min",
+        "↓ 100 Mbit/s ↑ no limit",
+        "12 sent, 2 waiting, 0 lost",
+        "Accounting records wait: 192.0.2.20:1813 over lte did not answer",
+        "2 carried out, 1 refused",
+        "1 from unknown addresses, 3 of another time",
+    ):
+        assert line in shown
+    assert shown.count("carried out") == 2, "no Disconnect-Request came, so there is no row of them"
+    _no_complaints(browser)
+    world.shoot("overview-radius")
+
+
 def test_overview_refreshes_with_two_questions(world: LuciWorld) -> None:
     browser = world.open("overview")
     browser.wait_text("18 ms", "#cpe-wans")
@@ -413,6 +436,11 @@ def test_a_person_reads_german(world: LuciWorld, tmp_path: Path) -> None:
         browser.wait_text("Dieser Download (272 MB, 203.0.113.80)", "#cpe-proofs")
         assert "Gelernt aus\nEinstellungen" in browser.text("#cpe-concentrator")
         world.shoot("overview-german")
+        world.daemon.answers["status"]["radius"] = answers.radius()
+        browser.wait_text(
+            "Abrechnungsdaten warten: 192.0.2.20:1813 hat über lte nicht geantwortet", "#cpe-authentication"
+        )
+        assert "↑ unbegrenzt" in browser.text("#cpe-authentication")
         browser = world.open("diagnostics")
         browser.wait_text("home hat noch keine Verbindung angenommen", "[data-stage=connect]")
         assert "prüfen Sie, ob er läuft" in browser.text("[data-stage=connect]")

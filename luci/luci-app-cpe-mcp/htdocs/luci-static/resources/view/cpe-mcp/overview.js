@@ -164,7 +164,7 @@ function concentratorTile(status) {
 
 	if (!first)
 		return el('div', { 'class': 'cpe-tile', 'id': 'cpe-concentrator' },
-			el('div', { 'class': 'cpe-tile-head' }, el('strong', {}, _('Concentrator')), parts.badge('bad', _('none'))),
+			el('div', { 'class': 'cpe-tile-head' }, el('strong', {}, _('Concentrator')), parts.badge('bad', _('none known'))),
 			el('p', {}, _('None is known. Ask your operator for the DHCP option, or add one under Settings, Concentrators.')),
 			sourceLines(status.sources));
 
