@@ -193,6 +193,7 @@ def why(args: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
     other = answer | {"destination": "2001:db8:50::80", "family": 6, "action": "direct"}
     other |= {"wan": "", "concentrator": "", "scheme": "", "warm": False}
+    other |= {"reasons": [{"reason": "no-ipv6", "text": "the concentrator does not reach IPv6 servers"}]}
     return answer | {"name": args["dest"], "answers": [answer, other]}
 
 

@@ -163,7 +163,9 @@ class Browser:
 
     def screenshot(self, path: Path) -> None:
         """The whole page, however long."""
-        self.run("scrollTo(0, 0)")
+        # At once: a theme that scrolls smoothly would have its bar of menus in the middle of the picture.
+        self.run("scrollTo({ top: 0, behavior: 'instant' })")
+        self.wait(lambda: not self.run("return scrollY"), "the top of the page")
         height = int(self.run("return document.documentElement.scrollHeight"))
         shot = self._cdp(
             "Page.captureScreenshot",
