@@ -74,6 +74,23 @@ def test_concentrators_are_judged_apart() -> None:
     assert not proof.reaches("far", 100.0)
 
 
+def test_another_concentrator_under_the_same_name_is_trusted_at_first() -> None:
+    proof = Ipv6Proof()
+    proof.keep({"radius#1": ["192.0.2.1", "2001:db8::11"]})
+    for server in SERVERS:
+        proof.unreachable("radius#1", server, 100.0)
+    proof.keep({})
+    proof.keep({"radius#1": ["2001:db8::11"]})
+    assert not proof.reaches("radius#1", 100.0), "it is the same, known by less"
+    proof.keep({"radius#1": ["192.0.2.2"]})
+    assert proof.reaches("radius#1", 100.0)
+    for server in SERVERS[:-1]:
+        proof.unreachable("radius#1", server, 100.0)
+    proof.keep({"radius#1": ["192.0.2.3"]})
+    proof.unreachable("radius#1", SERVERS[-1], 100.0)
+    assert proof.reaches("radius#1", 100.0), "nor do failures of the one before count"
+
+
 def test_the_next_change_is_the_earliest_end_of_distrust_to_come() -> None:
     proof = distrusted(100.0)
     for server in SERVERS:

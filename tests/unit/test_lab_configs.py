@@ -58,6 +58,7 @@ def test_given_router_options_win_and_others_stay() -> None:
         "global": {"pool_size": 0},
         "wan": {"lte": {"role": "backup"}},
         "concentrator": {"one": {"address": ["192.0.2.1", "2001:db8::1"]}},
+        "rule": {"games": {"action": "proxy", "dest_port": ["27015"], "concentrator": "gaming"}},
     }
     text = router(**given)
     settings = parse_router(text)
@@ -65,6 +66,7 @@ def test_given_router_options_win_and_others_stay() -> None:
     assert settings.general.intercept == "any"
     assert [(wan.device, wan.role) for wan in settings.wans] == [("dsl", "normal"), ("lte", "backup")]
     assert settings.concentrators[0].address == ("192.0.2.1", "2001:db8::1")
+    assert [(rule.label(), rule.concentrator) for rule in settings.rules] == [("games", "gaming")]
 
 
 def test_concentrator_settings_are_valid_and_the_labs() -> None:

@@ -69,8 +69,8 @@ def router_settings(
 ) -> str:
     """``/etc/config/cpe-mcp`` of the cpe: the lab's own values, and over them those given.
 
-    ``given``: section type (``global``, ``paths``, ``discovery``, ``radius``, ``ident``) -> options, and ``wan`` and
-    ``concentrator`` -> section name -> options. The lab's addresses are not global, so any destination is taken.
+    ``given``: section type (``global``, ``paths``, ``discovery``, ``radius``, ``ident``) -> options, and ``wan``,
+    ``concentrator`` and ``rule`` -> section name -> options. The lab's addresses are not global, so any destination is taken.
     """
     wans: dict[str, dict[str, object]] = {
         name: {"device": name, "preference": metric, "operator_network": True} for name, metric in WAN_METRICS.items()
@@ -93,7 +93,7 @@ def router_settings(
     return uci_text(
         [(kind, kind, {**options, **given.get(kind, {})}) for kind, options in own.items()]
         + [("wan", name, options) for name, options in wans.items()]
-        + [("concentrator", name, options) for name, options in given.get("concentrator", {}).items()]
+        + [(kind, name, options) for kind in ("concentrator", "rule") for name, options in given.get(kind, {}).items()]
     )
 
 

@@ -361,12 +361,13 @@ class Lab:
         radius: Mapping[str, Any] | None = None,
         wans: Mapping[str, Mapping[str, Any]] | None = None,
         concentrators: Mapping[str, Mapping[str, Any]] | None = None,
+        rules: Mapping[str, Mapping[str, Any]] | None = None,
         ident: Mapping[str, Any] | None = None,
     ) -> None:
         """Start ``cpe-mcpd`` and one relay worker on the cpe; returns when the daemon answers. Raises LabError.
 
-        Each argument gives options of one section type, over the lab's own of :func:`.configs.router_settings`; ``wans``
-        and ``concentrators`` are by section name.
+        Each argument gives options of one section type, over the lab's own of :func:`.configs.router_settings`; ``wans``,
+        ``concentrators`` and ``rules`` are by section name.
         """
         given = {"global": general, "paths": paths, "discovery": discovery, "radius": radius, "ident": ident}
         text = configs.router_settings(
@@ -376,7 +377,7 @@ class Lab:
             radius_secret=self.radius.secret,
             subscriber=self.radius.subscriber,
             password=self.radius.password,
-            given=_present({**given, "wan": wans, "concentrator": concentrators}),
+            given=_present({**given, "wan": wans, "concentrator": concentrators, "rule": rules}),
         )
         config = self._write("cpe/cpe-mcp", text)
         self._start_daemon("cpe-mcpd", "cpe", ["cpe-mcpd", "--config", str(config), "--foreground"])

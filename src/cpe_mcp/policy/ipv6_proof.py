@@ -7,6 +7,8 @@ every time, because the worker accepts before the concentrator has tried.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 FAILURES = 3
 """Different servers in a row: one or two may be down themselves."""
 CONCENTRATORS_MAX = 64
@@ -21,6 +23,17 @@ class Ipv6Proof:
     def __init__(self) -> None:
         self._failed: dict[str, set[str]] = {}
         self._until: dict[str, float] = {}
+        self._addresses: dict[str, frozenset[str]] = {}
+        """Which concentrator a name meant."""
+
+    def keep(self, known: Mapping[str, Iterable[str]]) -> None:
+        """The names that are known now, with the addresses of each. Where a name means another concentrator than before, as
+        after a CoA, what is known of the one before is not held against it."""
+        before = {name: self._addresses[name] for name in (*self._failed, *self._until) if name in self._addresses}
+        self._addresses = {**before, **{name: frozenset(addresses) for name, addresses in known.items()}}
+        for name, addresses in before.items():
+            if addresses.isdisjoint(self._addresses[name]):
+                self.reached(name)
 
     def reaches(self, concentrator: str, now: float) -> bool:
         """Whether IPv6 flows may go there now."""

@@ -357,6 +357,7 @@ class Control:
         known = self.candidates.candidates(now)
         self.health.keep({candidate.name: candidate for candidate in known}, now)
         self.presenters.keep([candidate.name for candidate in known])
+        self.ipv6_proof.keep({candidate.name: candidate.addresses for candidate in known})
         # Lines are probed by their way to the first one.
         self._protect(sorted(known, key=lambda row: not self.health.is_usable(row.name)))
         self._ask_due(known)
