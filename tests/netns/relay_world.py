@@ -21,6 +21,7 @@ from typing import Any
 from cpe_mcp.aaa.cookie import Credential, epoch_of, is_proven, make_cookie, own_credential, pull_cookie
 from cpe_mcp.control.frames import CONTROL_SOCKET, HELLO, MAX_FRAME_BYTES, pull_frame, push_frame
 from cpe_mcp.paths.snapshot import ConcentratorView, Snapshot, WanView, to_wire
+from cpe_mcp.relay.worker import INTERNAL_ERRORS
 from cpe_mcp.settings.concentrator import LimitSettings
 
 CLIENT4, CLIENT6 = "192.168.9.2", "2001:db8:9::2"
@@ -367,3 +368,5 @@ class World:
                 control.stop()
         for namespace in (self.client, self.router, self.far):
             subprocess.run(["ip", "netns", "delete", namespace], check=False, capture_output=True)
+        for control in (getattr(self, "up_control", None), getattr(self, "far_control", None)):
+            assert control is None or not control.counters.get(INTERNAL_ERRORS), "the worker's log has a traceback"

@@ -146,6 +146,7 @@ class Reason:
     MPTCP_RESET = "mptcp-reset"
     WORKER_STOPPED = "worker-stopped"
     DROPPED = "dropped"
+    INTERNAL_ERROR = "internal-error"
 
 
 TEXTS: dict[str, str] = {
@@ -276,4 +277,5 @@ TEXTS: dict[str, str] = {
     Reason.MPTCP_RESET: "the connection to the concentrator was reset",
     Reason.WORKER_STOPPED: "the relay worker was stopped",
     Reason.DROPPED: "ended by hand (cpe-mcp drop)",
+    Reason.INTERNAL_ERROR: "an error in the relay worker ended it; the log of the worker has the details",
 }

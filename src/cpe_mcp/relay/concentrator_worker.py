@@ -482,10 +482,11 @@ class ConcentratorFlow(Flow):
 
     def close(self, end: str, *, reset: bool = False) -> None:
         """See :class:`Flow`."""
-        self.account()
+        # In this order: what counts it is undone, whatever goes wrong after.
+        self._concentrator.strangers.discard(self)
         self._stop_waiting()
         self._count_no_more()
-        self._concentrator.strangers.discard(self)
+        self.account()
         if self._cookie is not None and self._verdict is None:
             self._concentrator.waits_no_more((self._listener, self.client[0], self._cookie), self)
         super().close(end, reset=reset)
@@ -681,7 +682,7 @@ class ConcentratorWorker(Worker):
             _remember(self._accepted if verdict.kind == "accept" else self._refused, peer, verdict)
         for flow in flows:
             if flow.state in (READING, AUTHORIZING):
-                flow.judged(verdict)
+                self.guarded(flow, partial(flow.judged, verdict))
 
     def _cap(self, name: str, rates: Sequence[float]) -> None:
         """This worker's share of the subscriber's cap, bytes/s down and up; 0: no cap."""
@@ -830,7 +831,8 @@ class ConcentratorWorker(Worker):
     def _accept(self, listener: Socket, name: str) -> None:
         for sock, peer in self.accepted(listener, _socket.AF_INET6):
             self.count(f"accepted:{name}")
-            ConcentratorFlow(self, sock, name, peer).start()
+            flow = ConcentratorFlow(self, sock, name, peer)
+            self.guarded(flow, flow.start)
 
 
 def _one_less(table: dict[str, int], name: str) -> None:

@@ -35,6 +35,9 @@ class Owner(Protocol):
     def on_again(self) -> None:
         """The work bound was hit in the last turn; go on."""
 
+    def abandon(self) -> None:
+        """One of the two raised what it should not: let go of the End, whatever state this is in."""
+
 
 class End:
     """One socket in the loop, and what its edges have said."""
@@ -51,10 +54,24 @@ class End:
         """The peer's FIN or an error is in the queue: a short read is not the last one (it may share an edge with it)."""
 
 
-class Loop:
-    """``on_turn`` runs once at the end of every turn, ``on_tick`` ten times a second (once when nothing is timed)."""
+def raise_on(owner: Owner) -> None:
+    """The exception that is being handled ends the loop."""
+    raise  # noqa: PLE0704
 
-    def __init__(self, *, on_turn: Callable[[], None], on_tick: Callable[[], bool]) -> None:
+
+class Loop:
+    """``on_turn`` runs once at the end of every turn, ``on_tick`` ten times a second (once when nothing is timed).
+
+    ``on_error`` is called while the exception is handled that came out of an owner; the others go on.
+    """
+
+    def __init__(
+        self,
+        *,
+        on_turn: Callable[[], None],
+        on_tick: Callable[[], bool],
+        on_error: Callable[[Owner], None] = raise_on,
+    ) -> None:
         self._epoll = select.epoll()
         self._ends: dict[int, End] = {}
         self._level: dict[int, Callable[[], None]] = {}
@@ -62,6 +79,7 @@ class Loop:
         self._again: list[Owner] = []
         self._on_turn = on_turn
         self._on_tick = on_tick
+        self._on_error = on_error
         self._next_tick = 0.0
         self._wake_at = NEVER
         self.on_wake: Callable[[], None] = lambda: None
@@ -94,6 +112,13 @@ class Loop:
         """Call ``owner.on_again()`` in the next turn, which will not sleep."""
         self._again.append(owner)
 
+    def go_on(self, owner: Owner) -> None:
+        """Call ``owner.on_again()`` now."""
+        try:
+            owner.on_again()
+        except Exception:
+            self._on_error(owner)
+
     def tick_soon(self) -> None:
         """Something is to be told or timed: do not sleep through the next tick."""
         self._next_tick = min(self._next_tick, self.now + TICK_S)
@@ -115,7 +140,7 @@ class Loop:
             self.now = time.monotonic()
             again, self._again = self._again, []
             for owner in again:
-                owner.on_again()
+                self.go_on(owner)
             for fd, mask in events:
                 end = ends.get(fd)
                 if end is not None:
@@ -125,7 +150,10 @@ class Loop:
                             end.hangup = True
                     if mask & WRITE_EVENTS:
                         end.writable = True
-                    end.owner.on_events(end, mask)
+                    try:  # costs nothing as long as nothing is raised
+                        end.owner.on_events(end, mask)
+                    except Exception:
+                        self._on_error(end.owner)
                 elif fd in level:
                     level[fd]()
             if self.now >= self._wake_at:

@@ -58,6 +58,10 @@ class Measuring:
         """An edge."""
         self.on_again()
 
+    def abandon(self) -> None:
+        """See :class:`cpe_mcp.relay.loop.Owner`."""
+        self._flow.abandon()
+
     def on_again(self) -> None:
         """A turn's share of work. The peer ends a test by closing, usually with a reset: what is under way has no use."""
         flow, end = self._flow, self._end

@@ -60,16 +60,20 @@ class Asker(Protocol):
     def nobody_answers(self, detail: str) -> None:
         """Every way was tried."""
 
+    def abandon(self) -> None:
+        """See :class:`cpe_mcp.relay.loop.Owner`."""
+
 
 class Attempt:
     """One handshake."""
 
-    __slots__ = ("_opening", "_started", "_worker", "deadline", "end", "is_doubtful", "route")
+    __slots__ = ("_asker", "_opening", "_started", "_worker", "deadline", "end", "is_doubtful", "route")
 
     def __init__(self, worker: UpstreamWorker, opening: Opening, route: Route, dscp: int) -> None:
         """Raises OSError."""
         self._worker = worker
         self._opening: Opening | None = opening
+        self._asker: Asker | None = opening.asker
         self.route = route
         self._started = worker.loop.now
         self.deadline = worker.loop.now + worker.snapshot.connect_timeout_s
@@ -99,6 +103,13 @@ class Attempt:
     def on_again(self) -> None:
         """It never hits a work bound."""
 
+    def abandon(self) -> None:
+        """See :class:`cpe_mcp.relay.loop.Owner`. What was raised came out of the flow, if one waits for it."""
+        asker = self._asker
+        self.drop()
+        if asker is not None:
+            asker.abandon()
+
     def late(self) -> None:
         """Not answered within :func:`late_s`."""
         self.is_doubtful = True
@@ -119,12 +130,12 @@ class Attempt:
 
     def testify(self) -> None:
         """The flow goes on without it."""
-        self._opening = None
+        self._opening = self._asker = None
         self._worker.witnesses.add(self)
 
     def drop(self) -> None:
         """Close it."""
-        self._opening = None
+        self._opening = self._asker = None
         self._worker.witnesses.discard(self)
         reset_on_close(self.end.sock)
         self._worker.loop.close(self.end)
@@ -133,11 +144,11 @@ class Attempt:
 class Opening:
     """The handshakes of one flow. ``routes``: where to, in order; not empty."""
 
-    __slots__ = ("_asker", "_attempts", "_detail", "_dscp", "_next", "_routes", "_worker")
+    __slots__ = ("_attempts", "_detail", "_dscp", "_next", "_routes", "_worker", "asker")
 
     def __init__(self, worker: UpstreamWorker, asker: Asker, routes: Sequence[Route], dscp: int) -> None:
         self._worker = worker
-        self._asker = asker
+        self.asker = asker
         self._routes = list(routes[:WAYS_MAX])
         self._dscp = dscp
         self._attempts: list[Attempt] = []
@@ -159,7 +170,7 @@ class Opening:
             self._next = self._worker.loop.now + self._worker.late_s(route)
             return
         if not self._attempts:
-            self._asker.nobody_answers(self._detail)
+            self.asker.nobody_answers(self._detail)
 
     def due(self) -> float:
         """When :meth:`tick` has something to do."""
@@ -178,14 +189,15 @@ class Opening:
             self._attempts.remove(attempt)
             self._detail = "no answer to the handshake"
             attempt.give_up()
-        if now >= self._next and (self._routes or not self._attempts):
+        # Without an attempt under way there is nothing to wait for: a handshake may be given up before it is late.
+        if not self._attempts or (now >= self._next and self._routes):
             self.begin()
 
     def answered(self, winner: Attempt, fallback: str) -> None:
         """One handshake was answered."""
         self._attempts.remove(winner)
         self.leave()
-        self._asker.opened(winner.end, winner.route, fallback)
+        self.asker.opened(winner.end, winner.route, fallback)
 
     def refused(self, attempt: Attempt, detail: str) -> None:
         """One was answered with a reset."""

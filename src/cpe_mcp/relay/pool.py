@@ -117,6 +117,10 @@ class Member:
     def on_again(self) -> None:
         """A member never hits a work bound."""
 
+    def abandon(self) -> None:
+        """See :class:`cpe_mcp.relay.loop.Owner`."""
+        self._pool.drop(self)
+
 
 class Pool:
     """Members of one worker. ``trouble`` is told why a member could not be had, ``handshake`` how each handshake ended,
@@ -284,6 +288,13 @@ class Pool:
             self._loop.close(member.end)
         self._ready.clear()
         self._opening.clear()
+
+    def drop(self, member: Member) -> None:
+        """Forget it, wherever it is."""
+        self._opening.discard(member)
+        if member in self._ready:
+            self._ready.remove(member)
+        self._lost(member)
 
     def _alive(self, member: Member) -> bool:
         """Its end may be in the kernel already while its event still waits in epoll."""

@@ -6,7 +6,7 @@ import _socket
 from typing import TYPE_CHECKING, Any
 
 from cpe_mcp.policy.reasons import Reason
-from cpe_mcp.relay.flow import Table, step
+from cpe_mcp.relay.flow import CLOSED, Table, step
 from cpe_mcp.relay.loop import End, Loop
 from cpe_mcp.relay.pump import AGAIN, BLOCKED, FINISHED, SOURCE_BROKEN, Direction, Pipes, pump, waits_for
 from cpe_mcp.relay.records import FlowRecord, matches
@@ -150,6 +150,25 @@ class Flow:
             self.close(Reason.CLOSED)
         else:
             self.close(self.end_reason(outcome), reset=True)
+
+    def abandon(self) -> None:
+        """See :class:`cpe_mcp.relay.loop.Owner`: end it as any other, and where even that fails forget it."""
+        worker = self.worker
+        try:
+            if self.state != CLOSED:
+                self.close(Reason.INTERNAL_ERROR, reset=True)
+                return
+        except Exception:
+            worker.broke(None)
+        self.state = CLOSED
+        worker.unsettled.discard(self)
+        worker.live.pop(self.id, None)
+        relaying, self.relaying = self.relaying, None
+        for side in (self.near, self.far):
+            if side is not None:
+                worker.loop.close(side)
+        if relaying is not None:
+            relaying.release()
 
     def on_half_closed(self) -> None:
         """One direction has ended; soon the kernel may forget what it knows of the subflows."""

@@ -52,7 +52,7 @@ class Turn:
 
     def serve(self) -> None:
         """See :class:`cpe_mcp.relay.rate_cap.Waiter`."""
-        self._owner.on_again()
+        self._caps.loop.go_on(self._owner)
 
     def leave(self) -> None:
         """The direction is over, or no longer under this cap."""

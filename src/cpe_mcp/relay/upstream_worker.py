@@ -701,6 +701,10 @@ class Comparison:
     def on_again(self) -> None:
         """It never hits a work bound."""
 
+    def abandon(self) -> None:
+        """See :class:`cpe_mcp.relay.loop.Owner`."""
+        self.close()
+
     def on_deadline(self) -> None:
         """No answer."""
         self._worker.handshake(self._wan, None)
@@ -894,7 +898,7 @@ class UpstreamWorker(Worker):
         self.pool.configure(best, self.snapshot)
         for flow in list(self.unsettled):
             assert isinstance(flow, UpstreamFlow)
-            flow.look_again()
+            self.guarded(flow, flow.look_again)
 
     def on_turn(self) -> None:
         """Fill the pool after the flows of this turn were served."""
@@ -905,17 +909,18 @@ class UpstreamWorker(Worker):
         if self.loop.now >= self._next_sample:
             self._next_sample = self.loop.now + SAMPLE_S
             self._measure_busy()
-            for flow in self.live.values():
+            for flow in list(self.live.values()):
                 assert isinstance(flow, UpstreamFlow)
-                flow.sample()
+                self.guarded(flow, flow.sample)
         if self.comparison is not None and self.comparison.deadline <= self.loop.now:
             self.comparison.on_deadline()
         for witness in [witness for witness in self.witnesses if witness.deadline <= self.loop.now]:
             witness.give_up()
+        is_opening = self.pool.tick()
         demands = self.cap.demands()
         if demands:
             self.control.send(DEMAND, dict(demands))
-        return bool(demands) or self.pool.tick() or self.comparison is not None or bool(self.witnesses)
+        return is_opening or bool(demands) or self.comparison is not None or bool(self.witnesses)
 
     def _measure_busy(self) -> None:
         before, self._ran = self._ran, (self.loop.now, wanted_cpu_s())
@@ -959,7 +964,8 @@ class UpstreamWorker(Worker):
 
     def _accept(self, listener: Socket, family: int, number: int) -> None:
         for sock, peer in self.accepted(listener, family):
-            UpstreamFlow(self, sock, family, peer, self._classes[number]).start()
+            flow = UpstreamFlow(self, sock, family, peer, self._classes[number])
+            self.guarded(flow, flow.start)
 
 
 def wanted_cpu_s() -> float:

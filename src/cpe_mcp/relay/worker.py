@@ -9,7 +9,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from cpe_mcp.control.frames import CONTROL_SOCKET, COUNTERS, DROP, DROPPED, FLOWS, HELLO, LIST, RECORDS, push_frame
@@ -22,6 +22,7 @@ from cpe_mcp.relay.records import FlowRecord
 from cpe_mcp.relay.sockets import DESCRIPTORS_OUT, accept, reset_on_close
 
 if TYPE_CHECKING:
+    from cpe_mcp.relay.loop import Owner
     from cpe_mcp.relay.relaying import Flow
     from cpe_mcp.relay.sockets import Socket
 
@@ -34,6 +35,10 @@ FILTERED_MAX = 4096
 ACCEPT_BATCH = 64
 """Connections accepted in one go (measured: one at a time costs 16 us each, more than 16 gains nothing)."""
 COUNTERS_S = 1.0
+TRACE_S = 60.0
+"""Between two tracebacks in the log: what went wrong once may go wrong with every connection."""
+INTERNAL_ERRORS = "internal_errors"
+"""Counter."""
 
 
 class Worker:
@@ -45,7 +50,7 @@ class Worker:
         """``parent``: end when this process is no longer our parent; 0 for a worker that stands alone. ``port``: where it
         takes connections, as far as control has to know."""
         hello = push_frame(HELLO, {"role": self.role, "index": index, "pid": os.getpid(), "port": port})
-        self.loop = Loop(on_turn=self.on_turn, on_tick=self._tick)
+        self.loop = Loop(on_turn=self.on_turn, on_tick=self._tick, on_error=self.broke)
         self.pipes = Pipes()
         self.congestion = CongestionKeeper()
         self.control = WorkerEnd(os.path.join(run_dir, CONTROL_SOCKET), hello)
@@ -63,6 +68,7 @@ class Worker:
         self._sent_counters: dict[str, int] = {}
         self._next_counters = 0.0
         self._ids = 0
+        self._next_trace = 0.0
 
     def next_id(self) -> int:
         """A number for a new flow."""
@@ -72,6 +78,23 @@ class Worker:
     def count(self, name: str, by: int = 1) -> None:
         """Add to a counter."""
         self.totals[name] = self.totals.get(name, 0) + by
+
+    def broke(self, owner: Owner | None) -> None:
+        """An exception that nobody expected is being handled. It is a bug of ours: what it came out of ends, and all others
+        go on."""
+        self.count(INTERNAL_ERRORS)
+        if self.loop.now >= self._next_trace:
+            self._next_trace = self.loop.now + TRACE_S
+            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        if owner is not None:
+            owner.abandon()
+
+    def guarded(self, flow: Flow, action: Callable[[], None]) -> None:
+        """Do something of this flow's, outside its events."""
+        try:
+            action()
+        except Exception:
+            self.broke(flow)
 
     def ended(self, record: FlowRecord) -> None:
         """Count and report a flow that is over."""
@@ -156,7 +179,7 @@ class Worker:
         if self._parent and os.getppid() != self._parent:
             self.loop.stop()
         for flow in [flow for flow in self.unsettled if flow.deadline <= now]:
-            flow.on_deadline()
+            self.guarded(flow, flow.on_deadline)
         self._look_at_channel()
         if self.control.tick(now):
             self._control_fd = self.control.fileno()
@@ -205,9 +228,16 @@ class Worker:
     def _send_flows(self, request: Any, chosen: list[Flow]) -> None:
         """Live flows, answer to ``list``; ``more`` says that another frame follows."""
         for start in range(0, max(1, len(chosen)), FLOWS_PER_FRAME):
-            rows = [flow.describe() for flow in chosen[start : start + FLOWS_PER_FRAME]]
+            rows = list(self._rows(chosen[start : start + FLOWS_PER_FRAME]))
             more = start + FLOWS_PER_FRAME < len(chosen)
             self.control.send(FLOWS, {"id": request, "flows": rows, "more": more}, keep=True)
+
+    def _rows(self, flows: Iterable[Flow]) -> Iterator[dict[str, Any]]:
+        for flow in flows:
+            try:
+                yield flow.describe()
+            except Exception:
+                self.broke(None)  # a question ends no flow
 
     def _drop(self, request: Any, number: int) -> None:
         """End one flow, with a reset to both sides."""

@@ -131,6 +131,7 @@ return baseclass.extend({
 		'mptcp-reset': _('the connection to the concentrator was reset'),
 		'worker-stopped': _('the relay worker was stopped'),
 		'dropped': _('ended by hand (cpe-mcp drop)'),
+		'internal-error': _('an error in the relay worker ended it; the log of the worker has the details'),
 	},
 
 	/* the text of a row { reason, text }: translated, or as the daemon wrote it */
