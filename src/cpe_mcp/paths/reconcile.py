@@ -7,7 +7,7 @@ after the first finds nothing to do.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from cpe_mcp.kernel.numbers import MARK_LOCAL, RULE_LOCAL, RULE_WAN_BASE, TABLE_LOCAL, TABLE_WAN_BASE
@@ -28,6 +28,11 @@ def carrying(usable: Iterable[str], silent: Iterable[str]) -> frozenset[str]:
     return frozenset(usable) or frozenset(silent)
 
 
+SPARE_IDS = range(9, 256)
+"""For an endpoint whose own id is taken: by somebody else's, by one that the kernel made itself (implicit), or by the old
+address of its line. The kernel answers EBUSY for an id in use (6.18). Which id an endpoint has matters to nobody."""
+
+
 class EndpointPlan(NamedTuple):
     """What the MPTCP endpoints should be."""
 
@@ -38,7 +43,7 @@ class EndpointPlan(NamedTuple):
 
 
 def endpoint_id(number: int, family: int) -> int:
-    """Of WAN ``number`` (order of the settings) and family; 1 to 8 belong to us."""
+    """Of WAN ``number`` (order of the settings) and family, from 1 to 8: what it gets when that id is free."""
     return 1 + 2 * number + (family == 6)
 
 
@@ -66,10 +71,15 @@ def plan_endpoints(
     ours: Iterable[int],
     deleted: Mapping[str, float],
     now: float,
+    *,
+    made: Collection[tuple[str, int]] = (),
+    vanished: Collection[int] = (),
 ) -> EndpointPlan:
     """The difference. ``ours``: device indexes of managed WANs; endpoints elsewhere are somebody else's and stay.
 
-    ``deleted``: when an address was last deleted; one that is too fresh is left for the next round.
+    ``deleted``: when an address was last deleted; one that is too fresh is left for the next round. ``made``: address and
+    device index of what we have added ourselves, and ``vanished``: device indexes that no longer exist. A WAN's device may
+    be made anew under its old name (PPPoE, USB), and what was bound to the old one is of use to nobody.
     """
     ours = set(ours)
     flag_mask = FLAG_SUBFLOW | FLAG_BACKUP
@@ -82,16 +92,31 @@ def plan_endpoints(
             present.add(there.address)
             if there.flags & flag_mask != want.flags & flag_mask:
                 change.append(want._replace(id=there.id))
-        elif there.device_index in ours or want is not None:
+        elif (
+            there.device_index in ours
+            or want is not None
+            or (there.address, there.device_index) in made
+            or (there.device_index in vanished and there.flags & FLAG_SUBFLOW)
+        ):
             delete.append(there)
-    add = [
+    missing = [
         want
         for want in wanted.values()
         if want.address not in present
         and want.address not in {gone.address for gone in delete}
         and now - deleted.get(want.address, float("-inf")) >= RETURN_PAUSE_S
     ]
-    return EndpointPlan(tuple(add), tuple(delete), tuple(change))
+    return EndpointPlan(tuple(_with_free_ids(missing, {there.id for there in actual})), tuple(delete), tuple(change))
+
+
+def _with_free_ids(missing: Iterable[Endpoint], taken: set[int]) -> Iterable[Endpoint]:
+    """What is to be added, with ids that the kernel takes: ids of what is about to be deleted count as taken, since adding
+    comes first. One that finds none waits for the next round."""
+    spare = (number for number in SPARE_IDS if number not in taken)
+    for want in missing:
+        number = want.id if want.id not in taken else next(spare, None)
+        if number is not None:
+            yield want._replace(id=number)
 
 
 def wanted_routes(order: Sequence[str], devices: Mapping[str, DeviceView]) -> frozenset[Route]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 
@@ -18,13 +19,18 @@ MPTCP_SUBFLOWS = 8
 
 
 class EndpointKeeper:
-    """One per namespace. ``complain`` is told of what the kernel refuses. Raises OSError where it has no MPTCP."""
+    """One per namespace. ``complain`` is told of what the kernel refuses: each command for itself, since one that fails must
+    not keep the others from their lines. Raises OSError where it has no MPTCP."""
 
     def __init__(self, complain: Callable[[str], None]) -> None:
         self._complain = complain
         self._mptcp = MptcpNetlink()
         self._deleted: dict[str, float] = {}
+        """Address -> when, as long as it may not come back."""
         self._added: dict[str, float] = {}
+        """Address of each endpoint that is there -> since when."""
+        self._made: set[tuple[str, int]] = set()
+        """Address and device index of each that we have added, whatever its device has become since."""
 
     def close(self) -> None:
         """Give the socket back; what is in the kernel stays."""
@@ -32,27 +38,18 @@ class EndpointKeeper:
 
     def apply(self, wanted: Mapping[int, Endpoint], ours: Iterable[int]) -> None:
         """The difference. ``ours``: device indexes of the managed WANs."""
-        try:
-            if self._mptcp.limits() != (MPTCP_SUBFLOWS, 0):
-                self._mptcp.set_limits(subflows=MPTCP_SUBFLOWS, add_addr_accepted=0)
-            actual, now = self._mptcp.endpoints(), time.monotonic()
-            for address in {endpoint.address for endpoint in actual}:
-                self._added.setdefault(address, now)  # left by an earlier run of ours
-            self._carry_out(plan_endpoints(wanted, actual, ours, self._deleted, now))
-        except OSError as error:
-            self._complain(f"MPTCP endpoints: {error.strerror or error}")
+        self._do("MPTCP limits", self._set_limits)
+        self._reconcile(wanted, ours)
 
     def delete(self, name: str, device_index: int, address: str = "") -> None:
         """All endpoints of WAN ``name``, or that of one of its addresses, now."""
-        now = time.monotonic()
-        try:
-            for endpoint in self._mptcp.endpoints():
-                if endpoint.device_index == device_index and address in ("", endpoint.address):
-                    self._mptcp.delete(endpoint.id)
-                    self._deleted[endpoint.address] = now
-                    self._added.pop(endpoint.address, None)
-        except OSError as error:
-            self._complain(f"MPTCP endpoints of wan {name}: {error.strerror or error}")
+        for endpoint in self._there(f" of wan {name}") or ():
+            if endpoint.device_index == device_index and address in ("", endpoint.address):
+                self._delete(endpoint)
+
+    def delete_all(self, ours: Iterable[int]) -> None:
+        """What is on the managed WANs' devices and what we have made: no trace."""
+        self._reconcile({}, ours)
 
     def added_at(self, address: str) -> float | None:
         """When this address got the endpoint that it has; None: it has none of ours."""
@@ -68,19 +65,81 @@ class EndpointKeeper:
     def pause_s(self) -> float:
         """Until every address that was deleted may come back; 0 when all may."""
         now = time.monotonic()
+        self._forget_deleted(now)
         return max((at + RETURN_PAUSE_S - now for at in self._deleted.values()), default=0.0)
+
+    def _set_limits(self) -> None:
+        if self._mptcp.limits() != (MPTCP_SUBFLOWS, 0):
+            self._mptcp.set_limits(subflows=MPTCP_SUBFLOWS, add_addr_accepted=0)
+
+    def _reconcile(self, wanted: Mapping[int, Endpoint], ours: Iterable[int]) -> None:
+        actual, now, ours = self._there(), time.monotonic(), set(ours)
+        if actual is None:
+            return
+        self._added = {
+            row.address: self._added.get(row.address, now) for row in actual
+        }  # some of an earlier run of ours
+        self._made &= {(row.address, row.device_index) for row in actual}
+        self._forget_deleted(now)
+        vanished = {index for index in {row.device_index for row in actual} - ours if index and not _exists(index)}
+        self._carry_out(plan_endpoints(wanted, actual, ours, self._deleted, now, made=self._made, vanished=vanished))
+
+    def _forget_deleted(self, now: float) -> None:
+        self._deleted = {address: at for address, at in self._deleted.items() if now - at < RETURN_PAUSE_S}
 
     def _carry_out(self, plan: EndpointPlan) -> None:
         # What comes and what changes first: a connection that loses its last subflow finds the next one there already.
-        for endpoint in plan.add:
-            self._mptcp.add(endpoint)
-            self._deleted.pop(endpoint.address, None)
-            self._added[endpoint.address] = time.monotonic()
-            log.info("endpoint %s added%s", endpoint.address, " as backup" if endpoint.flags & FLAG_BACKUP else "")
+        refused = [row for row in plan.add if not self._add(row, is_last_try=not plan.delete)]
         for endpoint in plan.change:
-            self._mptcp.set_flags(endpoint.id, endpoint.flags & FLAG_BACKUP)
+            self._do(
+                f"MPTCP endpoint {endpoint.address}: flags not changed",
+                lambda row=endpoint: self._mptcp.set_flags(row.id, row.flags & FLAG_BACKUP),  # type: ignore[misc]
+            )
         for endpoint in plan.delete:
-            self._mptcp.delete(endpoint.id)
-            self._deleted[endpoint.address] = time.monotonic()
-            self._added.pop(endpoint.address, None)
-            log.info("endpoint %s removed", endpoint.address)
+            if self._delete(endpoint):
+                log.info("endpoint %s removed", endpoint.address)
+        for endpoint in refused if plan.delete else ():
+            self._add(endpoint, is_last_try=True)  # the kernel has room for eight
+
+    def _add(self, endpoint: Endpoint, *, is_last_try: bool) -> bool:
+        what = f"MPTCP endpoint {endpoint.address} (id {endpoint.id}) not added" if is_last_try else ""
+        if not self._do(what, lambda: self._mptcp.add(endpoint)):
+            return False
+        self._deleted.pop(endpoint.address, None)
+        self._added[endpoint.address] = time.monotonic()
+        self._made.add((endpoint.address, endpoint.device_index))
+        log.info("endpoint %s added%s", endpoint.address, " as backup" if endpoint.flags & FLAG_BACKUP else "")
+        return True
+
+    def _delete(self, endpoint: Endpoint) -> bool:
+        what = f"MPTCP endpoint {endpoint.address} (id {endpoint.id}) not removed"
+        if not self._do(what, lambda: self._mptcp.delete(endpoint.id)):
+            return False
+        self._deleted[endpoint.address] = time.monotonic()
+        self._added.pop(endpoint.address, None)
+        self._made.discard((endpoint.address, endpoint.device_index))
+        return True
+
+    def _there(self, whose: str = "") -> list[Endpoint] | None:
+        """Those of others too; None: the kernel does not tell."""
+        found: list[Endpoint] = []
+        is_told = self._do(f"MPTCP endpoints{whose}", lambda: found.extend(self._mptcp.endpoints()))
+        return found if is_told else None
+
+    def _do(self, what: str, command: Callable[[], None]) -> bool:
+        """One command. False: the kernel refused it, and ``what`` was said of it if there is anything to say."""
+        try:
+            command()
+        except OSError as error:
+            if what:
+                self._complain(f"{what}: {error.strerror or error}")
+            return False
+        return True
+
+
+def _exists(device_index: int) -> bool:
+    try:
+        socket.if_indextoname(device_index)
+    except OSError:
+        return False
+    return True

@@ -165,8 +165,7 @@ class PathManager:
         await self._held.aclose()
 
     def _delete_all_endpoints(self) -> None:
-        for name in self._wans:
-            self._delete_endpoints(name)
+        self._endpoints.delete_all({wan.view.ifindex for wan in self._wans.values() if wan.view is not None})
 
     async def _remove_routes(self) -> None:
         observed = await self._in_thread(self._routes.observe, [])
@@ -175,9 +174,9 @@ class PathManager:
 
     async def configure(self, settings: RouterSettings) -> None:
         """Other settings. WANs that are still there keep their state."""
-        gone = {wan.name for wan in self._settings.wans if wan.enabled} - {w.name for w in settings.wans if w.enabled}
-        for name in gone:
-            self._delete_endpoints(name)
+        before, after = ({(w.name, w.device) for w in s.wans if w.enabled} for s in (self._settings, settings))
+        for name, _ in before - after:
+            self._delete_endpoints(name)  # as long as the old device is known
         self._distributor.configure(thresholds(settings.paths))
         self._settings = settings
         self._quotas.configure(settings)
@@ -544,12 +543,16 @@ class PathManager:
         """Netlink says that a link or an address has gone: no time for a round of reconciling."""
         for wan in self._wans.values():
             view = wan.view
-            if view is not None and view.ifindex == index and address in ("", view.address4, view.address6):
+            if view is None or view.ifindex != index:
+                continue
+            # Whatever is thought of the line: nothing gets through any more, and a device that has gone comes back as
+            # another one. Its old address may have an endpoint still when the line has got a second one.
+            self._delete_endpoints(wan.name, address)
+            if address in ("", view.address4, view.address6):
                 was_usable = wan.health.is_usable()
                 before = wan.health.state
                 if address:
                     wan.view = view = view.without(address)
-                    self._delete_endpoints(wan.name, address)
                 if not (address and view.is_ready()):
                     wan.health.absent(time.monotonic(), Reason.WAN_NO_ADDRESS if address else Reason.WAN_LINK_DOWN)
                     self._prober.drop(wan.name)
@@ -616,7 +619,10 @@ class PathManager:
         """What the kernel shows becomes presence or absence of each WAN."""
         now = time.monotonic()
         for wan in self._wans.values():
-            wan.view = view = observed.devices.get(wan.device)
+            old, view = wan.view, observed.devices.get(wan.device)
+            if old is not None and (view is None or view.ifindex != old.ifindex):
+                self._delete_endpoints(wan.name)  # as long as the old device is known
+            wan.view = view
             before, was_usable = wan.health.state, wan.health.is_usable()
             if view is None or not view.is_up:
                 self._absent(wan, now, Reason.WAN_LINK_DOWN)
