@@ -65,12 +65,15 @@ class Prober:
         is_timed: bool = True,
         life_s: float = LIFE_S,
     ) -> bool:
-        """One SYN. False when the WAN cannot even send it (no route, no address).
+        """One SYN. False when it cannot even be sent (no route, no address, no descriptor).
 
         ``is_timed`` False: the answer counts, its time does not. With ``life_s`` below 1 the SYN is sent only once.
         """
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError:  # no descriptor is left
+            return False
         try:
             sock.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, device.encode())
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)

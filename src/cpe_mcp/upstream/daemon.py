@@ -55,6 +55,10 @@ class Daemon:
         self._paths = PathManager(settings, on_change=self._paths_changed)
         self._control = Control(settings, self._paths, congestion_controls=congestion_controls())
         self._paths.on_looked = self._control.negotiations.looked
+        self._paths.on_hopeless = self._hopeless
+        self.hopeless = ""
+        """Why it had better be started again."""
+        self.on_hopeless: Callable[[], None] = lambda: None
         self._control.on_refused = self._doubt_accept
         self._authenticator = self._new_authenticator(settings)
         self._accounting = Accounting(
@@ -242,6 +246,12 @@ class Daemon:
             self._background(self._take_terms())
         self._control.changed()
 
+    def _hopeless(self, why: str) -> None:
+        if not self.hopeless:
+            log.error("ends, to be started again: %s", why)
+        self.hopeless = why
+        self.on_hopeless()
+
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         """A task that is kept from being collected while it runs."""
         task = asyncio.get_running_loop().create_task(work)
@@ -310,13 +320,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def serve(settings: RouterSettings, path: str) -> int:
-    """Run until SIGTERM or SIGINT; SIGHUP reads the settings again. Returns the exit code; raises OSError, SettingsError."""
+    """Run until SIGTERM or SIGINT, or until it had better be started again; SIGHUP reads the settings again.
+
+    Returns the exit code; raises OSError, SettingsError."""
     if _is_running(settings.general.run_dir):
         log.error("another cpe-mcpd runs with %s already", settings.general.run_dir)
         return EXIT_FAILED
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     daemon = Daemon(settings, path)
+    daemon.on_hopeless = stopped.set
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     loop.add_signal_handler(signal.SIGHUP, _background(lambda: _reload_logged(daemon)))
@@ -329,7 +342,7 @@ async def serve(settings: RouterSettings, path: str) -> int:
     finally:
         await daemon.stop()
     log.info("stopped")
-    return EXIT_OK
+    return EXIT_FAILED if daemon.hopeless else EXIT_OK
 
 
 def load_settings(path: str) -> RouterSettings:

@@ -45,6 +45,7 @@ from cpe_mcp.settings.router import PathsSettings
 from cpe_mcp.upstream.endpoint_keeper import EndpointKeeper
 from cpe_mcp.upstream.interception_keeper import InterceptionKeeper
 from cpe_mcp.upstream.quota_keeper import QuotaKeeper
+from cpe_mcp.upstream.rounds import Rounds
 from cpe_mcp.upstream.tuning import ROUTER
 from cpe_mcp.upstream.wan import Wan
 
@@ -114,6 +115,10 @@ class PathManager:
         """What :meth:`start` took, so that :meth:`stop` gives back just that, also after a start that failed halfway."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="routes")
         self._problems: set[str] = set()
+        self.on_hopeless: Callable[[str], None] = lambda why: None
+        """Told when the WANs have long not been judged, or nothing been reconciled, and trying again does not help."""
+        self._watching = Rounds("judging the WANs", self._hopeless)
+        self._keeping = Rounds("reconciling with the kernel", self._hopeless)
         self._make_wans()
 
     # For the daemon ---------------------------------------------------------------------------------------------------
@@ -293,7 +298,11 @@ class PathManager:
 
     def warnings(self) -> list[str]:
         """What the settings ask for and does not take place, one sentence each."""
-        return [*self._interception.warnings(), *self._device_warnings()]
+        failing = [rounds.problem for rounds in (self._watching, self._keeping) if rounds.problem]
+        return [*failing, *self._interception.warnings(), *self._device_warnings()]
+
+    def _hopeless(self, why: str) -> None:
+        self.on_hopeless(why)
 
     def _device_warnings(self) -> list[str]:
         lines = [device_warning(wan.name, wan.device, self._interface(wan)) for wan in self._wans.values()]
@@ -320,26 +329,27 @@ class PathManager:
         """Look at the subflows often enough, probe what is due, act on what changed."""
         next_check = next_bridge_check = 0.0
         while True:
-            started = time.monotonic()
-            if started >= next_check:
-                next_check = started + ENDPOINT_CHECK_S
-                self._apply_endpoints()
-            if started >= next_bridge_check:
-                next_bridge_check = started + BRIDGE_CHECK_S
-                self._interception.look_at_bridges()
-            self._count_bytes(time.monotonic())
-            is_looking = self._is_busy() or started >= self._next_look
-            if is_looking:
-                self._next_look = started + (QUIET_DUMP_S if self._is_quiet() else IDLE_DUMP_S)
-                if self._concentrators:
-                    self._look_at_subflows(started)
-            # While nothing happens and nothing is due there is nothing to judge, only bytes to count.
-            if is_looking or self._next_wake_s() <= PROBE_SPACING_S:
-                self._turn()
-                self._repair(time.monotonic())
+            started, wait = time.monotonic(), 0.0
+            with self._watching.round():
+                if started >= next_check:
+                    next_check = started + ENDPOINT_CHECK_S
+                    self._apply_endpoints()
+                if started >= next_bridge_check:
+                    next_bridge_check = started + BRIDGE_CHECK_S
+                    self._interception.look_at_bridges()
+                self._count_bytes(time.monotonic())
+                is_looking = self._is_busy() or started >= self._next_look
+                if is_looking:
+                    self._next_look = started + (QUIET_DUMP_S if self._is_quiet() else IDLE_DUMP_S)
+                    if self._concentrators:
+                        self._look_at_subflows(started)
+                # While nothing happens and nothing is due there is nothing to judge, only bytes to count.
+                if is_looking or self._next_wake_s() <= PROBE_SPACING_S:
+                    self._turn()
+                    self._repair(time.monotonic())
+                wait = min(BUSY_SAMPLE_S if self._is_busy() else IDLE_SAMPLE_S, self._next_wake_s())
             spent = time.monotonic() - started
-            wait = min(BUSY_SAMPLE_S if self._is_busy() else IDLE_SAMPLE_S, self._next_wake_s())
-            await asyncio.sleep(max(wait, spent / SAMPLE_SHARE, 0.005))
+            await asyncio.sleep(max(wait, spent / SAMPLE_SHARE, 0.005, self._watching.pause_s()))
 
     def _next_wake_s(self) -> float:
         """Until a WAN's health may have something to do."""
@@ -590,11 +600,9 @@ class PathManager:
                     await self._dirty.wait()
             await asyncio.sleep(SETTLE_S)
             self._dirty.clear()
-            try:
+            with self._keeping.round():
                 await self._reconcile()
-            except OSError as error:
-                self._complain(f"the kernel cannot be read: {error}")
-            pause_s = self._endpoints.pause_s()
+            pause_s = max(self._endpoints.pause_s(), self._keeping.pause_s())
             if pause_s > 0:
                 await asyncio.sleep(pause_s + 0.01)
                 self._dirty.set()
