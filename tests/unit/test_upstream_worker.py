@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import subflows
 
-from cpe_mcp.paths.snapshot import EMPTY, WanView
+from cpe_mcp.paths.snapshot import EMPTY, ORDINARY, WanView
 from cpe_mcp.policy.reasons import Reason
+from cpe_mcp.relay import upstream_worker
 from cpe_mcp.relay.flow import UPSTREAM
 from cpe_mcp.relay.loop import End
 from cpe_mcp.relay.opening import Opening
 from cpe_mcp.relay.own_cap import OWN
 from cpe_mcp.relay.records import FlowRecord
 from cpe_mcp.relay.relaying import Flow
-from cpe_mcp.relay.upstream_worker import UpstreamWorker
+from cpe_mcp.relay.upstream_worker import SUBFLOWS_KEPT, UpstreamFlow, UpstreamWorker
 from cpe_mcp.relay.worker import INTERNAL_ERRORS
 
 pytestmark = pytest.mark.unit
@@ -238,3 +240,25 @@ def test_a_bug_met_while_a_concentrator_answers_ends_the_flow_that_waits(worker:
     assert not worker.live
     assert here.fileno() < 0
     assert not worker.witnesses
+
+
+# What is kept -----------------------------------------------------------------------------------------------------------
+
+
+def test_of_subflows_that_went_long_ago_the_sums_are_kept(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    sock, _ = socket.socketpair()
+    flow = UpstreamFlow(worker, sock, socket.AF_INET, ("192.168.1.20", 40000), ORDINARY)  # type: ignore[arg-type]
+    flow.action = "proxy"
+    flow.far = End(sock, flow)  # type: ignore[arg-type]
+    flow.relaying = object()  # type: ignore[assignment]
+    worker.wan_of = {"10.1.0.2": "dsl", "10.2.0.2": "lte"}
+    first = subflows.SUBFLOW._replace(local="10.1.0.2", bytes_down=1000, bytes_up=10)
+    for number in range(500):  # lte comes and goes
+        later = first._replace(local="10.2.0.2", local_port=number, bytes_down=3, bytes_up=1)
+        rows = [first, later]
+        monkeypatch.setattr(upstream_worker, "subflows_of", lambda sock, rows=rows: rows)
+        flow._look()
+    assert flow._bytes_by_wan() == {"dsl": {"down": 1000, "up": 10}, "lte": {"down": 1500, "up": 500}}
+    assert flow._bytes_by_wan() == {"dsl": {"down": 1000, "up": 10}, "lte": {"down": 1500, "up": 500}}
+    assert len(flow._seen) <= SUBFLOWS_KEPT
+    sock.close()

@@ -16,7 +16,7 @@ import ipaddress
 import json
 import logging
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from cpe_mcp.aaa.ident import PORT as IDENT_PORT
@@ -441,10 +441,18 @@ class Nft:
             )
         self._firewall = view
 
-    def add_direct(self, address: str, port: int, timeout_s: float) -> None:
-        """New connections to this server are left to plain forwarding for a while (design D14)."""
-        name = f"direct{_version(address)}"
-        self._run(f"add element inet {NFT_TABLE} {name} {{ {address} . {port} timeout {max(1, round(timeout_s))}s }}\n")
+    def add_direct(self, servers: Sequence[tuple[str, int]], timeout_s: float) -> None:
+        """New connections to these servers, address and port, are left to plain forwarding for a while (design D14)."""
+        timeout = f"timeout {max(1, round(timeout_s))}s"
+        rows: dict[int, list[str]] = {}
+        for address, port in servers:
+            rows.setdefault(_version(address), []).append(f"{address} . {port} {timeout}")
+        self._run(
+            "".join(
+                f"add element inet {NFT_TABLE} direct{version} {{ {', '.join(elements)} }}\n"
+                for version, elements in rows.items()
+            )
+        )
 
     def counters(self) -> dict[str, int]:
         """Connections that met each rule since it was there, by :meth:`Rule.counter`; empty when the table has gone."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import _socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -82,6 +82,8 @@ COMPARE_S = 300.0
 """After a fallback to TCP one handshake over another WAN shows whether it is the first WAN's fault, this often: 200 octets."""
 SYNS_WITH_MPTCP = 2
 """Retransmitted SYNs that still carry MPTCP."""
+SUBFLOWS_KEPT = 24
+"""Of one flow, those that have gone included; the kernel has nine at once. Of older ones the sums are kept."""
 ADDRESSES_KEPT = 64
 """WAN addresses remembered with their WAN's name: that of a dead line is needed when its flows end."""
 
@@ -168,6 +170,7 @@ class UpstreamFlow(Flow):
         "_is_late",
         "_marks",
         "_opening",
+        "_past",
         "_refusers",
         "_reply_by",
         "_rest",
@@ -215,6 +218,8 @@ class UpstreamFlow(Flow):
         """Why the connection to the concentrator was plain TCP by the time of the Convert reply; "" when it was not."""
         self._seen: dict[tuple[str, int, str, int], SubflowInfo] = {}
         """The last that was seen of each subflow, those that have gone included."""
+        self._past: dict[str, dict[str, int]] | None = None
+        """By WAN: bytes of subflows that are not even in ``_seen`` any more; None: of none."""
         self._marks: tuple[Mark, ...] = ()
         """The last two looks, the older one first."""
 
@@ -643,11 +648,20 @@ class UpstreamFlow(Flow):
         subflows = subflows_of(self.far.sock)
         for row in subflows:
             self._seen[row[:4]] = row
+        if len(self._seen) > SUBFLOWS_KEPT:
+            self._forget_gone({row[:4] for row in subflows})
         return subflows
 
+    def _forget_gone(self, there: set[tuple[str, int, str, int]]) -> None:
+        """A connection that lives for weeks over a line that comes and goes: the sums are enough."""
+        gone = [self._seen.pop(key) for key in list(self._seen) if key not in there]
+        self._past = self._sum(gone, self._past or {})
+
     def _bytes_by_wan(self) -> dict[str, dict[str, int]]:
-        wans: dict[str, dict[str, int]] = {}
-        for row in self._seen.values():
+        return self._sum(self._seen.values(), {name: dict(counted) for name, counted in (self._past or {}).items()})
+
+    def _sum(self, rows: Iterable[SubflowInfo], wans: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+        for row in rows:
             name = self._upstream.wan_of.get(row.local)
             if name is not None:
                 counted = wans.setdefault(name, {"down": 0, "up": 0})

@@ -1,10 +1,16 @@
-"""Keeps nftables, and the dnsmasq that fills its sets of names, as settings and WANs say."""
+"""Keeps nftables, and the dnsmasq that fills its sets of names, as settings and WANs say.
+
+``nft`` takes some milliseconds, more on a router with a large firewall, and failures of WANs are to be found within a tenth
+of a second: it runs in a thread, but for the switch that turns interception on and off.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+import subprocess
+import threading
 from collections.abc import Callable, Sequence
 
 from cpe_mcp.kernel.bridge_filter import active
@@ -15,6 +21,7 @@ from cpe_mcp.policy.decide import PROXY
 from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.policy.rules import Rule, compile_rules
 from cpe_mcp.settings import RouterSettings
+from cpe_mcp.upstream.direct_queue import DirectQueue
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +46,9 @@ class InterceptionKeeper:
         self._dnsmasq = Dnsmasq()
         self._name_problems: list[str] = []
         self._nft: Nft | None = None
+        self._loading = threading.Lock()
+        """Held while a table is made and loaded, so that the last one that was made is the one that is loaded."""
+        self._direct = DirectQueue(self._load_direct, complain)
 
     def start(self) -> None:
         """Take hold of nftables."""
@@ -47,9 +57,12 @@ class InterceptionKeeper:
 
     def remove(self) -> None:
         """End interception."""
-        if self._nft is not None:
-            with contextlib.suppress(RuntimeError):
-                self._nft.remove()
+        self._direct.close()
+        with self._loading:
+            nft, self._nft = self._nft, None
+            if nft is not None:
+                with contextlib.suppress(RuntimeError):
+                    nft.remove()
 
     def remove_names(self) -> None:
         """Take our names out of dnsmasq."""
@@ -80,12 +93,13 @@ class InterceptionKeeper:
             self._load()
 
     def add_direct(self, address: str, port: int) -> None:
-        """New connections to this server go direct for a while."""
-        assert self._nft is not None
-        try:
-            self._nft.add_direct(address, port, self._settings.general.direct_s)
-        except RuntimeError as error:
-            log.warning("%s port %d cannot be left to plain forwarding: %s", address, port, error)
+        """New connections to this server go direct for a while; in force within a moment."""
+        self._direct.add(address, port)
+
+    def _load_direct(self, servers: Sequence[tuple[str, int]]) -> None:
+        nft = self._nft
+        if nft is not None:
+            nft.add_direct(servers, self._settings.general.direct_s)
 
     def warnings(self) -> list[str]:
         """What the settings ask for and does not take place, one sentence each."""
@@ -103,8 +117,7 @@ class InterceptionKeeper:
 
     def counters(self) -> dict[str, int]:
         """New connections that met each rule, by the rule's counter name. Runs ``nft``: for questions of people only."""
-        assert self._nft is not None
-        return self._nft.counters()
+        return self._nft.counters() if self._nft is not None else {}
 
     def look_at_bridges(self) -> None:
         """Nothing tells that somebody has loaded the filter; until this look the LAN's connections vanish."""
@@ -115,9 +128,13 @@ class InterceptionKeeper:
                 log.warning("kernel: %s is 1: bridged connections cannot be taken; set it to 0", " and ".join(filters))
             self._on_change()
 
-    def apply(self, wans: Sequence[tuple[str, DeviceView | None]], concentrators: Sequence[tuple[str, int]]) -> None:
-        """``wans``: device and what is seen of it, of every managed WAN; ``concentrators``: address and port of all known."""
+    def see(self, wans: Sequence[tuple[str, DeviceView | None]], concentrators: Sequence[tuple[str, int]]) -> None:
+        """``wans``: device and what is seen of it, of every managed WAN; ``concentrators``: address and port of all known. In
+        force after :meth:`apply`."""
         self._wans, self._concentrators = tuple(wans), tuple(concentrators)
+
+    def apply(self) -> None:
+        """Compare and load. May be called in another thread than the rest."""
         self._load()
 
     async def keep_names(self) -> None:
@@ -134,6 +151,10 @@ class InterceptionKeeper:
         return compile_rules(self._settings.rules) if self._settings.general.enabled else ()
 
     def _load(self) -> None:
+        with self._loading:
+            self._load_locked()
+
+    def _load_locked(self) -> None:
         if self._nft is None:
             return
         general = self._settings.general
@@ -157,9 +178,10 @@ class InterceptionKeeper:
             dscp=self._settings.dscp.mode != "off",
             ident=self._settings.ident.enabled and self._settings.general.enabled,
         )
+        verify, self._verify = self._verify, False  # somebody may touch it again meanwhile
         try:
-            if self._nft.apply(plan, verify=self._verify):
+            if self._nft.apply(plan, verify=verify):
                 log.debug("nft table loaded")
-            self._verify = False
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+            self._verify = self._verify or verify
             self._complain(str(error))

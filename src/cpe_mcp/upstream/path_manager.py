@@ -26,6 +26,7 @@ from cpe_mcp.kernel.sysctl import tune
 from cpe_mcp.paths.health import DEAD, DEAD_PROBE_S, HELD, PROBE_SPACING_S, RETURNING, UP, Sampler, WanHealth
 from cpe_mcp.paths.interfaces import InterfaceView, device_warning
 from cpe_mcp.paths.observed import EVENT_SUB_ESTABLISHED, MptcpEvent, Observed
+from cpe_mcp.paths.pace import Pace
 from cpe_mcp.paths.quality import begins_last
 from cpe_mcp.paths.rates import RateMeter
 from cpe_mcp.paths.reconcile import carrying, plan_routes, wanted_endpoints, wanted_routes, wanted_rules
@@ -71,6 +72,13 @@ SETTLE_S = 0.05
 """Events come in bunches: one round of reconciling for all of them. What is urgent was done in the handler."""
 PROBED_MAX = 3
 """Concentrators that one probe is sent to."""
+BURST, CHURN_S = 20, 0.5
+"""Rounds in quick succession, and the time between two when changes never end: a return or another address takes a handful,
+and a routing daemon that changes a route every few milliseconds must not cost more than two looks a second."""
+REPAIRS_KEPT = 64
+"""Addresses of whose repairs is known. A line that is renumbered every day has another one each time."""
+PROBLEMS_KEPT = 256
+"""Problems that are not told a second time; they name addresses."""
 SLOW_S = 60.0
 """Everything is compared again this often, whatever events said. One look at all routes costs pyroute2 some 30 ms."""
 
@@ -114,7 +122,8 @@ class PathManager:
         self._held = contextlib.AsyncExitStack()
         """What :meth:`start` took, so that :meth:`stop` gives back just that, also after a start that failed halfway."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="routes")
-        self._problems: set[str] = set()
+        self._problems: dict[str, None] = {}
+        self._pace = Pace(BURST, CHURN_S)
         self.on_hopeless: Callable[[str], None] = lambda why: None
         """Told when the WANs have long not been judged, or nothing been reconciled, and trying again does not help."""
         self._watching = Rounds("judging the WANs", self._hopeless)
@@ -392,7 +401,7 @@ class PathManager:
                 added_at = self._endpoints.added_at(address)
                 if added_at is None:
                     continue
-                repair = self._repairs.setdefault(address, Repair())
+                repair = self._repair_of(address)
                 standing = self._tracker.standing(now, address)
                 losses = repair.due(now, standing, joined_from=added_at, rtt_s=wan.health.rtt_s)
                 if losses:
@@ -405,6 +414,13 @@ class PathManager:
                     self._delete_endpoints(wan.name, address)
                     self._dirty.set()
                     return
+
+    def _repair_of(self, address: str) -> Repair:
+        """The one that was not asked for longest is forgotten when there are too many."""
+        repair = self._repairs[address] = self._repairs.pop(address, None) or Repair()
+        if len(self._repairs) > REPAIRS_KEPT:
+            del self._repairs[next(iter(self._repairs))]
+        return repair
 
     def _turn(self) -> None:
         """Probes that are due, verdicts that are ripe, and what follows from them."""
@@ -598,7 +614,8 @@ class PathManager:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SLOW_S):
                     await self._dirty.wait()
-            await asyncio.sleep(SETTLE_S)
+            await asyncio.sleep(max(SETTLE_S, self._pace.wait_s(time.monotonic())))
+            self._pace.took(time.monotonic())
             self._dirty.clear()
             with self._keeping.round():
                 await self._reconcile()
@@ -617,11 +634,13 @@ class PathManager:
         if not plan.is_empty():
             for line in await self._in_thread(self._routes.apply, plan):
                 self._complain(f"route not set: {line}")
-        self._interception.apply(
-            [(wan.device, wan.view) for wan in self._wans.values()], [*self._concentrators, *self._others]
-        )
+        # The lines before what is taken: nft takes its time.
         self._turn()
         self._apply_endpoints()
+        self._interception.see(
+            [(wan.device, wan.view) for wan in self._wans.values()], [*self._concentrators, *self._others]
+        )
+        await self._in_thread(self._interception.apply)
 
     def _see(self, observed: Observed) -> None:
         """What the kernel shows becomes presence or absence of each WAN."""
@@ -707,7 +726,9 @@ class PathManager:
     def _complain(self, line: str) -> None:
         """Each problem once, not with every round."""
         if line not in self._problems:
-            self._problems.add(line)
+            self._problems[line] = None
+            if len(self._problems) > PROBLEMS_KEPT:
+                del self._problems[next(iter(self._problems))]
             log.warning("%s", line)
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
