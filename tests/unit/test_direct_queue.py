@@ -118,7 +118,7 @@ def test_lines_are_seen_to_before_nft_and_the_loop_goes_on_meanwhile() -> None:
     async def work() -> None:
         paths = PathManager(RouterSettings(), on_change=lambda: None)
         nothing = Observed({}, frozenset(), frozenset())
-        paths._routes = SimpleNamespace(observe=lambda names: nothing, apply=lambda plan: [])  # type: ignore[assignment]
+        paths._routes = SimpleNamespace(observe=lambda names: nothing, apply=lambda plan: [])
         paths._endpoints = SimpleNamespace(apply=lambda *args: done.append("endpoints"))  # type: ignore[assignment]
         paths._interception.apply = slow  # type: ignore[method-assign]
         reconciling = asyncio.create_task(paths._reconcile())

@@ -230,6 +230,9 @@ class Owner:
     def on_events(self, end: Any, mask: int) -> None:
         raise AssertionError
 
+    def abandon(self) -> None:
+        raise AssertionError
+
     def on_again(self) -> None:
         while allowed := self.turn.allowance():
             self.turn.spend(min(allowed, BUFFER))

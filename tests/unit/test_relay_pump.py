@@ -34,6 +34,9 @@ class Nobody:
     def on_again(self) -> None:
         raise AssertionError("no loop here")
 
+    def abandon(self) -> None:
+        raise AssertionError("no loop here")
+
 
 class Wire:
     """``left`` and ``right`` belong to the test; the direction goes from left's peer to right's peer."""

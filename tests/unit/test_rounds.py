@@ -93,13 +93,17 @@ class Paths(PathManager):
         self.failures = failures
         self.turns = self.reconciled = 0
         self._endpoints = SimpleNamespace(pause_s=lambda: 0.0, apply=lambda *args: None)  # type: ignore[assignment]
-        self._device_bytes = SimpleNamespace(read=lambda devices: self._fail() or {})  # type: ignore[assignment]
+        self._device_bytes = SimpleNamespace(read=self._no_bytes)  # type: ignore[assignment]
         self._interception.look_at_bridges = lambda: None  # type: ignore[method-assign]
         self._next_look = float("inf")
 
     def _fail(self) -> None:
         if self.failures:
             raise self.failures.pop(0)
+
+    def _no_bytes(self, devices: object) -> dict[str, tuple[int, int]]:
+        self._fail()
+        return {}
 
     def _next_wake_s(self) -> float:
         return 0.0

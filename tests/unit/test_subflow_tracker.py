@@ -12,6 +12,7 @@ import pytest
 
 from cpe_mcp.kernel.mptcp_events import pull_event, pull_events
 from cpe_mcp.kernel.netlink import HEADER, push_attribute
+from cpe_mcp.paths import subflow_tracker
 from cpe_mcp.paths.observed import (
     EVENT_CLOSED,
     EVENT_CREATED,
@@ -111,6 +112,22 @@ def test_fallbacks_in_the_handshake() -> None:
     assert tracker.unplaced_fallbacks == 0
     tracker.event(2, event(EVENT_CLOSED, 8))
     assert tracker.unplaced_fallbacks == 1
+
+
+def test_ends_that_were_missed_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subflow_tracker, "BORN_KEPT", 100)
+    tracker = busy(3, ONE)
+    for token in range(10, 1000):
+        tracker.event(2.0, event(EVENT_ESTABLISHED, token, ONE))
+        tracker.see(2.0, [subflow(known, ONE) for known in (1, 2, 3)])
+    assert len(tracker._born) <= 103
+    for token in (1, 2, 3):
+        tracker.event(3.0, event(EVENT_CLOSED, token, ONE))
+    assert tracker.unplaced_fallbacks == 0, "those that live are known"
+    for token in range(1000, 2000):  # and without a look
+        tracker.event(4.0, event(EVENT_ESTABLISHED, token, ONE))
+    assert len(tracker) <= 101
+    assert len(tracker._born) <= 101
 
 
 def test_connections_that_others_opened_are_not_ours() -> None:

@@ -82,7 +82,7 @@ class Faulty(Flow):
         sock, self.peer = socket.socketpair()
         self.faults = faults
         self.edges = 0
-        super().__init__(worker, UPSTREAM, "new", sock, ("192.168.1.20", 40000))  # type: ignore[arg-type]
+        super().__init__(worker, UPSTREAM, "new", sock, ("192.168.1.20", 40000))
         self.deadline = float("inf")
         worker.loop.add(self.near)
 
@@ -247,9 +247,9 @@ def test_a_bug_met_while_a_concentrator_answers_ends_the_flow_that_waits(worker:
 
 def test_of_subflows_that_went_long_ago_the_sums_are_kept(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     sock, _ = socket.socketpair()
-    flow = UpstreamFlow(worker, sock, socket.AF_INET, ("192.168.1.20", 40000), ORDINARY)  # type: ignore[arg-type]
+    flow = UpstreamFlow(worker, sock, socket.AF_INET, ("192.168.1.20", 40000), ORDINARY)
     flow.action = "proxy"
-    flow.far = End(sock, flow)  # type: ignore[arg-type]
+    flow.far = End(sock, flow)
     flow.relaying = object()  # type: ignore[assignment]
     worker.wan_of = {"10.1.0.2": "dsl", "10.2.0.2": "lte"}
     first = subflows.SUBFLOW._replace(local="10.1.0.2", bytes_down=1000, bytes_up=10)

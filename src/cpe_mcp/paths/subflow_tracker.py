@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from cpe_mcp.paths.observed import (
@@ -35,6 +36,8 @@ TRIES = 2
 Two, because a busy sender may miss the first (measured on Linux 6.18: 9 of 76 without a pause, 0 of 148 with one)."""
 HELPED_S = 10.0
 """A subflow that lived for this long after a repair was made anew by it."""
+BORN_KEPT = 10_000
+"""Tokens of living connections at most: the end of some is missed when too many events come at once."""
 REMEMBERED = 1000
 """Connections whose tries are remembered."""
 WORTH_SHARE = 0.2
@@ -123,9 +126,11 @@ class SubflowTracker:
             return
         key = (event.local, event.local_port, event.remote, event.remote_port)
         if event.kind in (EVENT_CREATED, EVENT_ESTABLISHED, EVENT_SUB_ESTABLISHED):
-            self._born.add(event.token)
+            self._is_born(event.token)
             connection = self._connections.setdefault(event.token, Connection(now))
             connection.subflows.setdefault(key, 0)
+            if len(self._connections) > BORN_KEPT:
+                del self._connections[next(iter(self._connections))]
             connection.lost.pop(event.local, None)
         elif event.kind == EVENT_SUB_CLOSED and event.token in self._connections:
             connection = self._connections[event.token]
@@ -149,7 +154,7 @@ class SubflowTracker:
                 seen.setdefault(subflow.token, {})[subflow.key] = moved
         for token in self._connections.keys() - seen.keys():
             del self._connections[token]
-        self._born |= seen.keys()
+        self._is_born(*seen)
         for token, rows in seen.items():
             connection = self._connections.setdefault(token, Connection(now))
             for key in connection.subflows.keys() - rows.keys():
@@ -179,6 +184,12 @@ class SubflowTracker:
             elif any((":" in other) == is_ipv6 for other in there):  # joins stay within the peer's address family
                 lacking[token] = connection.lost.get(local) or Loss(connection.opened, 0)
         return Standing(lacking, using, alone, total)
+
+    def _is_born(self, *tokens: int) -> None:
+        if len(self._born) >= BORN_KEPT:
+            # Of the rest, those that live count as fallen back when they end.
+            self._born = set(islice(reversed(self._connections), BORN_KEPT // 2))
+        self._born.update(tokens)
 
     @staticmethod
     def _lose(now: float, connection: Connection, key: tuple[str, int, str, int], error: int) -> None:

@@ -417,7 +417,8 @@ class PathManager:
 
     def _repair_of(self, address: str) -> Repair:
         """The one that was not asked for longest is forgotten when there are too many."""
-        repair = self._repairs[address] = self._repairs.pop(address, None) or Repair()
+        repair = self._repairs.pop(address) if address in self._repairs else Repair()
+        self._repairs[address] = repair
         if len(self._repairs) > REPAIRS_KEPT:
             del self._repairs[next(iter(self._repairs))]
         return repair
