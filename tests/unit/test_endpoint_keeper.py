@@ -77,12 +77,15 @@ class Room:
         self.now = 100.0
         self.indexes = {1, 3, 4}
         self.complaints: list[str] = []
+        self.no_descriptors = False
         monkeypatch.setattr(endpoint_keeper, "MptcpNetlink", lambda: self.kernel)
         monkeypatch.setattr(endpoint_keeper, "time", SimpleNamespace(monotonic=lambda: self.now))
         monkeypatch.setattr(endpoint_keeper, "socket", SimpleNamespace(if_indextoname=self._name), raising=False)
         self.keeper = EndpointKeeper(self.complaints.append)
 
     def _name(self, index: int) -> str:
+        if self.no_descriptors:
+            raise OSError(errno.EMFILE, "Too many open files")
         if index not in self.indexes:
             raise OSError(errno.ENXIO, "No such device or address")
         return f"device{index}"
@@ -154,6 +157,22 @@ def test_a_table_that_is_full_has_room_after_the_old_one_has_gone(room: Room) ->
     assert "10.1.0.3" in room.kernel.addresses()
     assert "10.1.0.2" not in room.kernel.addresses()
     assert not room.complaints
+
+
+def test_of_two_lines_with_one_address_one_has_it_and_keeps_it(room: Room) -> None:
+    """An address can be an endpoint once. Both routers behind give out 192.168.1.2, say."""
+    room.apply(dsl=DSL._replace(address4="192.168.1.2"), lte=LTE._replace(address4="192.168.1.2"))
+    for _ in range(3):
+        assert room.kernel.done == ["+192.168.1.2", "+2001:db8:1::2"]
+        room.apply(dsl=DSL._replace(address4="192.168.1.2"), lte=LTE._replace(address4="192.168.1.2"))
+    assert not room.complaints
+
+
+def test_who_cannot_tell_whether_a_device_is_there_deletes_nothing(room: Room) -> None:
+    room.kernel.rows[3] = Endpoint(3, "10.9.0.2", 77, FLAG_SUBFLOW)
+    room.no_descriptors = True
+    room.apply(dsl=DSL)
+    assert "10.9.0.2" in room.kernel.addresses()
 
 
 def test_what_was_bound_to_a_device_that_was_made_anew_goes(room: Room) -> None:

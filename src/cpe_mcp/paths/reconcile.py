@@ -85,23 +85,26 @@ def plan_endpoints(
     flag_mask = FLAG_SUBFLOW | FLAG_BACKUP
     delete, change = [], []
     present: set[str] = set()
-    by_address = {endpoint.address: endpoint for endpoint in wanted.values()}
+    by_place = {(endpoint.address, endpoint.device_index): endpoint for endpoint in wanted.values()}
+    by_address: dict[str, Endpoint] = {}
+    for endpoint in wanted.values():
+        by_address.setdefault(endpoint.address, endpoint)  # an address is endpoint once: of the first WAN that has it
     for there in actual:
-        want = by_address.get(there.address)
-        if want is not None and want.device_index == there.device_index and there.flags & FLAG_SUBFLOW:
+        want = by_place.get((there.address, there.device_index))
+        if want is not None and there.flags & FLAG_SUBFLOW:
             present.add(there.address)
             if there.flags & flag_mask != want.flags & flag_mask:
                 change.append(want._replace(id=there.id))
         elif (
             there.device_index in ours
-            or want is not None
+            or there.address in by_address
             or (there.address, there.device_index) in made
             or (there.device_index in vanished and there.flags & FLAG_SUBFLOW)
         ):
             delete.append(there)
     missing = [
         want
-        for want in wanted.values()
+        for want in by_address.values()
         if want.address not in present
         and want.address not in {gone.address for gone in delete}
         and now - deleted.get(want.address, float("-inf")) >= RETURN_PAUSE_S

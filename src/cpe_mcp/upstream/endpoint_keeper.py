@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import time
@@ -140,6 +141,6 @@ class EndpointKeeper:
 def _exists(device_index: int) -> bool:
     try:
         socket.if_indextoname(device_index)
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in (errno.ENXIO, errno.ENODEV)  # else it is we who cannot tell
     return True
