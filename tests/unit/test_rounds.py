@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from cpe_mcp.kernel import probe
+from cpe_mcp.kernel.probe import Prober
 from cpe_mcp.settings.router import RouterSettings
 from cpe_mcp.upstream import rounds as module
 from cpe_mcp.upstream.path_manager import PathManager
@@ -141,6 +143,16 @@ def test_what_could_not_be_reconciled_is_soon_tried_again(error: Exception) -> N
     paths._dirty.set()
     asyncio.run(_until(paths._keep(), lambda: paths.reconciled == 1))
     assert paths.warnings() == []
+
+
+def test_a_probe_for_which_no_descriptor_is_left_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*args: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    prober = Prober(lambda answer: None)
+    monkeypatch.setattr(probe.socket, "socket", none_left)
+    assert not prober.send("dsl", device="eth1", source="10.1.0.2", address="10.9.0.1", port=5124)
+    assert len(prober) == 0
 
 
 def test_people_are_shown_that_wans_are_not_judged() -> None:
