@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from cpe_mcp.kernel import probe
 from cpe_mcp.kernel.probe import Prober
 from cpe_mcp.settings.router import RouterSettings
 from cpe_mcp.upstream import rounds as module
@@ -150,7 +149,7 @@ def test_a_probe_for_which_no_descriptor_is_left_is_not_sent(monkeypatch: pytest
         raise OSError(errno.EMFILE, "Too many open files")
 
     prober = Prober(lambda answer: None)
-    monkeypatch.setattr(probe.socket, "socket", none_left)
+    monkeypatch.setattr("socket.socket", none_left)
     assert not prober.send("dsl", device="eth1", source="10.1.0.2", address="10.9.0.1", port=5124)
     assert len(prober) == 0
 

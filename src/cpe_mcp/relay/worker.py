@@ -85,7 +85,7 @@ class Worker:
         self.count(INTERNAL_ERRORS)
         if self.loop.now >= self._next_trace:
             self._next_trace = self.loop.now + TRACE_S
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+            sys.excepthook(*sys.exc_info())
         if owner is not None:
             owner.abandon()
 
