@@ -54,7 +54,7 @@ def lab() -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def download(lab: Lab) -> Iterator[tuple[Download, float]]:
     """One that lasts, and its rate without an attack in Mbit/s."""
-    download = Download(lab, Content(lab, 230_000_000).size)
+    download = Download(lab, Content(lab, 400_000_000).size)
     time.sleep(0.8)
     begins = time.monotonic()
     time.sleep(0.5)
