@@ -65,13 +65,13 @@ def world(tmp_path: Path) -> Iterator[World]:
         world.close()
 
 
-def opened(world: World, address: str, message: bytes) -> socket.socket:
+def opened(world: World, address: str, message: bytes, service: int = SERVICE) -> socket.socket:
     """Multipath TCP to the concentrator, as the router of this subscriber."""
     with inside(world.router):
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
         sock.bind((address, 0))
     sock.settimeout(8)
-    sock.connect((CONCENTRATOR, SERVICE))
+    sock.connect((CONCENTRATOR, service))
     sock.sendall(message)
     return sock
 

@@ -90,8 +90,8 @@ def freeradius(
 
 
 @contextlib.contextmanager
-def serving(namespace: str, directory: Path, command: list[str]) -> Iterator[None]:
-    """A FreeRADIUS that answers."""
+def serving(namespace: str, directory: Path, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A FreeRADIUS that answers; what it says is in the file ``output``."""
     output = directory / "output"
     with output.open("w") as file:
         server = subprocess.Popen(["ip", "netns", "exec", namespace, *command], stdout=file, stderr=file)
@@ -101,7 +101,7 @@ def serving(namespace: str, directory: Path, command: list[str]) -> Iterator[Non
             assert server.poll() is None, output.read_text()
             assert time.monotonic() < deadline, output.read_text()
             time.sleep(0.05)
-        yield
+        yield server
     finally:
         server.terminate()
         server.wait(10)
