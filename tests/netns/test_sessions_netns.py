@@ -356,6 +356,9 @@ def test_both_means_the_cookie_and_the_address_of_one_subscriber(site: Site) -> 
         flow = site.served(address, STRICT, cookie)
         assert site.refusal(address, STRICT, cookie) == NOT_AUTHORIZED, "read on the way"
         assert [row["concentrator"] for row in site.flows() if row["client"] == address] == [name]
+        assert site.answer(datagram(COA_REQUEST, name, ((ENTERPRISE, DOWN_MBIT), CAP_MBIT)))[0] == COA_ACK
+        site.served(address, STRICT, cookie_of(credential)).close()
+        assert site.terms(name) == (CAP_MBIT, 0), "for what comes, too"
         assert "Disconnect-ACK" in site.operator.send("disconnect", f'User-Name = "{name}"')
         assert is_reset(flow)
         assert site.refusal(address, STRICT, cookie_of(credential)) == NOT_AUTHORIZED, "the handle is ended, too"
