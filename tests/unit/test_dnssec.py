@@ -26,6 +26,7 @@ from signed_zones import DAY, NOW, TTL, Zone, message, rows
 from cpe_mcp.discovery import dnssec, dnssec_process
 from cpe_mcp.discovery.candidates import CandidateTable
 from cpe_mcp.discovery.dnssec import NotProven, Proven, Validator, parse_anchors, prove
+from cpe_mcp.discovery.srv import TARGETS_MAX
 from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.settings import SettingsError, load_router
 from cpe_mcp.settings.router import ROOT_ANCHORS, DiscoverySettings
@@ -79,6 +80,25 @@ class TestWhatIsProven:
         found = proven(OPERATOR.signed(both), OPERATOR.signed(ADDRESS), [other], *CHAIN)
         assert found.addresses == {TARGET: [GOOD]}
         assert "mcp2.operator.example. A is not signed" in found.detail
+
+    def test_of_more_targets_than_are_taken_the_best_are_proven(self) -> None:
+        """Also where their names come last, and whatever is there of the rest."""
+        count = 2 * TARGETS_MAX
+        targets = [f"mcp{number:02}.operator.example." for number in range(count)]
+        many = rows(NAME, "SRV", *(f"{count - number} 0 5124 {target}" for number, target in enumerate(targets)))
+        addresses = [OPERATOR.signed(rows(target, "A", GOOD)) for target in targets]
+        found = proven(OPERATOR.signed(many), *addresses, *CHAIN)
+        assert list(found.addresses) == targets[: -TARGETS_MAX - 1 : -1]
+        few = addresses[:3]
+        assert list(proven(OPERATOR.signed(many), *few, *CHAIN).addresses) == targets[2::-1], (
+            "asked for by somebody else's order"
+        )
+
+    def test_among_equals_those_of_more_weight_come_first(self) -> None:
+        targets = [f"mcp{number:02}.operator.example." for number in range(TARGETS_MAX + 1)]
+        many = rows(NAME, "SRV", *(f"1 {number} 5124 {target}" for number, target in enumerate(targets)))
+        addresses = [OPERATOR.signed(rows(target, "A", GOOD)) for target in targets]
+        assert targets[0] not in proven(OPERATOR.signed(many), *addresses, *CHAIN).addresses
 
     def test_a_second_signature_counts_when_the_first_is_of_no_use(self) -> None:
         (rrset, good), (_, bad) = OPERATOR.signed(ADDRESS), ATTACKER.signed(ADDRESS)

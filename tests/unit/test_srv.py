@@ -9,7 +9,7 @@ import pytest
 
 from cpe_mcp.discovery.candidates import CandidateTable
 from cpe_mcp.discovery.dns_source import Resolver, parse_resolvers
-from cpe_mcp.discovery.srv import Srv, mcps_of, ordered
+from cpe_mcp.discovery.srv import RECORDS_MAX, Srv, mcps_of, ordered
 from cpe_mcp.settings.router import ConcentratorSettings, DiscoverySettings
 
 pytestmark = [pytest.mark.unit, pytest.mark.requirement("5.1-a")]
@@ -29,6 +29,14 @@ def test_lower_priority_first_and_chance_by_weight_within_one() -> None:
     assert firsts["tiny."] < 120
     order = [row.target for row in ordered(records, lambda most: most)]
     assert order == ["large.", "small.", "tiny.", "spare."]
+
+
+def test_of_thousands_of_records_the_best_are_put_in_order() -> None:
+    records = [Srv(10, weight, 1, f"t{weight}.") for weight in range(3000)] + [Srv(5, 0, 1, "best.")]
+    order = ordered(records, lambda most: 0)
+    assert len(order) == RECORDS_MAX
+    assert order[0].target == "best."
+    assert {row.weight for row in order[1:]} == set(range(3000 - RECORDS_MAX + 1, 3000))
 
 
 def test_a_lone_dot_means_no_service() -> None:

@@ -7,13 +7,14 @@ import itertools
 import pytest
 
 from cpe_mcp.discovery.candidates import CandidateTable, Line
-from cpe_mcp.discovery.dhcp_options import push_dhcp4, push_dhcp6
+from cpe_mcp.discovery.dhcp_options import DOMAIN_MAX, push_dhcp4, push_dhcp6
 from cpe_mcp.discovery.lease import Lease
 from cpe_mcp.discovery.trust import (
     AGAIN_S,
     CONFIRMED_MAX,
     CONFIRMED_S,
     SETTLE_S,
+    SOURCES_MAX,
     Refusal,
     Refusals,
     Trust,
@@ -227,6 +228,16 @@ class TestNamesFromDhcp:
         t.learn_dhcp("dsl", 4, None, 0)
         assert (t.status(0)["sources"], t.dns_names(0)) == ([], ())
 
+    def test_one_that_leaves_no_room_for_the_service_is_discarded(self) -> None:
+        """A name in DNS has 253 characters at most."""
+        longest = ".".join([*(["a" * 59] * 3), "a" * (DOMAIN_MAX - 180)])
+        assert len(longest) == DOMAIN_MAX
+        for domain, expected in ((longest, (f"_convert._tcp.{longest}",)), (f"a{longest}", ())):
+            t = table()
+            t.learn_dhcp("dsl", 4, Lease(((225, domain.encode().hex()),), "", 600), 0)
+            assert t.dns_names(0) == expected
+        assert "DHCPv4 option 225: a domain of 240 characters is too long" in t.status(0)["sources"][0]["discarded"]
+
     @pytest.mark.parametrize(
         "value",
         [b"", b"example", b"a b.example", b"-a.example", b"x" * 64 + b".example", b"\xff.example", b"a..example"],
@@ -271,6 +282,18 @@ class TestTelling:
             told += refusals.look([Refusal("dhcp4", "dsl", (f"10.0.0.{number}",))], 15.0 * number)
             told += refusals.look([Refusal("dhcp4", "dsl", (f"10.0.0.{number}",))], 15.0 * number + SETTLE_S)
         assert 0 < len(told) <= 1 + 200 * 15 / AGAIN_S
+
+    def test_a_server_that_names_another_domain_each_time_silences_nobody_for_ever(self) -> None:
+        refusals = Refusals()
+        many = [Refusal("dns", f"_convert._tcp.{number}.example", (EVIL,)) for number in range(SOURCES_MAX)]
+        assert refusals.look(many, 0) == []
+        assert refusals.look(many, SETTLE_S) == many
+        assert refusals.look([self.REFUSAL], 2 * SETTLE_S) == []
+        assert refusals.look([self.REFUSAL], 3 * SETTLE_S) == [], "no log is filled"
+        due = refusals.next_change(3 * SETTLE_S)
+        assert due == SETTLE_S + AGAIN_S
+        assert refusals.look([self.REFUSAL], due) == [self.REFUSAL]
+        assert refusals.look([self.REFUSAL], due + AGAIN_S) == [], "it goes on, and was told"
 
 
 def test_lines_are_those_of_the_wans_and_their_ipv6_twins() -> None:

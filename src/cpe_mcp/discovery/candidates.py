@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from cpe_mcp.discovery.dhcp_options import OptionError
 from cpe_mcp.discovery.lease import Lease, domain_of_lease4, mcps_of_lease4, mcps_of_lease6
+from cpe_mcp.discovery.srv import SERVICE
 from cpe_mcp.discovery.trust import Refusal, Trust, Voice
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.settings.router import TRUST_DHCP, TRUST_DNSSEC, ConcentratorSettings, DiscoverySettings
@@ -24,8 +25,6 @@ DHCP4 = "dhcp4"
 DHCP6 = "dhcp6"
 DNS = "dns"
 
-SERVICE = "_convert._tcp"
-"""Before a domain, where its SRV records are (RFC 2782)."""
 DHCP = "dhcp"
 """In the list of precedence: both families."""
 PRECEDENCE_DHCP_OVERRIDE = (RADIUS, DHCP, STATIC, DNS)

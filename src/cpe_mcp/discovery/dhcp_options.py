@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Any
 
+from cpe_mcp.discovery.srv import SERVICE
+
 Mcp = tuple[str, ...]
 """The addresses of one MCP as text, in the order they were listed, without repetitions."""
 
@@ -23,6 +25,8 @@ MAX_PASSTHRU_HEX_CHARS = 8192
 
 _DOMAIN = re.compile(r"(?=.{3,253}$)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z0-9-]{2,63}", re.ASCII)
 """Two labels at least."""
+DOMAIN_MAX = 253 - len(f"{SERVICE}.")
+"""Characters of a domain below which the service has its name: a name in DNS has 253 of them (RFC 1035 section 3.1)."""
 _HEX = re.compile(r"[0-9a-f]*", re.ASCII)
 _UNUSABLE4 = (
     IPv4Network("0.0.0.0/8"),
@@ -93,6 +97,10 @@ def pull_domain(data: bytes, code: int) -> str:
     text = data.decode("ascii", "replace").removesuffix("\0").removesuffix(".")  # some servers end texts with NUL
     if not _DOMAIN.fullmatch(text):
         raise OptionError(f"DHCPv4 option {code}", f"{text[:64]!r} is not a domain name")
+    if len(text) > DOMAIN_MAX:
+        raise OptionError(
+            f"DHCPv4 option {code}", f"a domain of {len(text)} characters is too long for {SERVICE} below it"
+        )
     return text.lower()
 
 

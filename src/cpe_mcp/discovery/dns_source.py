@@ -3,6 +3,7 @@
 dnspython makes and reads the messages; it is loaded with the first question only. A question goes to one resolver over one
 WAN at a time, best first, and waits in a task of its own: nothing else ever waits for it. Answers are proven by their
 signatures in a process of its own (:mod:`.dnssec_process`); here is collected what that needs, the keys of the zones above.
+Where nothing is proven the next resolver is asked: whoever strips or forges must not have the last word.
 What to make of the answers is in :mod:`.srv` and :mod:`.candidates`.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import collections
 import json
 import logging
 import random
@@ -17,7 +19,7 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cpe_mcp.discovery.srv import TARGETS_MAX, Srv, mcps_of, ordered
@@ -45,6 +47,12 @@ PROVE_S = 60.0
 """For Python and its cryptography to start on a slow router, and to check a dozen signatures."""
 PROVE_TTL_S = 300.0
 """Shortest pause between two such checks of one name, whatever its TTL."""
+TRIES_MAX = 4
+"""Resolvers, or ways to one, that are asked in turn until one's answer is proven: two lines name four of them at most."""
+UNPROVEN_MAX_S = 3600.0
+"""Longest pause before the next question while nothing is proven: a forged answer may say that it holds for ever."""
+UNPROVEN = frozenset({Reason.DNSSEC_UNSIGNED, Reason.DNSSEC_BOGUS, Reason.DNSSEC_EXPIRED, Reason.DNSSEC_CLOCK})
+"""Verdicts on what a resolver said, which another one may say better. A forged signature may begin in the future too."""
 ZONES_MAX = 12
 """Zones whose keys are asked for, from the anchor down; names have seldom more than five."""
 CLOCK_LOOK_S, CLOCK_STEP_S = 30.0, 60.0
@@ -72,6 +80,10 @@ class Resolver(NamedTuple):
     """By whose DHCP it was named: asked over that WAN only, since access networks serve their own. "": over any."""
 
 
+Place = tuple[Resolver, Way | None]
+"""Whom to ask, over which WAN; None for one on this machine."""
+
+
 class Answer(NamedTuple):
     """What came of asking for one name."""
 
@@ -95,6 +107,8 @@ class Found(NamedTuple):
     """The zones that signed something in it."""
     is_vouched_for: bool
     """By a resolver on this machine, which says that it has checked the signatures (AD, RFC 4035 section 3.2.3)."""
+    place: Place
+    """Who answered."""
 
 
 class DnsFailure(Exception):
@@ -172,7 +186,7 @@ class DnsSource:
                 may_hurry = True
             else:
                 self._on_answer(name, answer)
-                wait_s, pause_s, may_hurry = answer.ttl_s, RETRY_S, False
+                wait_s, pause_s, may_hurry = answer.ttl_s, RETRY_S, answer.dnssec in UNPROVEN
             await self._pause(hurried, wait_s, clock, may_hurry=may_hurry)
 
     async def _pause(self, hurried: asyncio.Event, wait_s: float, clock: float, *, may_hurry: bool) -> None:
@@ -192,16 +206,48 @@ class DnsSource:
                 return
 
     async def _ask(self, name: str) -> Answer:
-        """Raises DnsFailure."""
-        found = await self._lookup(name, "SRV")
-        looked_up, ttl_s = [found], found.ttl_s
-        chosen = self._ordered(Srv(row.priority, row.weight, row.port, row.target.to_text()) for row in found.records)
+        """The first answer that is proven, where signatures are wanted; when none is, the first one that came, with what is
+        wrong with each. Raises DnsFailure."""
+        asked: list[Place] = []
+        unproven: Answer | None = None
+        failure: DnsFailure | None = None
+        problems: list[str] = []
+        while len(asked) < TRIES_MAX:
+            try:
+                found = await self._lookup(name, "SRV", asked)
+            except DnsFailure as error:
+                failure = failure or error
+                break
+            if found.place in asked:
+                break
+            try:
+                answer = await self._answer(name, found, tuple(asked))
+            except DnsFailure as error:
+                if self._dnssec == DNSSEC_OFF:
+                    raise
+                failure, problem = failure or error, str(error)
+            else:
+                if answer.dnssec not in UNPROVEN:
+                    return answer
+                if unproven is not None and unproven.dnssec == answer.dnssec == Reason.DNSSEC_CLOCK:
+                    break  # it is not the resolver
+                unproven, problem = unproven or answer, answer.detail
+            asked.append(found.place)
+            problems.append(f"{_where(found.place)}: {problem}")
+        if unproven is None:
+            raise failure or DnsFailure(f"no answer for {name}")
+        return unproven._replace(detail="; ".join(problems), ttl_s=min(UNPROVEN_MAX_S, unproven.ttl_s))
+
+    async def _answer(self, name: str, srv: Found, avoid: Collection[Place]) -> Answer:
+        """What these SRV records come to. ``avoid``: who was asked before, and proved nothing. Raises DnsFailure."""
+        looked_up, ttl_s = [srv], srv.ttl_s
+        chosen = self._ordered(Srv(row.priority, row.weight, row.port, row.target.to_text()) for row in srv.records)
         addresses: dict[str, list[str]] = {}
         problem = f"the targets of {name} have no address"
-        for target in dict.fromkeys(row.target for row in chosen[:TARGETS_MAX]):
+        for target in list(dict.fromkeys(row.target for row in chosen))[:TARGETS_MAX]:
             for kind in ("A", "AAAA"):
                 try:
-                    found = await self._lookup(target, kind)
+                    found = await self._lookup(target, kind, avoid, srv.place)
                 except DnsFailure as failure:
                     problem, ttl_s = str(failure), TTL_MIN_S  # one family of one target: go on with the rest, ask soon
                     continue
@@ -213,25 +259,28 @@ class DnsSource:
         if chosen and not mcps:
             raise DnsFailure(problem)
         answer = Answer(mcps, min(TTL_MAX_S, max(TTL_MIN_S, ttl_s)))
+        if self._dnssec == DNSSEC_OFF:
+            return answer
         if self._dnssec == DNSSEC_RESOLVER:
             if all(found.is_vouched_for for found in looked_up):
                 return answer._replace(dnssec=Reason.DNSSEC_VALID)
-            return answer._replace(
-                dnssec=Reason.DNSSEC_UNSIGNED, detail="the resolver on this router does not say that it has checked it"
-            )
-        if self._dnssec == DNSSEC_VALIDATE and mcps:
-            return await self._proven(name, answer, looked_up)
-        return answer._replace(dnssec=Reason.DNSSEC_UNSIGNED if self._dnssec == DNSSEC_VALIDATE else Reason.DNSSEC_OFF)
+            detail = "the resolver on this router does not say that it has checked it"
+        elif chosen and srv.signers:
+            return await self._proven(name, answer, looked_up, avoid)
+        else:
+            detail = f"{name} is not signed" if chosen else f"it says that {name} has no records"
+        return answer._replace(dnssec=Reason.DNSSEC_UNSIGNED, detail=detail, ttl_s=max(PROVE_TTL_S, answer.ttl_s))
 
     def _ordered(self, records: Iterable[Srv]) -> list[Srv]:
         rows = sorted(set(records))
         chance = random.Random(f"{self._seed} {rows}")
         return ordered(rows, lambda most: chance.randint(0, most))
 
-    async def _proven(self, name: str, answer: Answer, looked_up: Sequence[Found]) -> Answer:
+    async def _proven(self, name: str, answer: Answer, looked_up: Sequence[Found], avoid: Collection[Place]) -> Answer:
         """The part of an answer that is proven; all of it, with the reason, where nothing is."""
         wires = [found.wire for found in looked_up]
-        wires += await self._keys_above({zone for found in looked_up for zone in found.signers})
+        signers = {zone for found in looked_up for zone in found.signers}
+        wires += await self._keys_above(signers, avoid, looked_up[0].place)
         question = {
             "name": name,
             "messages": [base64.b64encode(wire).decode() for wire in wires],
@@ -251,7 +300,7 @@ class DnsSource:
         ttl_s = max(TTL_MIN_S, min(answer.ttl_s, valid_s / 2))
         return answer._replace(mcps=mcps_of(chosen, verdict["addresses"]), valid_s=valid_s, ttl_s=ttl_s)
 
-    async def _keys_above(self, zones: Iterable[str]) -> list[bytes]:
+    async def _keys_above(self, zones: Iterable[str], avoid: Collection[Place], first: Place) -> list[bytes]:
         """Answers with the keys of these zones and of those above them, up to the anchors. One that is missing shows in the
         proof."""
         wires: list[bytes] = []
@@ -263,7 +312,7 @@ class DnsSource:
             seen.add(zone)
             for kind in ("DNSKEY",) if zone in self._anchored else ("DNSKEY", "DS"):
                 try:
-                    found = await self._lookup(zone, kind)
+                    found = await self._lookup(zone, kind, avoid, first)
                 except DnsFailure as failure:
                     log.debug("%s %s: %s", zone, kind, failure)
                     continue
@@ -271,8 +320,9 @@ class DnsSource:
                 left += sorted(found.signers)
         return wires
 
-    async def _lookup(self, name: str, kind: str) -> Found:
-        """No records where the name or the type does not exist. Raises DnsFailure."""
+    async def _lookup(self, name: str, kind: str, avoid: Collection[Place] = (), first: Place | None = None) -> Found:
+        """No records where the name or the type does not exist. Asked last are those to ``avoid``, and before them those over
+        the same WANs: whoever lies on one line names many resolvers there. Raises DnsFailure."""
         try:
             import dns.exception
             import dns.flags
@@ -282,13 +332,20 @@ class DnsSource:
         except ImportError:
             raise DnsFailure("dnspython is not installed (package python3-dns)") from None
         validates = self._dnssec == DNSSEC_VALIDATE
-        query = dns.message.make_query(name, kind, use_edns=0, payload=PAYLOAD_BYTES, want_dnssec=validates)
+        try:
+            query = dns.message.make_query(name, kind, use_edns=0, payload=PAYLOAD_BYTES, want_dnssec=validates)
+        except dns.exception.DNSException as error:
+            raise DnsFailure(
+                f"{name[:64]!r} is no name that can be asked for ({error}): it is in the list dns_name, or below the domain "
+                "that DHCP gave (option dhcp4_name_code)"
+            ) from None
         # CD: what the resolver thinks of the signatures is no matter (RFC 4035 section 3.2.2); AD: it is (RFC 6840 5.7).
         query.flags |= dns.flags.CD if validates else dns.flags.AD if self._dnssec == DNSSEC_RESOLVER else 0
         problem = "no resolver is known"
-        for resolver, way in self._askable():
-            over = f" over {way.interface}" if way is not None else ""
-            where = f"{resolver.address}{over}"
+        over = collections.Counter(way for _, way in avoid)
+        for place in sorted(self._askable(), key=lambda place: (place != first, place in avoid, over[place[1]])):
+            resolver, way = place
+            where = _where(place)
             try:
                 response, wire = await _exchange(query, resolver.address, way)
             except TimeoutError:
@@ -314,11 +371,11 @@ class DnsSource:
                 for signature in rrset
             )
             is_vouched_for = way is None and bool(response.flags & dns.flags.AD)
-            return Found(list(chain.answer or ()), float(chain.minimum_ttl), wire, signers, is_vouched_for)
+            return Found(list(chain.answer or ()), float(chain.minimum_ttl), wire, signers, is_vouched_for, place)
         raise DnsFailure(problem)
 
-    def _askable(self) -> Iterator[tuple[Resolver, Way | None]]:
-        """Resolvers with the WANs over which each may be asked; None for one on this machine."""
+    def _askable(self) -> Iterator[Place]:
+        """Resolvers with the WANs over which each may be asked."""
         ways = self._ways()
         resolvers = [Resolver(address) for address in self._servers] or read_resolvers(self._resolv_files)
         for resolver in resolvers:
@@ -354,6 +411,11 @@ def parse_resolvers(text: str) -> list[Resolver]:
         elif words[:1] == ["nameserver"] and len(words) == 2 and "%" not in words[1]:
             found.append(Resolver(words[1], interface))
     return list(dict.fromkeys(found))
+
+
+def _where(place: Place) -> str:
+    resolver, way = place
+    return resolver.address if way is None else f"{resolver.address} over {way.interface}"
 
 
 def _clock() -> float:

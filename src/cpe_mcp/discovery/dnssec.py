@@ -22,7 +22,7 @@ import dns.rdataset
 import dns.rdatatype
 import dns.rrset
 
-from cpe_mcp.discovery.srv import TARGETS_MAX
+from cpe_mcp.discovery.srv import TARGETS_MAX, Srv, rank
 from cpe_mcp.policy.reasons import Reason
 
 ALGORITHMS = frozenset({8, 10, 13, 14, 15, 16})
@@ -35,6 +35,8 @@ signature are a known attack (CVE-2023-50387)."""
 KEYS_MAX = 16
 """Of one zone."""
 ALIASES_MAX = 8
+KINDS = ("A", "AAAA")
+"""Of addresses."""
 CLOCK_FLOOR = calendar.timegm((2025, 1, 1, 0, 0, 0))
 """No clock shows an earlier time by right: this code is younger. One that was never set shows 1970 or 2000."""
 
@@ -57,8 +59,7 @@ class NotProven(Exception):
 class Proven(NamedTuple):
     """Records that are proven, ready for JSON."""
 
-    records: tuple[tuple[int, int, int, str], ...]
-    """SRV: priority, weight, port, target."""
+    records: tuple[Srv, ...]
     addresses: dict[str, list[str]]
     """Target -> its addresses that are proven too."""
     valid_s: float
@@ -85,11 +86,14 @@ def prove(name: str, messages: Sequence[bytes], anchors: Anchors, now: float) ->
     if now < CLOCK_FLOOR:
         raise NotProven(Reason.DNSSEC_CLOCK, f"the clock shows {time.strftime('%Y-%m-%d', time.gmtime(now))}")
     validator = Validator(messages, anchors, now)
-    records = [(row.priority, row.weight, row.port, row.target) for row in validator.answer(_name(name), "SRV")]
+    answer = validator.answer(_name(name), "SRV")
+    records = tuple(Srv(row.priority, row.weight, row.port, row.target.to_text()) for row in answer)
     addresses: dict[str, list[str]] = {}
     problems: list[NotProven] = []
-    for target in sorted({row[3] for row in records})[:TARGETS_MAX]:
-        for kind in ("A", "AAAA"):
+    targets = dict.fromkeys(_name(record.target) for record in sorted(records, key=rank))
+    known = [target for target in targets if any(validator.has(target, kind) for kind in KINDS)]
+    for target in known[:TARGETS_MAX]:
+        for kind in KINDS:
             if not validator.has(target, kind):
                 continue
             try:
@@ -100,8 +104,7 @@ def prove(name: str, messages: Sequence[bytes], anchors: Anchors, now: float) ->
                 addresses.setdefault(target.to_text(), []).extend(found)
     if records and not addresses:
         raise problems[0] if problems else NotProven(Reason.DNSSEC_UNSIGNED, f"the targets of {name} have no address")
-    texts = tuple((priority, weight, port, target.to_text()) for priority, weight, port, target in records)
-    return Proven(texts, addresses, validator.until - now, "; ".join(problem.detail for problem in problems))
+    return Proven(records, addresses, validator.until - now, "; ".join(problem.detail for problem in problems))
 
 
 class Validator:

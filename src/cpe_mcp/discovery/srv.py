@@ -6,8 +6,12 @@ import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-TARGETS_MAX = 8
-"""As many concentrators as one name may give."""
+SERVICE = "_convert._tcp"
+"""Before a domain, where its SRV records are."""
+TARGETS_MAX = 16
+"""As many concentrators as one name may give: ten are no rarity (design D11)."""
+RECORDS_MAX = 64
+"""Records of one name that are put in order: an answer has room for thousands."""
 NO_TARGET = "."
 """The service is decidedly not available."""
 
@@ -23,7 +27,7 @@ class Srv(NamedTuple):
 
 def ordered(records: Iterable[Srv], draw: Callable[[int], int]) -> list[Srv]:
     """Lower priorities first; within one, by weight and chance. ``draw(n)`` gives a number from 0 to n, both included."""
-    left = sorted(set(records))
+    left = sorted(sorted(set(records), key=rank)[:RECORDS_MAX])
     chosen: list[Srv] = []
     while left:
         # RFC 2782: those of weight 0 stand first, so that they have a very small chance while others have weight.
@@ -36,7 +40,12 @@ def ordered(records: Iterable[Srv], draw: Callable[[int], int]) -> list[Srv]:
                 chosen.append(row)
                 left.remove(row)
                 break
-    return [row for row in chosen if row.target != NO_TARGET][:TARGETS_MAX]
+    return [row for row in chosen if row.target != NO_TARGET]
+
+
+def rank(record: Srv) -> tuple[int, int]:
+    """The key to sort by where some have to be left out: those that most routers would take come first."""
+    return record.priority, -record.weight
 
 
 def mcps_of(records: Sequence[Srv], addresses: Mapping[str, Sequence[str]]) -> tuple[tuple[tuple[str, ...], int], ...]:

@@ -104,7 +104,8 @@ SETTLE_S = 10.0
 AGAIN_S = 600.0
 """One source is told of again after this, at the earliest: a liar that names another address each second fills no log."""
 SOURCES_MAX = 64
-"""Sources remembered for it."""
+"""Sources told of in that time: a DHCP server that gives another domain at each renewal is another source each time. The next
+one waits until the oldest is forgotten."""
 
 
 class Refusals:
@@ -112,7 +113,7 @@ class Refusals:
 
     def __init__(self) -> None:
         self._since: dict[Refusal, float] = {}
-        self._told: dict[tuple[str, str], float] = {}  # source, interface -> when
+        self._told: dict[tuple[str, str], float] = {}  # source, interface -> when; the oldest first
         self.shown: tuple[Refusal, ...] = ()
         """Those that were told and go on."""
 
@@ -122,12 +123,12 @@ class Refusals:
         new = []
         shown = [refusal for refusal in self.shown if refusal in self._since]
         for refusal, since in self._since.items():
+            if refusal in shown or now < self._due(refusal, since):
+                continue
             key = refusal.source, refusal.interface
-            last = self._told.get(key)
-            if refusal in shown or now < since + SETTLE_S or (last is not None and now < last + AGAIN_S):
-                continue
-            if key not in self._told and len(self._told) >= SOURCES_MAX:
-                continue
+            self._told.pop(key, None)
+            if len(self._told) >= SOURCES_MAX:
+                del self._told[next(iter(self._told))]
             self._told[key] = now
             new.append(refusal)
         self.shown = (*shown, *new)
@@ -135,9 +136,12 @@ class Refusals:
 
     def next_change(self, now: float) -> float | None:
         """When the next one is due; None: none is."""
-        due = [
-            max(since + SETTLE_S, self._told.get((refusal.source, refusal.interface), -AGAIN_S) + AGAIN_S)
-            for refusal, since in self._since.items()
-            if refusal not in self.shown
-        ]
+        due = [self._due(refusal, since) for refusal, since in self._since.items() if refusal not in self.shown]
         return min((time for time in due if time > now), default=None)
+
+    def _due(self, refusal: Refusal, since: float) -> float:
+        """When it may be told."""
+        last = self._told.get((refusal.source, refusal.interface))
+        if last is None and len(self._told) >= SOURCES_MAX:
+            last = next(iter(self._told.values()))
+        return since + SETTLE_S if last is None else max(since + SETTLE_S, last + AGAIN_S)
