@@ -19,6 +19,14 @@ RECORD_S = 5.0
 """A refused router may take 2 s to close, and then its record is sent."""
 IDENT = "tcp dport 113 accept"
 """Of the user's firewall, wider than it should be: what is left is our own defence."""
+LOSES_THE_FIRST = """table inet lossy {
+	chain c {
+		type filter hook prerouting priority raw;
+		tcp dport 113 meta nfproto ipv4 numgen inc mod 1000 == 0 counter drop
+		tcp dport 113 meta nfproto ipv6 numgen inc mod 1000 == 0 counter drop
+	}
+}"""
+"""Packet of each family: a SYN."""
 ASK = """
 import socket, sys
 try:
@@ -87,3 +95,18 @@ def test_a_router_that_says_nothing_or_another_name_is_not_served(lab: Lab) -> N
         time.sleep(POLL_S)
     assert [row["reason"] for row in refusals] == ["ident-failed"]
     assert lab.ask("status")["pool"]["ready"] == 0
+
+
+def test_a_router_is_served_although_the_first_packet_of_the_question_was_lost(lab: Lab) -> None:
+    lab.stop_cpe()
+    lab.stop_concentrator()
+    lab.start_concentrator(ident={"mode": "require"})
+    lab.run("cpe", ["nft", "-f", "-"], input=LOSES_THE_FIRST)
+    try:
+        lab.start_cpe(ident={"enabled": True})
+        await_status(lab, "warm connections are ready", lambda now: now["pool"]["ready"] > 0)
+    finally:
+        lost = lab.run("cpe", ["nft", "list", "table", "inet", "lossy"]).stdout
+        lab.run("cpe", ["nft", "delete", "table", "inet", "lossy"])
+    assert "counter packets 0 " not in lost, lost
+    assert set(lab.ask_concentrator(1, "status")["ident"]["counters"]) == {"told"}

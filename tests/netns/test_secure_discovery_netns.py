@@ -22,6 +22,7 @@ from cpe_mcp.lab.namespaces import LabError
 from cpe_mcp.lab.network import Lab, RadiusOptions, check_machine
 from cpe_mcp.lab.plan import ADDRESSES
 from cpe_mcp.lab.scenarios.transfer import connect
+from cpe_mcp.lab.signed_zone import EXPIRES_S, Target
 from cpe_mcp.settings.router import DEFAULT_SERVICE_PORT
 
 pytestmark = [pytest.mark.netns, pytest.mark.requirement("7.3-a")]
@@ -156,11 +157,17 @@ needs_dns = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(scope="module")
+def honest_anchor(lab: Lab) -> str:
+    """Of the operator's DNS server, at the address of RADIUS."""
+    return lab.start_dns("radius", ADDRESSES.radius.v4, [Target("mcp1", GOOD, DEFAULT_SERVICE_PORT)])
+
+
 @needs_dns
-def test_a_name_is_believed_by_its_signatures_and_not_the_attackers_resolver(lab: Lab) -> None:
+def test_a_name_is_believed_by_its_signatures_and_not_the_attackers_resolver(lab: Lab, honest_anchor: str) -> None:
     """The zone and its parent are signed by the server; the attacker has the same zones, with keys of their own."""
-    anchor = lab.start_dns("radius", ADDRESSES.radius.v4, [("mcp1", GOOD, DEFAULT_SERVICE_PORT)])
-    lab.start_dns("isp-dsl", ADDRESSES.isp_dsl_access.v4, [("mcp1", EVIL, DEFAULT_SERVICE_PORT)])
+    anchor = honest_anchor
+    lab.start_dns("isp-dsl", ADDRESSES.isp_dsl_access.v4, [Target("mcp1", EVIL, DEFAULT_SERVICE_PORT)])
     lab.stop_cpe()
     discovery = {"precedence": ["dns"], "dns_name": [signed_zone.NAME], "trust_anchor": [anchor]}
     lab.start_cpe(discovery={**discovery, "dns_server": [ADDRESSES.radius.v4]})
@@ -181,11 +188,42 @@ def test_a_name_is_believed_by_its_signatures_and_not_the_attackers_resolver(lab
 
 
 @needs_dns
+def test_signatures_that_were_removed_or_have_ended_are_refused_and_keep_no_honest_answer_away(
+    lab: Lab, honest_anchor: str
+) -> None:
+    """Also where the keys are the right ones."""
+    lab.stop_cpe()
+    evil = [Target("mcp1", EVIL, DEFAULT_SERVICE_PORT)]
+    stripping, replaying, honest = ADDRESSES.server.v4, ADDRESSES.isp_lte.v4, ADDRESSES.radius.v4
+    ended_at = time.monotonic() + EXPIRES_S + 1
+    anchors = [
+        honest_anchor,
+        lab.start_dns("isp-lte", replaying, evil, signed_zone.EXPIRED),
+        lab.start_dns("server", stripping, evil, signed_zone.STRIPPED),
+    ]
+    time.sleep(max(0.0, ended_at - time.monotonic()))
+    discovery = {"precedence": ["dns"], "dns_name": [signed_zone.NAME], "trust_anchor": anchors}
+    lab.start_cpe(discovery={**discovery, "dns_server": [replaying, stripping]})
+    status = wait_for(lab, lambda row: refused(row) == [("dns", signed_zone.NAME, [EVIL])])
+    assert (status["concentrators"], status["reason"]) == ([], "unconfirmed")
+    row = next(row for row in status["sources"] if row["source"] == "dns")
+    assert row["reason"] == "dnssec-expired", row
+    assert f"{replaying} over dsl: the signature of" in row["detail"]
+    assert f"{stripping} over lte: {signed_zone.NAME} is not signed" in row["detail"]
+    lab.stop_cpe()
+    lab.start_cpe(discovery={**discovery, "dns_server": [replaying, stripping, honest]})
+    status = wait_for(lab, lambda row: row["interception"]["on"])
+    assert [(row["source"], row["addresses"]) for row in status["concentrators"]] == [("dns", [GOOD])]
+    fetch(lab)
+    assert packets_to_attacker(lab) == 0
+
+
+@needs_dns
 @pytest.mark.requirement("Y-9")
 def test_a_domain_from_dhcp_of_both_lines_leads_to_the_signed_zone(lab: Lab) -> None:
     """The zone of the test before; nothing but its anchor and the resolver is set, which the real tree needs neither of."""
     lab.stop_cpe()
-    anchor = lab.start_dns("concentrator1", GOOD, [("mcp1", GOOD, DEFAULT_SERVICE_PORT)])
+    anchor = lab.start_dns("concentrator1", GOOD, [Target("mcp1", GOOD, DEFAULT_SERVICE_PORT)])
     announce(lab, "dsl", domain="operator.example")
     announce(lab, "lte")
     lab.start_cpe(discovery={"trust_anchor": [anchor], "dns_server": [GOOD]})
@@ -206,6 +244,39 @@ def test_the_attacker_would_have_taken_it_all_where_everything_is_believed(lab: 
     wait_for(lab, lambda row: row["interception"]["on"] and EVIL in names(row))
     fetch(lab)
     assert packets_to_attacker(lab) > 0
+
+
+@needs_dns
+@pytest.mark.requirement("5.1-a")
+def test_priority_and_weight_say_which_concentrator_of_a_signed_zone_is_used(lab: Lab) -> None:
+    """Not its name, nor its place in the zone; both work."""
+    lab.stop_cpe()
+    other, third = EVIL, ADDRESSES.server.v4
+    targets = [
+        Target("alpha", third, DEFAULT_SERVICE_PORT, priority=20, weight=65535),
+        Target("beta", other, DEFAULT_SERVICE_PORT, priority=10, weight=0),
+        Target("gamma", GOOD, DEFAULT_SERVICE_PORT, priority=10, weight=65535),
+    ]
+    anchor = lab.start_dns("concentrator2", EVIL, targets)
+    lab.start_cpe(
+        discovery={
+            "precedence": ["dns"],
+            "dns_name": [signed_zone.NAME],
+            "trust_anchor": [anchor],
+            "dns_server": [EVIL],
+        }
+    )
+    status = wait_for(lab, lambda row: row["interception"]["on"])
+    assert names(status) == [GOOD, other, third]
+    before = [flows_of(lab, number) for number in (1, 2)]
+    fetch(lab)
+    wait_for(lab, lambda _: flows_of(lab, 1) > before[0])
+    assert flows_of(lab, 2) == before[1]
+
+
+def flows_of(lab: Lab, number: int) -> int:
+    """Connections that a concentrator has carried."""
+    return sum(row["flows"] for row in lab.ask_concentrator(number, "status")["subscribers"])
 
 
 @pytest.mark.requirement("5.3-f")

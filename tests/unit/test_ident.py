@@ -16,7 +16,9 @@ from cpe_mcp.aaa.answer import RadiusAnswer
 from cpe_mcp.aaa.cookie import make_cookie, own_credential
 from cpe_mcp.aaa.ident import (
     HIDDEN_USER,
+    INVALID_PORT,
     NO_USER,
+    UNKNOWN_ERROR,
     Answer,
     IdentError,
     Ports,
@@ -29,7 +31,7 @@ from cpe_mcp.aaa.ident import (
 )
 from cpe_mcp.aaa.ident_client import NONSENSE, REFUSED, SILENT, Connection, ask
 from cpe_mcp.concentrator import ident as desk_module
-from cpe_mcp.concentrator.ident import BUSY, IdentDesk
+from cpe_mcp.concentrator.ident import BUSY, FAILED_S, PASSING_S, IdentDesk
 from cpe_mcp.paths.observed import Subflow
 from cpe_mcp.policy.reasons import Reason
 from cpe_mcp.settings import SettingsError, parse_concentrator, parse_router
@@ -188,8 +190,8 @@ class IdentifyingDesk:
         await settle()
         return self.questions
 
-    async def told(self, user: str, number: int = -1) -> None:
-        self.ask.asked[number][1].set_result(Answer(user, "" if user else SILENT))
+    async def told(self, user: str, error: str = "", number: int = -1) -> None:
+        self.ask.asked[number][1].set_result(Answer(user, error))
         await settle()
 
     def answers(self) -> list[tuple[int, str, str]]:
@@ -236,21 +238,94 @@ def test_information_delays_nobody_and_decides_nothing(tmp_path: Path) -> None:
     scenario("inform", work, tmp_path)
 
 
-@pytest.mark.parametrize(("user", "verdict"), [("line-7", "accept"), ("mallory", "reject"), ("", "reject")])
-def test_where_it_is_required_only_the_subscribers_name_lets_in(user: str, verdict: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("user", "error", "verdict", "reason"),
+    [
+        ("line-7", "", "accept", Reason.READY),
+        ("mallory", "", "reject", Reason.IDENT_FAILED),
+        ("", NO_USER, "reject", Reason.IDENT_FAILED),
+        ("", HIDDEN_USER, "reject", Reason.IDENT_FAILED),
+        ("", SILENT, "later", Reason.IDENT_SILENT),
+        ("", REFUSED, "later", Reason.IDENT_SILENT),
+        ("", NONSENSE, "later", Reason.IDENT_SILENT),
+    ],
+)
+def test_where_it_is_required_only_the_subscribers_name_lets_in(
+    user: str, error: str, verdict: str, reason: str, tmp_path: Path
+) -> None:
     async def work(desk: IdentifyingDesk) -> None:
         await desk.comes("10.0.0.7")
         await desk.desk.answer(0, ACCEPT)
         await desk.comes("10.0.0.7", port=40001)
         assert desk.answers() == [], "both wait for the one answer"
-        await desk.told(user)
-        reason = Reason.READY if verdict == "accept" else Reason.IDENT_FAILED
+        await desk.told(user, error)
         assert desk.answers() == [(1, verdict, reason), (2, verdict, reason)]
         await desk.comes("10.0.0.7")
         assert desk.answers()[-1] == (3, verdict, reason), "at once"
         assert len(desk.ask.asked) == 1
 
     scenario("require", work, tmp_path)
+
+
+def test_after_a_packet_was_lost_it_is_asked_again_soon_and_seldom_of_who_never_answers(tmp_path: Path) -> None:
+    async def work(desk: IdentifyingDesk) -> None:
+        await desk.comes("10.0.0.7")
+        await desk.desk.answer(0, ACCEPT)
+        pauses = []
+        for _ in range(5):
+            await desk.told("", SILENT)
+            asked, before = len(desk.ask.asked), desk.now
+            while len(desk.ask.asked) == asked:
+                desk.now += 1
+                await desk.comes("10.0.0.7")
+            pauses.append(desk.now - before)
+        assert pauses == [PASSING_S, 2 * PASSING_S, 4 * PASSING_S, 8 * PASSING_S, FAILED_S]
+        await desk.told("line-7")
+        assert desk.answers()[-1] == (desk.questions, "accept", Reason.READY)
+        assert {row[1] for row in desk.answers()[:-1]} == {"later"}, "nobody was sent away"
+
+    scenario("require", work, tmp_path)
+
+
+def test_when_too_many_are_asked_at_once_others_come_again_and_are_not_sent_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart all routers come at once, and one that is refused leaves the concentrator alone for a minute."""
+    monkeypatch.setattr(desk_module, "ASKING_MAX", 1)
+
+    async def work(desk: IdentifyingDesk) -> None:
+        for number, address in enumerate(("10.0.0.7", "10.0.0.8")):
+            await desk.comes(address)
+            await desk.desk.answer(number, ACCEPT._replace(user=f"line-{number}"))
+        assert desk.answers() == [(2, "later", Reason.IDENT_SILENT)]
+        await desk.told("line-0")
+        await desk.comes("10.0.0.8")
+        await desk.told("line-1")
+        assert desk.answers()[1:] == [(1, "accept", Reason.READY), (3, "accept", Reason.READY)]
+
+    scenario("require", work, tmp_path)
+
+
+def test_a_lost_syn_leaves_time_for_the_second_one() -> None:
+    """Linux sends it again after 1 s (RFC 6298 section 2.1); the answer takes a round trip, of a satellite line 0.6 s."""
+    assert IdentSettings().timeout_s >= 1.0 + 2 * 0.6
+
+
+def test_a_routers_own_words_are_shown_and_not_counted_by_name() -> None:
+    async def main() -> IdentDesk:
+        fake = FakeAsk()
+        desk = IdentDesk(IdentSettings(mode="inform"), ask=fake, now=lambda: 0.0)
+        words = [*(f"user{number}@home" for number in range(40)), NO_USER, HIDDEN_USER, INVALID_PORT, UNKNOWN_ERROR]
+        for number, word in enumerate(words):
+            desk.follow(Connection("192.0.2.1", 5124, f"10.0.0.{number}", 40000))
+            await settle()
+            fake.asked[-1][1].set_result(Answer("", word))
+            await settle()
+        return desk
+
+    desk = asyncio.run(main())
+    assert desk.counters == {"other": 40, NO_USER: 1, HIDDEN_USER: 1, INVALID_PORT: 1, UNKNOWN_ERROR: 1}
+    assert {row["error"] for row in desk.status()["addresses"]} >= {"user0@home", NO_USER}
 
 
 def test_who_is_disconnected_while_ident_is_asked_is_not_let_in(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ QUESTION_MAX = 1000
 """Octets of a line (RFC 1413 section 4 wants at least so many to be taken)."""
 USER_MAX = 512
 """Octets of a user id (section 6)."""
-NO_USER, HIDDEN_USER, INVALID_PORT = "NO-USER", "HIDDEN-USER", "INVALID-PORT"
-"""Errors: there is no such connection, it is not said whose, this is no question."""
+NO_USER, HIDDEN_USER, INVALID_PORT, UNKNOWN_ERROR = "NO-USER", "HIDDEN-USER", "INVALID-PORT", "UNKNOWN-ERROR"
+"""Errors: there is no such connection, it is not said whose, this is no question, it is not said why."""
 
 _PORTS = re.compile(rb"[ \t]*(\d{1,5})[ \t]*,[ \t]*(\d{1,5})[ \t]*")
 

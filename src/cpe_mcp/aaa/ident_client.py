@@ -10,8 +10,8 @@ from cpe_mcp.aaa.ident import PORT, QUESTION_MAX, Answer, IdentError, Ports, pul
 SILENT, REFUSED, NONSENSE = "silent", "refused", "nonsense"
 """Errors of our own, where RFC 1413 has words in capitals: nobody answered in time, nobody listens, or no Ident."""
 
-AGAIN_S = 0.1
-"""Before a port that is closed is tried again, while there is time."""
+AGAIN_S, AGAIN_FOR_S = 0.1, 1.0
+"""Before a port that is closed is tried again, and for how long, while there is time."""
 
 
 class Connection(NamedTuple):
@@ -28,6 +28,8 @@ async def ask(connection: Connection, *, timeout_s: float, port: int = PORT) -> 
     the other end knows which one is meant (section 3)."""
     ports = Ports(theirs=connection.peer_port, ours=connection.local_port)
     error = SILENT
+    loop = asyncio.get_running_loop()
+    end = loop.time() + AGAIN_FOR_S
     try:
         async with asyncio.timeout(timeout_s):
             while True:
@@ -35,6 +37,8 @@ async def ask(connection: Connection, *, timeout_s: float, port: int = PORT) -> 
                     return pull_answer(await _line(connection, question(ports), port), ports)
                 except OSError:  # a router that has just begun opens the port a moment after its first connection
                     error = REFUSED
+                if loop.time() > end:
+                    return Answer("", error)
                 await asyncio.sleep(AGAIN_S)
     except TimeoutError:
         return Answer("", error)

@@ -89,6 +89,8 @@ OUTER = frozenset(("outer", "outer_port"))
 """Of a record: for the address log and nothing else."""
 IDENT_FAILED_S = 10.0
 """How long a worker remembers that Ident confirmed nothing; the control daemon knows for longer, and settings may change."""
+IDENT_LATER_S = 1.0
+"""The same where no answer came: it may at the next question."""
 ROWS_SHOWN = 1000
 """Of each table in ``status``: an answer is one line of at most 4 MiB."""
 ENDS_KEPT = 1024
@@ -507,6 +509,8 @@ class Control:
     def _confirmed(self, answer: IdentAnswer, address: str, verdict: Verdict) -> Verdict:
         if self._ident.confirms(answer, subscriber=verdict.subscriber, address=address):
             return verdict
+        if self._ident.is_passing(answer):
+            return Verdict("later", "", IDENT_LATER_S, Reason.IDENT_SILENT)
         return Verdict("reject", "", IDENT_FAILED_S, Reason.IDENT_FAILED)
 
     def forget(self, who: Mapping[str, str]) -> None:

@@ -13,8 +13,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-from cpe_mcp.aaa.ident import Answer
-from cpe_mcp.aaa.ident_client import Connection, ask
+from cpe_mcp.aaa.ident import HIDDEN_USER, INVALID_PORT, NO_USER, UNKNOWN_ERROR, Answer
+from cpe_mcp.aaa.ident_client import NONSENSE, REFUSED, SILENT, Connection, ask
 from cpe_mcp.settings.concentrator import IDENT_OFF, IDENT_REQUIRE, IdentSettings
 
 REMEMBERED_MAX = 16384
@@ -22,13 +22,19 @@ REMEMBERED_MAX = 16384
 ASKING_MAX = 128
 """Addresses that are asked at once, one descriptor each."""
 FAILED_S = 60.0
-"""How long no answer counts as one."""
+"""How long an answer without a name counts as one."""
+PASSING_S = 5.0
+"""How long at first, where somebody waits for the answer and none came: a packet may have been lost. Doubles, so that routers
+that never answer take little of the room of others."""
 SHOWN_MAX = 100
 """Rows of ``status``, the newest."""
 BUSY = "busy"
 TOLD = "told"
-RESULTS_MAX = 32
-"""Different results that are counted by their own name: the words of errors come from elsewhere."""
+PASSING = frozenset((BUSY, SILENT, REFUSED, NONSENSE))
+"""Errors that say nothing of the router: the next question may have its answer."""
+RESULTS = PASSING | {TOLD, NO_USER, HIDDEN_USER, INVALID_PORT, UNKNOWN_ERROR}
+"""What is counted by its own name; other errors are the router's own words, and stay here (RFC 1413 section 6 has four)."""
+OTHER = "other"
 
 
 class Remembered(NamedTuple):
@@ -36,6 +42,7 @@ class Remembered(NamedTuple):
 
     answer: Answer
     until: float
+    holds_s: float
 
 
 class IdentDesk:
@@ -84,6 +91,10 @@ class IdentDesk:
         """Whether this lets a subscriber in. Where nobody has a name for it but its address, any id will do."""
         return bool(answer.user) and subscriber in (answer.user, address)
 
+    def is_passing(self, answer: Answer) -> bool:
+        """Whether there may be another answer soon: this one is no reason to send anybody away."""
+        return not answer.user and answer.error in PASSING
+
     def close(self) -> None:
         """Ask no more."""
         for task in self._asking.values():
@@ -115,12 +126,22 @@ class IdentDesk:
         finally:
             del self._asking[connection.peer]
         self._count(TOLD if answer.user else answer.error)
-        holds_s = self.settings.remember_s if answer.user else min(FAILED_S, self.settings.remember_s)
-        self._remembered.pop(connection.peer, None)
-        self._remembered[connection.peer] = Remembered(answer, self._now() + holds_s)
+        before = self._remembered.pop(connection.peer, None)
+        holds_s = self._holds_s(answer, before)
+        self._remembered[connection.peer] = Remembered(answer, self._now() + holds_s, holds_s)
         if len(self._remembered) > REMEMBERED_MAX:
             del self._remembered[next(iter(self._remembered))]
         return answer
 
+    def _holds_s(self, answer: Answer, before: Remembered | None) -> float:
+        if answer.user:
+            return self.settings.remember_s
+        longest_s = min(FAILED_S, self.settings.remember_s)
+        if self.settings.mode != IDENT_REQUIRE or not self.is_passing(answer):
+            return longest_s
+        if before is None or not self.is_passing(before.answer):
+            return min(longest_s, PASSING_S)
+        return min(longest_s, 2 * before.holds_s)
+
     def _count(self, result: str) -> None:
-        self.counters[result if result in self.counters or len(self.counters) < RESULTS_MAX else "other"] += 1
+        self.counters[result if result in RESULTS else OTHER] += 1

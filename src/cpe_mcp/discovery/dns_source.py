@@ -321,8 +321,8 @@ class DnsSource:
         return wires
 
     async def _lookup(self, name: str, kind: str, avoid: Collection[Place] = (), first: Place | None = None) -> Found:
-        """No records where the name or the type does not exist. Asked last are those to ``avoid``, and before them those over
-        the same WANs: whoever lies on one line names many resolvers there. Raises DnsFailure."""
+        """No records where the name or the type does not exist. Asked last are those to ``avoid``, and before them those that
+        share a WAN or a resolver with them: whoever lies on one line names many resolvers there. Raises DnsFailure."""
         try:
             import dns.exception
             import dns.flags
@@ -342,8 +342,11 @@ class DnsSource:
         # CD: what the resolver thinks of the signatures is no matter (RFC 4035 section 3.2.2); AD: it is (RFC 6840 5.7).
         query.flags |= dns.flags.CD if validates else dns.flags.AD if self._dnssec == DNSSEC_RESOLVER else 0
         problem = "no resolver is known"
-        over = collections.Counter(way for _, way in avoid)
-        for place in sorted(self._askable(), key=lambda place: (place != first, place in avoid, over[place[1]])):
+        used = collections.Counter(half for place in avoid for half in place)
+        order = {
+            place: (place != first, place in avoid, sum(used[half] for half in place)) for place in self._askable()
+        }
+        for place in sorted(order, key=order.__getitem__):
             resolver, way = place
             where = _where(place)
             try:

@@ -285,15 +285,17 @@ class Lab:
         self._start_dhcp_server(name, self.addresses.of(f"cpe-{name}"), value, domain)
 
     def start_dns(
-        self, host: str, address: str, targets: Sequence[tuple[str, str, int]], *, signed: bool = True
+        self, host: str, address: str, targets: Sequence[signed_zone.Target], state: str = signed_zone.SIGNED
     ) -> str:
         """Start a DNS server on a host, with the operator's zone of :mod:`.signed_zone`, which names these concentrators;
         returns the trust anchor that its keys need. Raises LabError."""
         if shutil.which(signed_zone.PROGRAM) is None:
             raise LabError(f"needs {signed_zone.PROGRAM}: apt install {signed_zone.PACKAGE}")
-        zone = signed_zone.write_zones(self.directory / host / "dns", address, targets, signed=signed)
+        zone = signed_zone.write_zones(self.directory / host / "dns", address, targets, state)
         self._processes.start(f"dns-{host}", self.namespace(host), zone.command)
         self._processes.await_text(f"dns-{host}", signed_zone.READY)
+        if zone.then:
+            self.run(host, zone.then)
         return zone.anchor
 
     def wan(self, name: str) -> Wan:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-PROGRAM, KEY_PROGRAM = "knotd", "keymgr"
+PROGRAM, KEY_PROGRAM, CONTROL_PROGRAM = "knotd", "keymgr", "knotc"
 PACKAGE = "knot"
 PARENT, ZONE = "example.", "operator.example."
 NAME = f"_convert._tcp.{ZONE}".rstrip(".")
@@ -20,35 +20,52 @@ READY = "server started"
 """In the log, when it answers."""
 
 
+SIGNED, UNSIGNED, STRIPPED, EXPIRED = "signed", "unsigned", "stripped", "expired"
+"""What is to be served: zones in order; the operator's zone, and the delegation to it, without signatures; its signatures only
+removed, as somebody on the way does; signatures that have ended."""
+EXPIRES_S = 2
+"""So long those of EXPIRED hold; the server has one second of it to hear that it is not to sign again."""
+
+
+class Target(NamedTuple):
+    """A concentrator in the operator's zone: the first label of its name, and what its records say."""
+
+    name: str
+    address: str
+    port: int
+    priority: int = 10
+    weight: int = 1
+
+
 class SignedZone(NamedTuple):
-    """What a router has to be told, and the command that runs the server in the foreground."""
+    """What a router has to be told, the command that runs the server in the foreground, and one to run when it is ready."""
 
     anchor: str
     command: list[str]
+    then: list[str]
 
 
-def write_zones(
-    directory: Path, address: str, targets: Sequence[tuple[str, str, int]], *, signed: bool = True
-) -> SignedZone:
-    """Write the server's configuration for this address: ``targets`` are ``(name, address, port)`` of concentrators in
-    the operator's zone, best first. ``signed`` False leaves the operator's zone, and the delegation to it, unsigned.
-    Raises OSError, CalledProcessError."""
+def write_zones(directory: Path, address: str, targets: Sequence[Target], state: str = SIGNED) -> SignedZone:
+    """Write the server's configuration for this address, and zones that name these concentrators. Raises OSError,
+    CalledProcessError."""
     (directory / "db").mkdir(parents=True, exist_ok=True)
     config = directory / "knot.conf"
-    config.write_text(_config(directory, address, signed), encoding="ascii")
+    config.write_text(_config(directory, address, state), encoding="ascii")
     anchor = _new_key(config, PARENT)
-    ds = [_new_key(config, ZONE)] if signed else []
-    head = "@ 3600 IN SOA ns hostmaster 1 3600 600 86400 60\n@ 3600 IN NS ns\n"
-    parent = [f"ns 3600 IN A {address}", f"operator 3600 IN NS ns.{ZONE}", f"ns.operator 3600 IN A {address}"]
-    parent += [f"operator 3600 IN DS {row.split(maxsplit=1)[1]}" for row in ds]
-    zone = [f"ns 3600 IN A {address}"]
-    for number, (name, target, port) in enumerate(targets):
-        zone.append(f"_convert._tcp 300 IN SRV {10 * (number + 1)} 1 {port} {name}")
-        zone.append(f"{name} 300 IN A {target}")
+    ds = [_new_key(config, ZONE)] if state != UNSIGNED else []
+    # No TTL is longer than a signature: the server would not sign.
+    head = "$TTL 1\n@ IN SOA ns hostmaster 1 3600 600 86400 1\n@ IN NS ns\n"
+    parent = [f"ns IN A {address}", f"operator IN NS ns.{ZONE}", f"ns.operator IN A {address}"]
+    parent += [f"operator IN DS {row.split(maxsplit=1)[1]}" for row in ds]
+    zone = [f"ns IN A {address}"]
+    for target in targets:
+        zone.append(f"_convert._tcp IN SRV {target.priority} {target.weight} {target.port} {target.name}")
+        zone.append(f"{target.name} IN A {target.address}")
     for name, lines in ((PARENT, parent), (ZONE, zone)):
         text = f"$ORIGIN {name}\n{head}" + "\n".join(lines) + "\n"
         (directory / f"{name}zone").write_text(text, encoding="ascii")
-    return SignedZone(anchor, [PROGRAM, "-c", str(config)])
+    freeze = [CONTROL_PROGRAM, "-c", str(config), "zone-freeze"]
+    return SignedZone(anchor, [PROGRAM, "-c", str(config)], freeze if state == EXPIRED else [])
 
 
 def _new_key(config: Path, zone: str) -> str:
@@ -60,8 +77,10 @@ def _new_key(config: Path, zone: str) -> str:
     return " ".join([zone, *words[2:]])
 
 
-def _config(directory: Path, address: str, signed: bool) -> str:
+def _config(directory: Path, address: str, state: str) -> str:
     signs = "dnssec-signing: on\n    dnssec-policy: lab"
+    times = f"    rrsig-lifetime: {EXPIRES_S}\n    rrsig-refresh: 1\n    rrsig-pre-refresh: 0\n    zone-max-ttl: 1\n"
+    times += "    propagation-delay: 0\n"
     return f"""\
 server:
     rundir: "{directory}"
@@ -77,7 +96,7 @@ database:
 policy:
   - id: lab
     manual: on
-template:
+{times if state == EXPIRED else ""}template:
   - id: default
     storage: "{directory}"
     zonefile-sync: -1
@@ -89,5 +108,5 @@ zone:
     {signs}
   - domain: {ZONE}
     file: "{ZONE}zone"
-    {signs if signed else ""}
+    {signs if state in (SIGNED, EXPIRED) else ""}
 """

@@ -74,6 +74,7 @@ class Reason:
     WITHDRAWN = "withdrawn"
     MOVED = "moved"
     IDENT_FAILED = "ident-failed"
+    IDENT_SILENT = "ident-silent"
     TCP_OPTION_UNSUPPORTED = "tcp-option-unsupported"
     DESTINATION_REFUSED = "destination-refused"
     NO_RESOURCES = "no-resources"
@@ -211,6 +212,7 @@ TEXTS: dict[str, str] = {
     Reason.WITHDRAWN: "RADIUS has ended the subscriber's session (Disconnect-Request)",
     Reason.MOVED: "RADIUS has sent the subscriber to other concentrators (CoA-Request)",
     Reason.IDENT_FAILED: "the router at this address did not confirm by Ident who it is",
+    Reason.IDENT_SILENT: "the router at this address has not answered Ident yet",
     Reason.TCP_OPTION_UNSUPPORTED: "a TCP option was asked for that this concentrator cannot send",
     Reason.DESTINATION_REFUSED: "this destination is not reachable through the concentrator",
     Reason.NO_RESOURCES: "the concentrator has no descriptors, memory or ports left",

@@ -331,11 +331,19 @@ class IdentSettings:
         "served only when the answer is the subscriber's name.",
         choices=(IDENT_OFF, IDENT_INFORM, IDENT_REQUIRE),
     )
-    timeout_s: float = option("number", 1.0, "For the answer.", low=0.1, high=4, unit="s")
+    timeout_s: float = option(
+        "number",
+        2.5,
+        "For the answer. A SYN that is lost is sent again after 1 s, so less than that leaves no room for one.",
+        low=0.1,
+        high=4,
+        unit="s",
+    )
     remember_s: float = option(
         "number",
         3600.0,
-        "How long the answer of an address holds; one that failed holds for 60 s at most.",
+        "How long the answer of an address holds; one without a name for 60 s at most, and with require none at all for 5 s "
+        "at first.",
         low=1,
         high=86400,
         unit="s",

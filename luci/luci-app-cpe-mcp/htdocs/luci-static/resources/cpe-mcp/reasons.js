@@ -65,6 +65,7 @@ return baseclass.extend({
 		'withdrawn': _('RADIUS has ended the subscriber\'s session (Disconnect-Request)'),
 		'moved': _('RADIUS has sent the subscriber to other concentrators (CoA-Request)'),
 		'ident-failed': _('the router at this address did not confirm by Ident who it is'),
+		'ident-silent': _('the router at this address has not answered Ident yet'),
 		'tcp-option-unsupported': _('a TCP option was asked for that this concentrator cannot send'),
 		'destination-refused': _('this destination is not reachable through the concentrator'),
 		'no-resources': _('the concentrator has no descriptors, memory or ports left'),
