@@ -6,6 +6,7 @@ All real: the lab with DHCP servers, FreeRADIUS, both daemons; concentrator2 is 
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import shutil
 import sys
 import time
@@ -34,11 +35,13 @@ except LabError as problem:
 
 CLI = (sys.executable, "-m", "cpe_mcp.cli.main")
 GOOD, EVIL = ADDRESSES.concentrator1.v4, ADDRESSES.concentrator2.v4
-CPE = (ADDRESSES.cpe_dsl.v4, ADDRESSES.cpe_lte.v4)
+EVIL6 = ADDRESSES.concentrator2.v6
+CPE, CPE6 = zip(ADDRESSES.cpe_dsl, ADDRESSES.cpe_lte, strict=True)
 WITNESS = f"""table inet witness {{
 	chain c {{
 		type filter hook prerouting priority raw;
 		ip saddr {{ {", ".join(CPE)} }} counter
+		ip6 saddr {{ {", ".join(CPE6)} }} counter
 	}}
 }}"""
 """On the attacker's machine: whatever comes from the router."""
@@ -89,7 +92,7 @@ def fetch(lab: Lab) -> None:
 
 def packets_to_attacker(lab: Lab) -> int:
     words = lab.run("concentrator2", ["nft", "list", "table", "inet", "witness"]).stdout.split()
-    return int(words[words.index("packets") + 1])
+    return sum(int(count) for word, count in itertools.pairwise(words) if word == "packets")
 
 
 def names(status: dict[str, Any]) -> list[str]:
@@ -304,6 +307,19 @@ def test_the_lan_is_kept_from_a_concentrator_learnt_later_and_from_one_of_a_less
     end = time.monotonic() + 5
     while not is_open(lab, EVIL):
         assert time.monotonic() < end, "it is nobody's any more"
+
+
+def test_a_rogue_in_dhcp6_gets_nothing(lab: Lab) -> None:
+    lab.stop_cpe()
+    lab.link("dsl").cut("down")
+    lab.announce("dsl", ((GOOD,),), dhcp6_mcp=(EVIL6,))
+    lab.link("dsl").restore()
+    before = packets_to_attacker(lab)
+    lab.start_cpe()
+    status = wait_for(lab, lambda row: refused(row) == [("dhcp6", "dsl", [EVIL6])] and row["interception"]["on"])
+    assert names(status) == [GOOD]
+    fetch(lab)
+    assert packets_to_attacker(lab) == before
 
 
 def await_closed(lab: Lab, address: str) -> None:

@@ -277,12 +277,21 @@ class Lab:
         self._start_dhcp_server(name, Both(address, self.addresses.of(f"cpe-{name}").v6))
         return address
 
-    def announce(self, name: str, dhcp4_mcps: Sequence[Sequence[str]] | None, *, domain: str = "") -> None:
+    def announce(
+        self,
+        name: str,
+        dhcp4_mcps: Sequence[Sequence[str]] | None,
+        *,
+        domain: str = "",
+        dhcp6_mcp: Sequence[str] | None = None,
+    ) -> None:
         """Have DHCPv4 on a line name these concentrators from now on (None: no option), or a domain that has them, as whoever
-        answers there first can; its client hears of it when it renews."""
+        answers there first can; its client hears of it when it renews. DHCPv6 names another one than before where that is
+        given."""
         self._processes.stop(f"dnsmasq-{name}")
-        value = configs.dhcp4_option_hex(dhcp4_mcps) if dhcp4_mcps else ""
-        self._start_dhcp_server(name, self.addresses.of(f"cpe-{name}"), value, domain)
+        value4 = configs.dhcp4_option_hex(dhcp4_mcps) if dhcp4_mcps else ""
+        value6 = configs.dhcp6_option_hex(dhcp6_mcp) if dhcp6_mcp else None
+        self._start_dhcp_server(name, self.addresses.of(f"cpe-{name}"), value4, domain, value6)
 
     def start_dns(
         self, host: str, address: str, targets: Sequence[signed_zone.Target], state: str = signed_zone.SIGNED
@@ -533,14 +542,22 @@ class Lab:
         for name in LINK_NAMES:
             self._start_dhcp_server(name, self.addresses.of(f"cpe-{name}"))
 
-    def _start_dhcp_server(self, name: str, address: Both, dhcp4_value: str | None = None, domain: str = "") -> None:
+    def _start_dhcp_server(
+        self,
+        name: str,
+        address: Both,
+        dhcp4_value: str | None = None,
+        domain: str = "",
+        dhcp6_value: str | None = None,
+    ) -> None:
         host = f"isp-{name}"
         dhcp4_value = self._dhcp4_value if dhcp4_value is None else dhcp4_value
+        dhcp6_value = self._dhcp6_value if dhcp6_value is None else dhcp6_value
         text = configs.dnsmasq_conf(
             name,
             str(self.directory / host),
             dhcp4_option=(self.dhcp4_code, dhcp4_value) if dhcp4_value else None,
-            dhcp6_option=(self.dhcp6_code, self._dhcp6_value) if self._dhcp6_value else None,
+            dhcp6_option=(self.dhcp6_code, dhcp6_value) if dhcp6_value else None,
             address=address,
             domain=(DEFAULT_DHCP4_NAME_CODE, domain) if domain else None,
         )
