@@ -61,6 +61,8 @@ def test_a_concentrator_that_requires_ident_serves_a_router_that_answers(lab: La
     status = lab.ask("status")["ident"]
     assert ADDRESSES.cpe_dsl.v4 in status["addresses"]
     assert status["counters"] == {"answered": len(users)}
+    shown = lab.run("cpe", [sys.executable, "-m", "cpe_mcp.cli.main", "--run-dir", str(lab.cpe_run_dir), "status"])
+    assert f": {len(users)} answered" in shown.stdout
 
 
 def test_others_find_the_port_closed_and_the_concentrator_hears_of_its_own_connections_only(lab: Lab) -> None:
