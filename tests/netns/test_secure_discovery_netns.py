@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -160,20 +160,38 @@ needs_dns = pytest.mark.skipif(
 )
 
 
+HONEST, REPLAYING, STRIPPING = ADDRESSES.radius.v4, ADDRESSES.isp_lte.v4, ADDRESSES.server.v4
+"""DNS servers: the operator's, and two that name the attacker, with the operator's keys but no signature that is good."""
+
+
+class DnsServers(NamedTuple):
+    """Those three."""
+
+    anchors: list[str]
+    """In that order."""
+    ended_at: float
+    """When the second one's signatures have ended, in seconds of time.monotonic()."""
+
+
 @pytest.fixture(scope="module")
-def honest_anchor(lab: Lab) -> str:
-    """Of the operator's DNS server, at the address of RADIUS."""
-    return lab.start_dns("radius", ADDRESSES.radius.v4, [Target("mcp1", GOOD, DEFAULT_SERVICE_PORT)])
+def servers(lab: Lab) -> DnsServers:
+    evil = [Target("mcp1", EVIL, DEFAULT_SERVICE_PORT)]
+    anchors = [
+        lab.start_dns("radius", HONEST, [Target("mcp1", GOOD, DEFAULT_SERVICE_PORT)]),
+        lab.start_dns("isp-lte", REPLAYING, evil, signed_zone.EXPIRED),
+    ]
+    ended_at = time.monotonic() + EXPIRES_S + 1
+    return DnsServers([*anchors, lab.start_dns("server", STRIPPING, evil, signed_zone.STRIPPED)], ended_at)
 
 
 @needs_dns
-def test_a_name_is_believed_by_its_signatures_and_not_the_attackers_resolver(lab: Lab, honest_anchor: str) -> None:
+def test_a_name_is_believed_by_its_signatures_and_not_the_attackers_resolver(lab: Lab, servers: DnsServers) -> None:
     """The zone and its parent are signed by the server; the attacker has the same zones, with keys of their own."""
-    anchor = honest_anchor
+    anchor = servers.anchors[0]
     lab.start_dns("isp-dsl", ADDRESSES.isp_dsl_access.v4, [Target("mcp1", EVIL, DEFAULT_SERVICE_PORT)])
     lab.stop_cpe()
     discovery = {"precedence": ["dns"], "dns_name": [signed_zone.NAME], "trust_anchor": [anchor]}
-    lab.start_cpe(discovery={**discovery, "dns_server": [ADDRESSES.radius.v4]})
+    lab.start_cpe(discovery={**discovery, "dns_server": [HONEST]})
     status = wait_for(lab, lambda row: row["interception"]["on"])
     (concentrator,) = status["concentrators"]
     assert (concentrator["source"], concentrator["addresses"]) == ("dns", [GOOD])
@@ -192,29 +210,20 @@ def test_a_name_is_believed_by_its_signatures_and_not_the_attackers_resolver(lab
 
 @needs_dns
 def test_signatures_that_were_removed_or_have_ended_are_refused_and_keep_no_honest_answer_away(
-    lab: Lab, honest_anchor: str
+    lab: Lab, servers: DnsServers
 ) -> None:
-    """Also where the keys are the right ones."""
     lab.stop_cpe()
-    evil = [Target("mcp1", EVIL, DEFAULT_SERVICE_PORT)]
-    stripping, replaying, honest = ADDRESSES.server.v4, ADDRESSES.isp_lte.v4, ADDRESSES.radius.v4
-    ended_at = time.monotonic() + EXPIRES_S + 1
-    anchors = [
-        honest_anchor,
-        lab.start_dns("isp-lte", replaying, evil, signed_zone.EXPIRED),
-        lab.start_dns("server", stripping, evil, signed_zone.STRIPPED),
-    ]
-    time.sleep(max(0.0, ended_at - time.monotonic()))
-    discovery = {"precedence": ["dns"], "dns_name": [signed_zone.NAME], "trust_anchor": anchors}
-    lab.start_cpe(discovery={**discovery, "dns_server": [replaying, stripping]})
+    time.sleep(max(0.0, servers.ended_at - time.monotonic()))
+    discovery = {"precedence": ["dns"], "dns_name": [signed_zone.NAME], "trust_anchor": servers.anchors}
+    lab.start_cpe(discovery={**discovery, "dns_server": [REPLAYING, STRIPPING]})
     status = wait_for(lab, lambda row: refused(row) == [("dns", signed_zone.NAME, [EVIL])])
     assert (status["concentrators"], status["reason"]) == ([], "unconfirmed")
     row = next(row for row in status["sources"] if row["source"] == "dns")
     assert row["reason"] == "dnssec-expired", row
-    assert f"{replaying} over dsl: the signature of" in row["detail"]
-    assert f"{stripping} over lte: {signed_zone.NAME} is not signed" in row["detail"]
+    assert f"{REPLAYING} over dsl: the signature of" in row["detail"]
+    assert f"{STRIPPING} over lte: {signed_zone.NAME} is not signed" in row["detail"]
     lab.stop_cpe()
-    lab.start_cpe(discovery={**discovery, "dns_server": [replaying, stripping, honest]})
+    lab.start_cpe(discovery={**discovery, "dns_server": [REPLAYING, STRIPPING, HONEST]})
     status = wait_for(lab, lambda row: row["interception"]["on"])
     assert [(row["source"], row["addresses"]) for row in status["concentrators"]] == [("dns", [GOOD])]
     fetch(lab)
