@@ -190,13 +190,9 @@ function concentratorTile(status) {
 }
 
 function authenticationTile(status) {
-<<<<<<< HEAD
 	const radius = status.radius || {}, accounting = radius.accounting || {}, dynamic = radius.dynamic;
 	const cap = radiusWords.cap(radius.cap), trouble = radiusWords.trouble(accounting);
-=======
-	const radius = status.radius || {};
 	const asked = (status.ident || {}).counters || {};
->>>>>>> 3c0d11d (LuCI: the router's Ident counters)
 	const keyed = (status.concentrators || []).some(function(row) { return row.subscriber });
 	const badge = !radius.enabled ? parts.badge('idle', keyed ? _('by key') : _('not asked'))
 		: radius.accepted ? parts.badge('good', _('accepted')) : parts.badge('bad', _('not accepted'));
@@ -211,7 +207,8 @@ function authenticationTile(status) {
 		radius.expires_s != null ? parts.fact(_('Valid for'), units.duration(radius.expires_s)) : null,
 		radius.asks_again_s != null ? parts.fact(_('Asks again in'), units.duration(radius.asks_again_s)) : null,
 		status.ident ? parts.fact(_('Ident answered at'), status.ident.addresses.join(', ') || _('no address')) : null,
-<<<<<<< HEAD
+		status.ident ? parts.fact(_('Ident questions'), _('%d answered, %d turned away').format(asked.answered || 0,
+			(asked.stranger || 0) + (asked.busy || 0) + (asked.malformed || 0))) : null,
 		cap ? parts.fact(_('Rate cap'), parts.pair(cap[0], cap[1])) : null,
 		accounting.enabled ? parts.fact(_('Accounting'),
 			_('%d sent, %d waiting, %d lost').format(accounting.sent, accounting.waiting, accounting.lost)) : null,
@@ -219,13 +216,6 @@ function authenticationTile(status) {
 			_('Accounting records wait: %s').format(trouble)) : null,
 		dynamic ? parts.fact(_('Changes taken at'), dynamic.addresses.join(', ') || _('no address')) : null,
 		dynamic ? radiusWords.requests(dynamic.counters || {}).map(function(row) { return parts.fact(row[0], row[1]) }) : null);
-=======
-		status.ident ? parts.fact(_('Ident questions'), _('%d answered, %d turned away').format(asked.answered || 0,
-			(asked.stranger || 0) + (asked.busy || 0) + (asked.malformed || 0))) : null,
-		radius.accounting && radius.accounting.enabled ? parts.fact(_('Accounting'),
-			_('%d sent, %d waiting, %d lost').format(radius.accounting.sent, radius.accounting.waiting, radius.accounting.lost)) : null,
-		radius.dynamic ? parts.fact(_('Changes taken at'), radius.dynamic.addresses.join(', ') || _('no address')) : null);
->>>>>>> 3c0d11d (LuCI: the router's Ident counters)
 }
 
 function proofList(names, records) {
