@@ -173,6 +173,78 @@ def test_a_listener_for_customers_is_not_reached_from_the_side_of_the_internet(w
     assert convert(world, SERVER, port, service=5999) == SUCCESS + b"hello", "a device of no side is on both"
 
 
+NEAR_W1, NEAR_W2 = "2001:db8:1::2", "2001:db8:2::2"
+"""The concentrator's IPv6 addresses on the router's two lines."""
+SIDES = f"""
+config global 'global'
+    option run_dir '@RUN@'
+
+config interface 'uplink'
+    option device 'w1'
+
+config interface 'access'
+    option device 'w2'
+    option facing 'customer'
+
+config listener 'mapped'
+    option facing 'customer'
+    option port '5998'
+    list address '::ffff:{CONCENTRATOR}'
+
+config listener 'home'
+    option facing 'customer'
+
+config listener 'roaming'
+    list address '0.0.0.0'
+    option device 'w1'
+
+config subscriber 'alice'
+    option key '{KEY}'
+"""
+
+
+def is_open(world: World, address: str, port: int) -> bool:
+    with inside(world.router):
+        try:
+            socket.create_connection((address, port), timeout=2).close()
+        except ConnectionRefusedError:
+            return False
+    return True
+
+
+@pytest.mark.requirement("5.3-e")
+@pytest.mark.requirement("7.2-a")
+def test_sides_hold_for_ipv6_and_mapped_listeners_and_outlive_a_flushed_ruleset(world: World, tmp_path: Path) -> None:
+    concentrator = Concentrator(world, tmp_path, SIDES)
+    concentrator.wait()
+
+    def doors() -> dict[str, bool]:
+        return {
+            "mapped from the Internet": is_open(world, CONCENTRATOR, 5998),
+            "IPv4 from the Internet": is_open(world, CONCENTRATOR, SERVICE_PORT),
+            "IPv6 from the Internet": is_open(world, NEAR_W1, SERVICE_PORT),
+            "IPv6 from customers": is_open(world, NEAR_W2, SERVICE_PORT),
+        }
+
+    as_wanted = {
+        "mapped from the Internet": False,
+        "IPv4 from the Internet": True,
+        "IPv6 from the Internet": False,
+        "IPv6 from customers": True,
+    }
+    assert doors() == as_wanted
+    assert concentrator.ask()["table"] == {"wanted": True, "in_place": True, "disturbed": 0}
+    nft = ["ip", "netns", "exec", world.far, "nft"]
+    for number, command in enumerate(("flush ruleset", "flush chain inet mcp_concentrator sides"), 1):
+        subprocess.run([*nft, *command.split()], check=True)
+        end = time.monotonic() + 2
+        while concentrator.ask()["table"] != {"wanted": True, "in_place": True, "disturbed": number}:
+            assert time.monotonic() < end, command
+            time.sleep(0.02)
+        assert doors() == as_wanted
+    assert concentrator.log.read_text().count("it is put back") == 2
+
+
 @pytest.mark.requirement("5.6.7-a")
 @pytest.mark.requirement("7.1-a")
 def test_the_address_log_says_what_the_server_saw_and_no_more(world: World, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -179,6 +179,51 @@ def test_fragments_and_forged_sources_are_dropped(lab: Lab) -> None:
     assert now["fragments"] - before["fragments"] == 2
     assert now["forged"] - before["forged"] == 1
     assert netstat(lab, "IpReasmReqds", table="snmp") == 0, "nothing was kept for reassembly"
+
+
+NEXT_FRAGMENT, NEXT_TCP = 44, 6
+"""Next Header values (RFC 8200)."""
+SYN_HEAD = struct.pack("!HHIIBBHHH", 1024, DEFAULT_SERVICE_PORT, 0, 0, 5 << 4, 2, 65535, 0, 0)
+"""Without a checksum: what gets through ends in TCP."""
+
+
+def packets6(lab: Lab, sources: Iterable[str], payload: bytes = SYN_HEAD, next_header: int = NEXT_TCP) -> None:
+    """Send one to the concentrator from each source, forged as it may be."""
+    to = lab.addresses.concentrator1.v6
+    head = struct.pack("!IHBB", 6 << 28, len(payload), next_header, 64)
+    with lab.enter("server"), socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+        for source in sources:
+            packet = head + socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, to) + payload
+            sock.sendto(packet, (to, 0))
+
+
+@pytest.mark.requirement("7.4-a")
+def test_fragments_and_forged_sources_of_ipv6_are_dropped(lab: Lab) -> None:
+    before = reached(lab)
+    first, second = (struct.pack("!BBHI", NEXT_TCP, 0, offset, 7) for offset in (1, 16 << 3))
+    server = lab.addresses.server.v6
+    packets6(lab, [server], first + SYN_HEAD + bytes(108), NEXT_FRAGMENT)
+    packets6(lab, [server], second + bytes(20), NEXT_FRAGMENT)
+    packets6(lab, [lab.addresses.concentrator1.v6])
+    time.sleep(0.1)
+    now = reached(lab)
+    assert now["fragments"] - before["fragments"] == 2
+    assert now["forged"] - before["forged"] == 1
+
+
+def test_one_network_and_one_prefix_of_ipv6_have_limits_of_their_own(lab: Lab) -> None:
+    """The addresses of one /64 are one source; a /56 is a prefix."""
+    time.sleep(2)  # for the strangers' burst to be whole again
+    before = reached(lab)
+    started = time.monotonic()
+    packets6(lab, (f"2001:db8:99::{number:x}" for number in range(1, 501)))
+    packets6(lab, (f"2001:db8:99:{number % 4 + 1:x}::1" for number in range(400)))
+    took_s = time.monotonic() - started
+    time.sleep(0.1)
+    limits = {name: count - before[name] for name, count in reached(lab).items() if count > before[name]}
+    assert limits.keys() == {"source", "prefix"}
+    assert 100 - SOURCE_RATE * took_s - 1 <= limits["source"] <= 100
+    assert 200 - PREFIX_RATE * took_s - 1 <= limits["prefix"] <= 200
 
 
 def netstat(lab: Lab, name: str, *, table: str = "netstat", host: str = "concentrator1") -> int:

@@ -218,6 +218,12 @@ def test_a_filters_set_and_what_it_does_follow_accept_coa_and_disconnect(world: 
 
         assert "CoA-NAK" in operator.send("coa", 'User-Name = "line-0815"', 'Filter-Id = "lead"')
         assert members(world, "filter4_gold") == {ROUTER1}
+        run("ip", "netns", "exec", world.far, "nft", "delete", "table", "inet", "mcp_concentrator")
+        deadline = time.monotonic() + 2
+        while "mcp_concentrator" not in listed(world, "tables"):
+            assert time.monotonic() < deadline, "somebody took the table away, and it is not put back"
+            time.sleep(0.02)
+        assert members(world, "filter4_gold") == {ROUTER1}
         assert "Disconnect-ACK" in operator.send("disconnect", 'User-Name = "line-0815"')
         assert members(world, "filter4_gold") == set()
         alice.close()

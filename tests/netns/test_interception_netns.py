@@ -105,8 +105,11 @@ def say_direct(connection: socket.socket) -> None:
     connection.sendall(b"direct")
 
 
-def ask(world: World, address: str, port: int) -> str:
-    with inside(world.client), socket.create_connection((address, port), timeout=2) as client:
+def ask(world: World, address: str, port: int, source: str = "", timeout: float = 2) -> str:
+    with (
+        inside(world.client),
+        socket.create_connection((address, port), timeout=timeout, source_address=(source, 0)) as client,
+    ):
         return client.recv(100).decode()
 
 
@@ -217,6 +220,42 @@ def test_the_lan_cannot_reach_a_concentrators_service_port(world: World, taken: 
         assert await asked(world, CONCENTRATOR, other) == "direct"
 
     manage(world, scenario)
+
+
+GUEST = "192.168.8.2"
+
+
+@pytest.fixture
+def guests(world: World) -> None:
+    """The client is in the guest network too, a device that is not of ``lan``; its addresses are hidden as a home's are."""
+    run("ip", "-n", world.client, "link", "add", "guest", "type", "veth", "peer", "guest", "netns", world.router)
+    for namespace, address in ((world.client, f"{GUEST}/24"), (world.router, "192.168.8.1/24")):
+        run("ip", "-n", namespace, "address", "add", address, "dev", "guest")
+        run("ip", "-n", namespace, "link", "set", "guest", "up")
+    run("ip", "-n", world.client, "rule", "add", "from", GUEST, "lookup", "100")
+    run("ip", "-n", world.client, "route", "add", "default", "via", "192.168.8.1", "table", "100")
+    nat = (
+        "table ip nat { chain post { type nat hook postrouting priority srcnat; ip saddr 192.168.8.0/24 masquerade; } }"
+    )
+    run("ip", "netns", "exec", world.router, "nft", "-f", "-", stdin=nat)
+
+
+@pytest.mark.requirement("5.3-f")
+@pytest.mark.parametrize("lan", [("lan",), ()])
+def test_guests_cannot_reach_a_concentrators_service_port_either(
+    world: World, guests: None, lan: tuple[str, ...]
+) -> None:
+    """Whoever comes from behind this router has the line's address there, by which a concentrator may know a subscriber."""
+    world.serve(say_direct, CONCENTRATOR, SERVICE_PORT)
+    other = world.serve(say_direct, CONCENTRATOR)
+
+    async def scenario(manager: PathManager) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.to_thread(ask, world, CONCENTRATOR, SERVICE_PORT, GUEST, 0.5)
+        assert await asyncio.to_thread(ask, world, CONCENTRATOR, other, GUEST) == "direct"
+
+    assert ask(world, CONCENTRATOR, SERVICE_PORT, GUEST) == "direct", "as long as nobody keeps them away"
+    manage(world, scenario, lan=lan)
 
 
 @pytest.mark.requirement("5.6.1-d")

@@ -26,6 +26,7 @@ NOTHING = Figures(
     radius={},
     authorizations={},
     asking=0,
+    table={"wanted": False, "in_place": False, "disturbed": 0},
     filters={},
     address_log=(0, 0),
     accounting={"sessions": 0, "sent": 0, "waiting": 0, "lost": 0},

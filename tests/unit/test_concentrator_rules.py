@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import re
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +65,17 @@ class FakeNft:
         self.loaded: list[str] = []
         self.counts: dict[str, int] = {}
         self.error = ""
+        self.shown = ""
 
     def load(self, text: str) -> None:
         if self.error:
             raise RuntimeError(self.error)
         self.loaded.append(text)
         self.counts = {}
+        self.shown = "" if text == removal() else text
+
+    def listing(self, table: str) -> str:
+        return self.shown
 
     def counters(self, table: str) -> dict[str, int]:
         return self.counts
@@ -78,6 +86,7 @@ def nft(monkeypatch: pytest.MonkeyPatch) -> FakeNft:
     nft = FakeNft()
     monkeypatch.setattr(border_module, "load", nft.load)
     monkeypatch.setattr(border_module, "counters", nft.counters)
+    monkeypatch.setattr(border_module, "listing", nft.listing)
     return nft
 
 
@@ -114,6 +123,136 @@ def test_without_nft_a_concentrator_serves_and_says_so(nft: FakeNft, caplog: pyt
     keeper.start(settings())
     assert not keeper.is_on
     assert "option filter" in caplog.text
+
+
+def test_what_could_not_be_loaded_is_tried_again_when_the_settings_are_read_again(nft: FakeNft) -> None:
+    nft.error = "nft refused: no"
+    keeper = BorderKeeper()
+    keeper.start(settings())
+    assert keeper.table_row() == {"wanted": True, "in_place": False, "disturbed": 0}
+    nft.error = ""
+    keeper.follow(settings())
+    assert keeper.is_on
+    assert keeper.table_row()["in_place"]
+    assert len(nft.loaded) == 1
+
+
+@pytest.mark.parametrize("shown", ["", "table inet mcp_concentrator { with a rule of somebody else's }"])
+def test_a_table_that_is_not_there_as_it_was_loaded_is_when_the_settings_are_read_again(
+    nft: FakeNft, shown: str
+) -> None:
+    keeper = BorderKeeper()
+    keeper.start(settings())
+    nft.shown = shown
+    keeper.follow(settings())
+    assert nft.loaded[1:] == [nft.loaded[0]]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def flush(nft: FakeNft, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Takes the table away, and the kernel tells of it."""
+    told: list[Callable[[], None]] = []
+
+    class Events:
+        def __init__(self, on_change: Callable[[], None], table: str) -> None:
+            assert table == "mcp_concentrator"
+            told.append(on_change)
+
+        def start(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(border_module, "NftEvents", Events)
+
+    def now() -> None:
+        nft.shown = ""
+        told[0]()
+
+    return now
+
+
+@contextlib.asynccontextmanager
+async def kept(keeper: BorderKeeper) -> AsyncIterator[None]:
+    task = asyncio.create_task(keeper.keep())
+    await asyncio.sleep(0)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+
+def test_a_table_that_somebody_takes_away_is_put_back_and_counted(
+    nft: FakeNft, flush: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    keeper = BorderKeeper()
+    keeper.start(settings())
+
+    async def serve() -> None:
+        async with kept(keeper):
+            nft.counts = {"source": 5}
+            keeper.look()
+            for number in (1, 2):
+                flush()
+                await until(lambda number=number: keeper.disturbed == number)  # type: ignore[misc]
+                assert nft.loaded[-1] == nft.loaded[0]
+            nft.counts = {"source": 2}
+            keeper.look()
+
+    asyncio.run(serve())
+    assert len(nft.loaded) == 3
+    assert keeper.is_on
+    assert keeper.dropped["source"] == 7
+    assert keeper.table_row() == {"wanted": True, "in_place": True, "disturbed": 2}
+    assert caplog.text.count("taken away or changed the nftables table inet mcp_concentrator; it is put back") == 2
+
+
+def test_while_a_table_cannot_be_put_back_the_status_says_so_and_it_is_tried_again(
+    nft: FakeNft, flush: Callable[[], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(border_module, "RETRY_S", 0.01)
+    monkeypatch.setattr(border_module, "PAUSE_S", 0.01)
+    monkeypatch.setattr(border_module, "PAUSE_MAX_S", 0.01)
+    keeper = BorderKeeper()
+    keeper.start(settings())
+
+    async def serve() -> None:
+        async with kept(keeper):
+            nft.error = "nft refused: no"
+            flush()
+            await until(lambda: not keeper.is_on)
+            assert keeper.table_row() == {"wanted": True, "in_place": False, "disturbed": 1}
+            await asyncio.sleep(0.1)
+            nft.error = ""
+            await until(lambda: keeper.is_on)
+
+    asyncio.run(serve())
+    assert keeper.table_row() == {"wanted": True, "in_place": True, "disturbed": 1}
+    assert caplog.text.count("cannot be put back: nft refused: no") == 1, "each trouble once"
+
+
+def test_two_who_both_want_the_table_do_not_keep_each_other_busy(
+    nft: FakeNft, flush: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(border_module, "PAUSE_S", 0.02)
+    keeper = BorderKeeper()
+    keeper.start(settings())
+
+    async def serve() -> None:
+        async with kept(keeper):
+            for _ in range(100):
+                flush()
+                await asyncio.sleep(0.005)
+
+    asyncio.run(serve())
+    assert 2 <= keeper.disturbed <= 6, "the pauses double: 0.04, 0.08, 0.16, 0.32 s"
 
 
 def test_a_concentrator_says_in_its_log_and_status_what_was_reached(
@@ -220,6 +359,27 @@ def test_of_listeners_at_one_port_that_counts_which_the_kernel_would_choose() ->
         'iifname "eth1" tcp dport 5124 return',
         f'iifname "eth1" tcp dport 5124 {refused}',
     ]
+
+
+@pytest.mark.requirement("5.3-e")
+def test_a_listeners_rule_is_about_the_packets_that_it_would_take() -> None:
+    settings = parse_concentrator(
+        "config interface 'uplink'\n option device 'eth1'\n"
+        "config listener 'home'\n option facing 'customer'\n list address '::ffff:192.0.2.1'\n"
+        "config listener 'roaming'\n list address '0.0.0.0'\n option device 'eth1'\n"
+        "config listener 'rest'\n option facing 'customer'\n"
+    )
+    listeners = tuple(
+        dataclasses.replace(row, address=("::ffff:192.0.2.1",)) if row.name == "home" else row
+        for row in settings.listeners
+    )
+    refused = "counter name side reject with tcp reset"
+    for wanted in (settings, dataclasses.replace(settings, listeners=listeners)):
+        assert re.findall(r"^add rule inet \S+ sides (.*)$", render(border_of(wanted)), re.M) == [
+            f'iifname "eth1" ip daddr 192.0.2.1 tcp dport 5124 {refused}',
+            'iifname "eth1" meta nfproto ipv4 tcp dport 5124 return',
+            f'iifname "eth1" tcp dport 5124 {refused}',
+        ]
 
 
 @pytest.mark.parametrize(

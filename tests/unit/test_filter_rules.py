@@ -50,11 +50,17 @@ class FakeNft:
     def __init__(self) -> None:
         self.loaded: list[str] = []
         self.errors: list[Exception] = []
+        self.shown = ""
 
     def load(self, text: str) -> None:
         if self.errors:
             raise self.errors.pop(0)
         self.loaded.append(text)
+        if text.startswith(removal()):
+            self.shown = text.removeprefix(removal())
+
+    def listing(self, table: str) -> str:
+        return self.shown
 
 
 @pytest.fixture
@@ -62,6 +68,7 @@ def nft(monkeypatch: pytest.MonkeyPatch) -> FakeNft:
     nft = FakeNft()
     monkeypatch.setattr(border_module, "load", nft.load)
     monkeypatch.setattr(border_module, "counters", lambda table: {})
+    monkeypatch.setattr(border_module, "listing", nft.listing)
     return nft
 
 
@@ -126,6 +133,11 @@ def test_a_flushed_ruleset_is_put_back_and_a_filter_that_cannot_be_is_told(nft: 
     keeper.apply({"192.0.2.1": ("gold",)})
     assert nft.loaded[-1].startswith(removal())
     assert nft.loaded[-1].endswith("filter4_gold { 192.0.2.1 }\n")
+    assert keeper.disturbed == 1
+    nft.shown = ""
+    keeper.follow(settings(FILTERS))
+    assert nft.loaded[-1].startswith(removal())
+    assert nft.loaded[-1].endswith("filter4_gold { 192.0.2.1 }\n"), "at SIGHUP too"
     nft.errors = [RuntimeError("nft refused: Operation not permitted")] * 2
     with pytest.raises(FilterError, match="CAP_NET_ADMIN"):
         keeper.apply({"192.0.2.2": ("gold",)})

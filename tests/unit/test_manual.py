@@ -110,6 +110,7 @@ def test_the_metrics_page_has_every_metric_of_the_concentrator() -> None:
         radius={"requests": 1},
         authorizations={"accepted": 1},
         asking=0,
+        table={"wanted": True, "in_place": True, "disturbed": 0},
         filters={"x": 1},
         address_log=(0, 0),
         accounting={"sessions": 0, "sent": 0, "waiting": 0, "lost": 0},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -36,14 +37,26 @@ def test_only_the_own_table_is_touched() -> None:
 
 
 @pytest.mark.requirement("5.3-f")
-def test_concentrators_are_closed_to_the_lan_before_anything_else() -> None:
-    assert rules(PLAN, "prerouting")[:3] == [
+def test_concentrators_are_closed_to_all_behind_the_router_before_anything_else() -> None:
+    guard = ["ip daddr . tcp dport @mcp4 drop", "ip6 daddr . tcp dport @mcp6 drop"]
+    assert rules(PLAN, "prerouting")[:4] == [
+        'iifname { "lo", "eth1", "wwan0" } return',
+        *guard,
         'iifname != { "br-lan", "br-guest" } return',
-        "ip daddr . tcp dport @mcp4 drop",
-        "ip6 daddr . tcp dport @mcp6 drop",
     ]
+    assert rules(PLAN._replace(lan=()), "prerouting") == ['iifname { "lo", "eth1", "wwan0" } return', *guard]
+    assert rules(PLAN._replace(lan=(), wans=()), "prerouting") == ['iifname { "lo" } return', *guard]
+    one_device = rules(PLAN._replace(lan=("eth1",)), "prerouting")
+    assert one_device[0] == 'iifname { "lo", "wwan0" } return', "a LAN that comes in by a WAN's device is kept away too"
     assert "add element inet cpe_mcp mcp4 { 198.51.100.7 . 5124 }" in render(PLAN)
     assert "add element inet cpe_mcp mcp6 { 2001:db8::7 . 5124 }" in render(PLAN)
+
+
+@pytest.mark.requirement("5.3-f")
+def test_a_concentrator_named_by_a_mapped_address_is_closed_as_its_packets_name_it() -> None:
+    text = render(PLAN._replace(concentrators=(("::ffff:198.51.100.7", 5124),), ident=True))
+    assert re.findall(r"^add element inet cpe_mcp (mcp.*)$", text, re.M) == ["mcp4 { 198.51.100.7 . 5124 }"]
+    assert "meta nfproto ipv4 tcp dport 113 ip saddr != { 198.51.100.7 } reject" in text
 
 
 @pytest.mark.requirement("5.3-c")
@@ -93,8 +106,8 @@ def test_sets_that_fill_at_run_time_are_not_emptied() -> None:
     assert "flush set inet cpe_mcp mcp4" in render(PLAN)
 
 
-def test_no_lan_no_rules() -> None:
-    assert rules(PLAN._replace(lan=()), "prerouting") == []
+def test_no_lan_nothing_is_taken() -> None:
+    assert not any("jump" in rule for rule in rules(PLAN._replace(lan=()), "prerouting"))
     assert rules(PLAN._replace(wans=()), "intercept") == []
 
 

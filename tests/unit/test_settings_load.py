@@ -255,6 +255,15 @@ def test_dhcp4_codes_that_mean_something_else_are_refused(code: int) -> None:
             "FILE:2: section listener 'b', option address: '::' port 5124 is taken by listener 'a'",
         ),
         (
+            "config listener 'a'\n list address '::ffff:192.0.2.1'\nconfig listener 'b'\n list address '192.0.2.1'\n",
+            "FILE:4: section listener 'b', option address: '192.0.2.1' port 5124 is taken by listener 'a'",
+        ),
+        (
+            "config listener 'a'\n list address '0.0.0.0'\nconfig listener 'b'\n option facing 'customer'\n",
+            "FILE:2: section listener 'a', option address: '0.0.0.0' port 5124 is taken by listener 'b', whose '::' takes both "
+            "families",
+        ),
+        (
             "config radius\n option enabled 1\n list server 192.0.2.1\n",
             "FILE:1: section radius, option secret: is required when RADIUS is enabled",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 from collections.abc import Iterator
@@ -10,15 +11,22 @@ from typing import Any
 
 from cpe_mcp.aaa.dynamic_packets import plain_address
 from cpe_mcp.concentrator.filters import FilterError, Filters
-from cpe_mcp.kernel.nft_table import counters, load
+from cpe_mcp.kernel.nft_events import NftEvents
+from cpe_mcp.kernel.nft_table import counters, listing, load
 from cpe_mcp.kernel.numbers import CONCENTRATOR_TABLE
-from cpe_mcp.policy.concentrator_rules import COUNTERS, Border, Side, elements, removal, render
+from cpe_mcp.policy.concentrator_rules import COUNTERS, EVERY_IPV4, Border, Side, elements, removal, render
 from cpe_mcp.policy.filter_rules import Filter, members
 from cpe_mcp.settings import ConcentratorSettings, SettingsError
 
 log = logging.getLogger(__name__)
 
-EVERY_ADDRESS = frozenset(("::", "0.0.0.0"))
+EVERY_ADDRESS = frozenset(("::", EVERY_IPV4))
+PAUSE_S, PAUSE_MAX_S = 0.1, 1.6
+"""Between two looks at the table, however often somebody changes it; doubled each time that it was changed again, for two who
+both want it to be theirs."""
+DISTURBED = f"somebody has taken away or changed the nftables table inet {CONCENTRATOR_TABLE}"
+RETRY_S = 1.0
+"""Until the next attempt to put it back, and between two looks where the kernel does not tell of changes."""
 
 
 def border_of(settings: ConcentratorSettings) -> Border:
@@ -42,12 +50,12 @@ def _sides(settings: ConcentratorSettings) -> Iterator[Side]:
     """Of those that a device reaches, a listener at one address comes before one at all of them, and then one on that device
     before one on any (``inet_lookup_listener``). One that faces the Internet takes customers as well: it asks for more than
     they need, and a subscriber's second line may come by the other side to join."""
-    rows = [(address, row) for row in settings.listeners for address in row.address]
+    rows = [(plain_address(address), row) for row in settings.listeners for address in row.address]
     rows.sort(key=lambda pair: (pair[0] in EVERY_ADDRESS, not pair[1].device))
     for interface in settings.interfaces:
         for address, row in rows:
             if row.device in ("", interface.device):
-                where = "" if address in EVERY_ADDRESS else address
+                where = "" if address == "::" else address
                 is_open = row.facing == "internet" or interface.facing == "customer"
                 yield Side(interface.device, row.port, where, is_open)
 
@@ -61,9 +69,17 @@ class BorderKeeper:
         """The limits before TCP hold."""
         self.dropped = dict.fromkeys(COUNTERS, 0)
         """Packets since the daemon started, by :data:`COUNTERS`, as of the last :meth:`look`."""
+        self.disturbed = 0
+        """How often somebody else took the table away, or changed it."""
         self._before = dict(self.dropped)
         self._text = ""
+        """The table as it is wanted."""
+        self._listing: str | None = ""
+        """The table as nft showed it once it was loaded; None: it could not be."""
+        self._is_lost = False
+        """It was there, and could not be put back."""
         self._is_started = False
+        self._has_limits = False
         self._filters: tuple[Filter, ...] = ()
         self._filtered: dict[str, tuple[str, ...]] = {}
         """Address -> names of its filters, as in the table."""
@@ -74,7 +90,7 @@ class BorderKeeper:
         self.follow(settings)
 
     def follow(self, settings: ConcentratorSettings) -> None:
-        """Load the table when it is wanted and not there as it shall be, or remove it.
+        """Load the table when it is not in the kernel as it shall be, or remove it.
 
         Limits that are not in place are logged: a concentrator without them serves, with less protection. Raises
         SettingsError, with everything as before, where sides or filters would not be: somebody counts on those.
@@ -83,22 +99,88 @@ class BorderKeeper:
             return
         border = border_of(settings)
         text = render(border)
-        if text == self._text:
+        if text == self._text and self._is_as_loaded():
             return
         self.look()
         filtered = _known(border.filters, self._filtered)
         try:
-            self._load((text or removal()) + elements(members(border.filters, filtered)))
-            self.is_on = bool(text) and border.has_limits
+            self._put(text, border.filters, filtered)
         except (RuntimeError, OSError) as error:
             if border.is_needed():
                 raise SettingsError(f"sections interface and filter need their nftables table: {error}") from None
-            self.is_on = False
+            self._listing = None
             log.error(
                 "no limit on handshakes before TCP (section limits, option filter): %s; the other limits hold", error
             )
-        self._before = dict(self.dropped)
         self._text, self._filters, self._filtered = text, border.filters, filtered
+        self._has_limits = border.has_limits
+        if self._listing is None:
+            self.is_on = False
+        else:
+            self._holds()
+
+    def _holds(self) -> None:
+        """The table is in place."""
+        self._is_lost, self.is_on = False, bool(self._text) and self._has_limits
+
+    def _is_as_loaded(self) -> bool:
+        """Whether the kernel has the table as it was loaded. Runs ``nft``."""
+        return self._listing is not None and listing(CONCENTRATOR_TABLE) == self._listing
+
+    async def keep(self) -> None:
+        """Until it is cancelled: when somebody flushes the ruleset, as each reload of a firewall may do, or changes the table,
+        it is put back at once."""
+        changed = asyncio.Event()
+        events = NftEvents(changed.set, CONCENTRATOR_TABLE)
+        is_told = True
+        try:
+            events.start()
+        except OSError as error:
+            is_told = False
+            log.warning("the kernel does not tell of changes in nftables: %s; looked at every %g s", error, RETRY_S)
+        pause_s = PAUSE_S
+        try:
+            while True:
+                pause_s = min(2 * pause_s, PAUSE_MAX_S) if self._restore() else PAUSE_S
+                await asyncio.sleep(pause_s)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RETRY_S if self._is_lost or not is_told else None):
+                        await changed.wait()
+                changed.clear()
+        finally:
+            events.close()
+
+    def _restore(self) -> bool:
+        """Put the table back if it is not as it was loaded; True: it was not. What was never loaded is not tried again."""
+        if not (self._is_started and self._text) or (self._listing is None and not self._is_lost):
+            return False
+        if self._is_as_loaded():
+            return False
+        try:
+            self._put(self._text, self._filters, self._filtered)
+        except (RuntimeError, OSError) as error:
+            if not self._is_lost:
+                self.disturbed += 1
+                log.error("%s, and it cannot be put back: %s; tried again every %g s", DISTURBED, error, RETRY_S)
+            self._listing, self._is_lost, self.is_on = None, True, False
+        else:
+            self._is_put_back()
+        return True
+
+    def _is_put_back(self) -> None:
+        if not self._is_lost:
+            self.disturbed += 1
+        self._holds()
+        log.warning("%s; it is put back", DISTURBED)
+
+    def _put(self, text: str, filters: tuple[Filter, ...], filtered: Filters) -> None:
+        """Load a table, or remove it for "". Raises RuntimeError or OSError; the kernel then has what it had."""
+        self._load((text or removal()) + elements(members(filters, filtered)))
+        self._before = dict(self.dropped)
+        there = listing(CONCENTRATOR_TABLE)
+        if bool(there) != bool(text):
+            raise RuntimeError("the table went away as it was loaded")
+        self._listing = there
 
     def knows(self, name: str) -> bool:
         """See :class:`~cpe_mcp.concentrator.filters.FilterHook`."""
@@ -119,11 +201,20 @@ class BorderKeeper:
             self._load(elements(members(self._filters, changed), members(self._filters, before)))
         except (RuntimeError, OSError):
             try:  # somebody has flushed the ruleset: everything once more
-                self._load(self._text + elements(members(self._filters, filtered)))
+                self._put(self._text, self._filters, filtered)
             except (RuntimeError, OSError) as error:
                 raise FilterError(str(error)) from None
-            self._before = dict(self.dropped)
+            self._is_put_back()
         self._filtered = filtered
+
+    def table_row(self) -> dict[str, Any]:
+        """For ``status``: whether the settings want a table, whether it is there, and how often somebody disturbed it."""
+        is_wanted = bool(self._text)
+        return {
+            "wanted": is_wanted,
+            "in_place": is_wanted and self._listing is not None,
+            "disturbed": self.disturbed,
+        }
 
     def filter_rows(self) -> list[dict[str, Any]]:
         """For ``status``: each filter, its mark, and how many addresses it has."""
@@ -141,8 +232,9 @@ class BorderKeeper:
         """Read the counters; when the table has gone, what was known stays."""
         if not self._text:
             return
+        known = self._before  # of this table: another one may be loaded meanwhile
         found = counters(CONCENTRATOR_TABLE)
-        for name, before in self._before.items():
+        for name, before in known.items():
             now = before + found.get(name, 0)
             self.dropped[name] = max(now, self.dropped[name])
 
@@ -153,8 +245,8 @@ class BorderKeeper:
     def remove(self) -> None:
         """No trace."""
         self._is_started = False
-        if self._text:
-            self._text, self.is_on = "", False
+        if self._text or self._listing is None:
+            self._text, self._listing, self.is_on = "", "", False
             try:
                 load(removal())
             except (RuntimeError, OSError) as error:
@@ -174,6 +266,9 @@ class NoBorder(BorderKeeper):
     """Of a concentrator that leaves nftables alone."""
 
     def start(self, settings: ConcentratorSettings) -> None:
+        """Nothing."""
+
+    async def keep(self) -> None:
         """Nothing."""
 
 

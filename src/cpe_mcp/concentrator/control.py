@@ -157,6 +157,7 @@ class Control:
         self.server.start()
         self._follow_dynamic()
         self._run(self._upkeep())
+        self._run(self._border.keep())
 
     def stop(self) -> None:
         """Stop serving."""
@@ -249,6 +250,7 @@ class Control:
                 {"name": row.name, "device": row.device, "facing": row.facing} for row in self.settings.interfaces
             ],
             "filters": self._border.filter_rows(),
+            "table": self._border.table_row(),
             "authorizations": self.authorizer.status(now, ROWS_SHOWN),
             "cookies": {
                 "outcomes": dict(self.authorizer.cookies.counters),
@@ -292,6 +294,7 @@ class Control:
             radius=dict(self._radius.counters) if self._radius is not None else {},
             authorizations=self.authorizer.counts(time.monotonic()),
             asking=len(self._asking),
+            table=self._border.table_row(),
             filters={row["name"]: row["addresses"] for row in self._border.filter_rows()},
             address_log=(self.address_log.written, self.address_log.failed),
             accounting=self.accounting.status(),

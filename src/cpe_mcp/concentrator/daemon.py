@@ -239,6 +239,11 @@ def print_status(result: dict[str, Any]) -> None:
         print(f"dynamic authorization: at {where} port {dynamic['port']}{_counts_text(dynamic['counters'])}")
         for row in dynamic["peers"]:
             print(f"dynamic authorization from {row['address']}{_counts_text(row['counters'])}")
+    table = result["table"]
+    if table["wanted"] and not table["in_place"]:
+        print("the nftables table is not in place: limits before TCP, sides and filters do not hold; the log says why")
+    if table["disturbed"]:
+        print(f"somebody took away or changed the nftables table {table['disturbed']} times")
     if not result["limits"]["filter"]:
         print("handshakes are not limited before TCP (section limits, option filter)")
     for row in result["limits"]["reached"]:

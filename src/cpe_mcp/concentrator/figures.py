@@ -55,6 +55,8 @@ class Figures(NamedTuple):
     """:meth:`cpe_mcp.concentrator.authorizer.Authorizer.counts`."""
     asking: int
     """Addresses about which RADIUS is asked now."""
+    table: Mapping[str, Any]
+    """:meth:`cpe_mcp.concentrator.border.BorderKeeper.table_row`."""
     filters: Mapping[str, int]
     """Addresses that have each filter."""
     address_log: tuple[int, int]
@@ -144,6 +146,19 @@ def families(figures: Figures) -> list[Family]:
             "Source addresses that have a filter of RADIUS now, by filter.",
             ("filter",),
             tuple(((name,), float(count)) for name, count in figures.filters.items()),
+        ),
+        Family(
+            f"{PREFIX}table_in_place",
+            GAUGE,
+            "1 while the nftables table that the settings want is in the kernel.",
+            (),
+            (((), float(figures.table["in_place"])),) if figures.table["wanted"] else (),
+        ),
+        _one(
+            COUNTER,
+            "table_disturbed",
+            "How often somebody took the nftables table away, or changed it.",
+            figures.table["disturbed"],
         ),
         _by_label("convert_errors", "Convert Error TLVs sent, by code (RFC 8803).", "code", ERROR_PREFIX, counters),
         _one(GAUGE, "half_open", "Connections that are not authenticated yet.", counters.get("half_open", 0)),

@@ -11,17 +11,13 @@ import socket
 import struct
 from collections.abc import Callable
 
-from cpe_mcp.kernel.netlink import HEADER, NETLINK_ADD_MEMBERSHIP, RECEIVE_BYTES, SOL_NETLINK, pull_attributes
+from cpe_mcp.kernel.netlink import NETLINK_ADD_MEMBERSHIP, SOL_NETLINK, pull_attributes, read_messages
+from cpe_mcp.kernel.nft_events import NftEvents
 
-NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
+NETLINK_ROUTE = 0
 GROUPS = (1, 5, 7, 8, 9, 11, 19)
 """RTNLGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE."""
-NFNLGRP_NFTABLES = 7
-NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM, NFT_MSG_NEWGEN = 12, 14, 15
-NFT_HARMLESS = frozenset({NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM, NFT_MSG_NEWGEN})
-"""Elements come and go all the time, ours by themselves; NEWGEN only ends a transaction whose other messages say more."""
 RTM_NEWLINK, RTM_DELLINK, RTM_DELADDR = 16, 17, 21
-OVERRUN = -1
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 IFF_UP, IFF_RUNNING = 0x1, 0x40
 
@@ -35,57 +31,33 @@ class KernelEvents:
     ) -> None:
         self._on_lost = on_lost
         self._on_change = on_change
-        self._on_nft = on_nft
-        self._sockets: list[socket.socket] = []
+        self._nft = NftEvents(on_nft)
+        self._socket: socket.socket | None = None
 
     def start(self) -> None:
         """Subscribe, on the running event loop."""
-        loop = asyncio.get_running_loop()
-        for protocol, groups, handler in (
-            (NETLINK_ROUTE, GROUPS, self._route_readable),
-            (NETLINK_NETFILTER, (NFNLGRP_NFTABLES,), self._nft_readable),
-        ):
-            sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
-            sock.bind((0, 0))
-            for group in groups:
-                sock.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
-            self._sockets.append(sock)
-            loop.add_reader(sock.fileno(), handler, sock)
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_ROUTE)
+        self._socket = sock
+        sock.bind((0, 0))
+        for group in GROUPS:
+            sock.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+        asyncio.get_running_loop().add_reader(sock.fileno(), self._route_readable, sock)
+        self._nft.start()
 
     def close(self) -> None:
         """Unsubscribe."""
-        for sock in self._sockets:
-            asyncio.get_running_loop().remove_reader(sock.fileno())
-            sock.close()
-        self._sockets.clear()
+        self._nft.close()
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
 
     def _route_readable(self, sock: socket.socket) -> None:
-        for kind, body in _messages(sock):
+        for kind, body in read_messages(sock):
             lost = _lost(kind, body)
             if lost is not None:
                 self._on_lost(*lost)
         self._on_change()
-
-    def _nft_readable(self, sock: socket.socket) -> None:
-        if {kind & 0xFF for kind, _ in _messages(sock)} - NFT_HARMLESS:  # the high octet is the subsystem
-            self._on_nft()
-
-
-def _messages(sock: socket.socket) -> list[tuple[int, bytes]]:
-    """``(type, body)`` of all that is readable; the type is :data:`OVERRUN` where some were lost."""
-    found: list[tuple[int, bytes]] = []
-    while True:
-        try:
-            data = sock.recv(RECEIVE_BYTES)
-        except BlockingIOError:
-            return found
-        except OSError:  # ENOBUFS; the next call succeeds
-            return [*found, (OVERRUN, b"")]
-        offset = 0
-        while offset + HEADER.size <= len(data):
-            length, kind, *_ = HEADER.unpack_from(data, offset)
-            found.append((kind, data[offset + HEADER.size : offset + length]))
-            offset += max(HEADER.size, (length + 3) & ~3)
 
 
 def _lost(kind: int, body: bytes) -> tuple[int, str] | None:

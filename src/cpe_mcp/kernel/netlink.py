@@ -19,6 +19,8 @@ ATTRIBUTE = struct.Struct("=HH")
 ERROR_MESSAGE_ATTRIBUTE = 1
 RECEIVE_BYTES = 256 * 1024
 """A dump message has at most 32 KiB; more just saves calls."""
+OVERRUN = -1
+"""In place of a type: messages were lost."""
 
 
 class NetlinkError(OSError):
@@ -42,6 +44,23 @@ def pull_attributes(data: bytes) -> dict[int, bytes]:
         found[kind & NLA_TYPE_MASK] = data[offset + ATTRIBUTE.size : offset + length]
         offset += (length + 3) & ~3
     return found
+
+
+def read_messages(sock: socket.socket) -> list[tuple[int, bytes]]:
+    """``(type, body)`` of all that a non-blocking socket has; the type is :data:`OVERRUN` where some were lost."""
+    found: list[tuple[int, bytes]] = []
+    while True:
+        try:
+            data = sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return found
+        except OSError:  # ENOBUFS; the next call succeeds
+            return [*found, (OVERRUN, b"")]
+        offset = 0
+        while offset + HEADER.size <= len(data):
+            length, kind, *_ = HEADER.unpack_from(data, offset)
+            found.append((kind, data[offset + HEADER.size : offset + length]))
+            offset += max(HEADER.size, (length + 3) & ~3)
 
 
 class Netlink:

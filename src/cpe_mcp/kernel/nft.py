@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from cpe_mcp.aaa.ident import PORT as IDENT_PORT
-from cpe_mcp.kernel.nft_table import NFT_TIMEOUT_S, load
+from cpe_mcp.kernel.nft_table import NFT_TIMEOUT_S, listing, load
 from cpe_mcp.kernel.numbers import (
     MARK_CLASS,
     MARK_CLASS_NUMBER,
@@ -56,7 +56,8 @@ class Interception(NamedTuple):
     wan_networks: tuple[str, ...]
     """Networks directly behind the WANs, where the modem's page is: never taken."""
     concentrators: tuple[tuple[str, int], ...]
-    """Known MCPs; the LAN may not connect to them, whether or not anything is taken (requirement 5.3-f)."""
+    """Known MCPs; nothing behind this router, LAN, guests or VPN, may connect to them, whether or not anything is taken
+    (requirement 5.3-f)."""
     port: int
     """Where the relay workers listen."""
     active4: bool
@@ -131,7 +132,8 @@ def render(plan: Interception, firewall: FirewallView = NO_FIREWALL) -> str:
         f"flush set inet {NFT_TABLE} wan6",
     ]
     for address, port in plan.concentrators:
-        lines.append(f"add element inet {NFT_TABLE} mcp{_version(address)} {{ {address} . {port} }}")
+        plain = _plain(address)
+        lines.append(f"add element inet {NFT_TABLE} mcp{_version(plain)} {{ {plain} . {port} }}")
     for network in plan.wan_networks:
         lines.append(f"add element inet {NFT_TABLE} wan{ipaddress.ip_network(network).version} {{ {network} }}")
     for chain, rules in chains.items():
@@ -170,12 +172,17 @@ def _name_sets(plan: Interception) -> list[str]:
 
 
 def _prerouting(plan: Interception) -> list[str]:
-    if not plan.lan:
-        return []
+    outside = [device for device in ("lo", *plan.wans) if device not in plan.lan]
     rules = [
-        f"iifname != {_names(plan.lan)} return",
+        *([f"iifname {_names(outside)} return"] if outside else []),
+        # From guests and VPN too: they leave with the line's address, by which a concentrator may know the subscriber.
         "ip daddr . tcp dport @mcp4 drop",
         "ip6 daddr . tcp dport @mcp6 drop",
+    ]
+    if not plan.lan:
+        return rules
+    rules += [
+        f"iifname != {_names(plan.lan)} return",
         # Connections that a worker has accepted; they go on while interception is being switched off.
         f"meta l4proto tcp socket transparent 1 meta mark set meta mark or {MARK_LOCAL:#x} accept",
     ]
@@ -291,9 +298,10 @@ def _input(plan: Interception) -> list[str]:
     if not plan.ident or not plan.wans:
         return []
     rules = []
+    addresses = [_plain(address) for address, _ in plan.concentrators]
     for version, protocol, nfproto in FAMILIES:
-        known = _set(address for address, _ in plan.concentrators if _version(address) == version)
-        others = f"{protocol} saddr != {known}" if any(_version(a) == version for a, _ in plan.concentrators) else ""
+        known = [address for address in addresses if _version(address) == version]
+        others = f"{protocol} saddr != {_set(known)}" if known else ""
         rules.append(
             f"iifname {_names(plan.wans)} meta nfproto {nfproto} tcp dport {IDENT_PORT} {others} reject with tcp reset"
         )
@@ -386,6 +394,12 @@ def _names(devices: Iterable[str]) -> str:
     return "{ " + ", ".join(f'"{device}"' for device in devices) + " }"
 
 
+def _plain(address: str) -> str:
+    """An IPv4 address that somebody names as IPv6 has it (``::ffff:192.0.2.1``) is met in IPv4 packets."""
+    parsed = ipaddress.ip_address(address)
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)
+
+
 def _version(address: str) -> int:
     return ipaddress.ip_address(address).version
 
@@ -413,7 +427,7 @@ class Nft:
         if verify or not self._text:
             self._look_at_firewall()
         text = render(plan, self._firewall)
-        if text == self._text and not (verify and self._list(NFT_TABLE) != self._listing):
+        if text == self._text and not (verify and listing(NFT_TABLE) != self._listing):
             return False
         try:
             self._run(text + self._leftovers(plan) + self._gone_chains())
@@ -423,7 +437,7 @@ class Nft:
             log.warning("what the firewall would refuse cannot be told, so nothing is taken: %s", error)
             self._run(render(plan, NOTHING_PASSES))
         self._chains = set(dict(self._firewall.chains))
-        self._text, self._listing = text, self._list(NFT_TABLE)
+        self._text, self._listing = text, listing(NFT_TABLE)
         return True
 
     def _gone_chains(self) -> str:
@@ -434,7 +448,7 @@ class Nft:
         )
 
     def _look_at_firewall(self) -> None:
-        view = view_of(self._list(FIREWALL_TABLE))
+        view = view_of(listing(FIREWALL_TABLE))
         for name in sorted(set(view.unsure) - set(self._firewall.unsure)):
             log.warning(
                 "firewall rule '%s' cannot be foreseen: connections it might refuse are forwarded, not taken", name
@@ -482,12 +496,6 @@ class Nft:
             return []
         rows = [row.get(kind[:-1]) for row in json.loads(result.stdout)["nftables"]]
         return [row for row in rows if row is not None and row.get("table") == NFT_TABLE]
-
-    def _list(self, table: str) -> str:
-        """A table as nft lists it without what changes by itself (elements, counts), "" when it has gone."""
-        argv = ["nft", "-s", "-t", "list", "table", "inet", table]
-        result = subprocess.run(argv, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False)
-        return "" if result.returncode else result.stdout
 
     def _run(self, text: str) -> None:
         load(text)

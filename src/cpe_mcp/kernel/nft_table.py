@@ -1,4 +1,5 @@
-"""What every nftables table of ours needs: load a transaction, read counters. Runs ``nft``, some milliseconds each."""
+"""What every nftables table of ours needs: load a transaction, read counters, see what is there. Runs ``nft``, some
+milliseconds each."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ def load(text: str) -> None:
 
 def counters(table: str) -> dict[str, int]:
     """Packets of every named counter of a table of family inet; empty when the table or nft has gone."""
-    argv = ["nft", "-j", "list", "counters", "table", "inet", table]
+    # -t: without the elements of sets, of which there may be thousands
+    argv = ["nft", "-j", "-t", "list", "counters", "table", "inet", table]
     try:
         result = subprocess.run(argv, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -32,3 +34,14 @@ def counters(table: str) -> dict[str, int]:
         return {}
     rows = [row["counter"] for row in json.loads(result.stdout)["nftables"] if "counter" in row]
     return {row["name"]: int(row["packets"]) for row in rows if row["table"] == table}
+
+
+def listing(table: str) -> str:
+    """A table of family inet as nft lists it without what changes by itself (elements, counts); "" when the table, nft or the
+    right to look is not there."""
+    argv = ["nft", "-s", "-t", "list", "table", "inet", table]
+    try:
+        result = subprocess.run(argv, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return "" if result.returncode else result.stdout

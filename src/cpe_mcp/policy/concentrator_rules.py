@@ -33,6 +33,7 @@ FRAGMENTS, FORGED, SOURCE, PREFIX, STRANGERS = "fragments", "forged", "source", 
 SIDE = "side"
 COUNTERS = (FRAGMENTS, SIDE, FORGED, SOURCE, PREFIX, STRANGERS)
 """Names of the counters of what was dropped, or refused."""
+EVERY_IPV4 = "0.0.0.0"
 
 
 class Side(NamedTuple):
@@ -41,7 +42,7 @@ class Side(NamedTuple):
     device: str
     port: int
     address: str
-    """"" for every address of this machine."""
+    """None of IPv4 as IPv6 has it; "" for every address of this machine, ``0.0.0.0`` for every one of IPv4."""
     is_open: bool
     """It faces that side too."""
 
@@ -174,7 +175,11 @@ def _border(border: Border) -> list[str]:
 
 def _side(row: Side) -> str:
     """A reset, so that a router that comes from the wrong side learns it at once."""
-    where = f"{'ip6' if ':' in row.address else 'ip'} daddr {row.address} " if row.address else ""
+    where = ""
+    if row.address == EVERY_IPV4:
+        where = "meta nfproto ipv4 "
+    elif row.address:
+        where = f"{'ip6' if ':' in row.address else 'ip'} daddr {row.address} "
     verdict = "return" if row.is_open else f"counter name {SIDE} reject with tcp reset"
     return f'iifname "{row.device}" {where}tcp dport {row.port} {verdict}'
 

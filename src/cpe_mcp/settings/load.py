@@ -327,7 +327,8 @@ def _value(option: Option, text: str) -> Any:
             raise ValueError(text)
         return text
     if option.kind == "address":
-        return str(ipaddress.ip_address(text))
+        address = ipaddress.ip_address(text)
+        return str(getattr(address, "ipv4_mapped", None) or address)
     if option.kind == "prefix":
         return str(ipaddress.ip_network(text))
     if option.kind == "host":
@@ -593,6 +594,11 @@ def _check_concentrator(settings: ConcentratorSettings, complaints: _Complaints)
                     "address",
                     f"'{address}' port {listener.port} is taken by listener '{bound[key]}'",
                 )
+    for (address, port, device), name in bound.items():
+        other = bound.get(("::", port, device), name)
+        if address == "0.0.0.0" and other != name:  # the kernel would choose the one that happened to be opened first
+            text = f"'{address}' port {port} is taken by listener '{other}', whose '::' takes both families"
+            raise complaints.option("listener", name, "address", text)
 
 
 def _check_interfaces(settings: ConcentratorSettings, complaints: _Complaints) -> None:
