@@ -299,6 +299,16 @@ def test_a_subscriber_that_opens_flows_too_fast_is_told_to_wait(lab: Lab) -> Non
     assert reached(lab)["subscriber_rate"] - before == waits
 
 
+def test_addresses_in_its_sets_are_no_change_of_the_table(lab: Lab) -> None:
+    """Else each flood would have it loaded anew, and all who are known forgotten."""
+    table = "inet mcp_concentrator"
+    assert "elements" in nft(lab, "set", "known4")
+    lab.run("concentrator1", ["nft", f"add chain {table} other; delete chain {table} other"])
+    time.sleep(0.3)  # it is told that something happened, and looks
+    assert lab.ask_concentrator(1, "status")["table"] == {"wanted": True, "in_place": True, "disturbed": 0}
+    assert "elements" in nft(lab, "set", "known4")
+
+
 def test_the_table_goes_with_the_daemon(lab: Lab) -> None:
     assert "chain border" in nft(lab, "table")
     lab.stop_concentrator(1)
