@@ -66,6 +66,7 @@ class FakeNft:
         self.counts: dict[str, int] = {}
         self.error = ""
         self.shown = ""
+        self.blind = 0
 
     def load(self, text: str) -> None:
         if self.error:
@@ -75,6 +76,9 @@ class FakeNft:
         self.shown = "" if text == removal() else text
 
     def listing(self, table: str) -> str:
+        if self.blind > 0:
+            self.blind -= 1
+            raise RuntimeError("nft did not end within 10 s")
         return self.shown
 
     def counters(self, table: str) -> dict[str, int]:
@@ -236,6 +240,46 @@ def test_while_a_table_cannot_be_put_back_the_status_says_so_and_it_is_tried_aga
     asyncio.run(serve())
     assert keeper.table_row() == {"wanted": True, "in_place": True, "disturbed": 1}
     assert caplog.text.count("cannot be put back: nft refused: no") == 1, "each trouble once"
+
+
+def test_a_look_at_the_table_that_fails_is_repeated(
+    nft: FakeNft, flush: Callable[[], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(border_module, "PAUSE_S", 0.01)
+    keeper = BorderKeeper()
+    keeper.start(settings())
+
+    async def serve() -> None:
+        async with kept(keeper):
+            nft.blind = 2
+            flush()
+            await until(lambda: keeper.disturbed == 1)
+
+    asyncio.run(serve())
+    assert keeper.is_on
+    assert caplog.text.count("cannot be looked at: nft did not end within 10 s") == 2
+
+
+def test_where_the_kernel_does_not_tell_the_table_is_looked_at(
+    nft: FakeNft, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(events: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("cpe_mcp.kernel.nft_events.NftEvents.start", refuse)
+    monkeypatch.setattr(border_module, "RETRY_S", 0.01)
+    keeper = BorderKeeper()
+    keeper.start(settings())
+
+    async def serve() -> None:
+        async with kept(keeper):
+            await asyncio.sleep(0.05)
+            nft.shown = ""
+            await until(lambda: keeper.disturbed == 1)
+
+    asyncio.run(serve())
+    assert nft.loaded[1:] == [nft.loaded[0]]
+    assert "the kernel does not tell of changes in nftables" in caplog.text
 
 
 def test_two_who_both_want_the_table_do_not_keep_each_other_busy(

@@ -129,7 +129,7 @@ def test_sets_follow_sessions_and_survive_a_reload(nft: FakeNft) -> None:
 def test_a_flushed_ruleset_is_put_back_and_a_filter_that_cannot_be_is_told(nft: FakeNft) -> None:
     keeper = BorderKeeper()
     keeper.start(settings(FILTERS))
-    nft.errors = [RuntimeError("nft refused: No such file or directory")]
+    nft.errors, nft.shown = [RuntimeError("nft refused: No such file or directory")], ""
     keeper.apply({"192.0.2.1": ("gold",)})
     assert nft.loaded[-1].startswith(removal())
     assert nft.loaded[-1].endswith("filter4_gold { 192.0.2.1 }\n")

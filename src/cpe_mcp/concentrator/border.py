@@ -76,6 +76,8 @@ class BorderKeeper:
         """The table as it is wanted."""
         self._listing: str | None = ""
         """The table as nft showed it once it was loaded; None: it could not be."""
+        self._loads = 0
+        """How often it was to be loaded."""
         self._is_lost = False
         """It was there, and could not be put back."""
         self._is_started = False
@@ -124,8 +126,10 @@ class BorderKeeper:
         self._is_lost, self.is_on = False, bool(self._text) and self._has_limits
 
     def _is_as_loaded(self) -> bool:
-        """Whether the kernel has the table as it was loaded. Runs ``nft``."""
-        return self._listing is not None and listing(CONCENTRATOR_TABLE) == self._listing
+        """Whether the kernel has the table as it was loaded; False when it cannot be told."""
+        with contextlib.suppress(RuntimeError):
+            return listing(CONCENTRATOR_TABLE) == self._listing
+        return False
 
     async def keep(self) -> None:
         """Until it is cancelled: when somebody flushes the ruleset, as each reload of a firewall may do, or changes the table,
@@ -141,7 +145,13 @@ class BorderKeeper:
         pause_s = PAUSE_S
         try:
             while True:
-                pause_s = min(2 * pause_s, PAUSE_MAX_S) if self._restore() else PAUSE_S
+                try:
+                    was_changed = await self._restore()
+                except RuntimeError as error:
+                    log.error("nftables table inet %s cannot be looked at: %s", CONCENTRATOR_TABLE, error)
+                    was_changed = True
+                    changed.set()
+                pause_s = min(2 * pause_s, PAUSE_MAX_S) if was_changed else PAUSE_S
                 await asyncio.sleep(pause_s)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(RETRY_S if self._is_lost or not is_told else None):
@@ -150,11 +160,14 @@ class BorderKeeper:
         finally:
             events.close()
 
-    def _restore(self) -> bool:
-        """Put the table back if it is not as it was loaded; True: it was not. What was never loaded is not tried again."""
-        if not (self._is_started and self._text) or (self._listing is None and not self._is_lost):
+    async def _restore(self) -> bool:
+        """Put the table back if it is not as it was loaded; True: it was not. What was never loaded is not tried again. Raises
+        RuntimeError when it cannot be told."""
+        loads = self._loads
+        if not self._text or (self._listing is None and not self._is_lost):
             return False
-        if self._is_as_loaded():
+        there = await asyncio.to_thread(listing, CONCENTRATOR_TABLE)
+        if not self._is_started or loads != self._loads or there == self._listing:
             return False
         try:
             self._put(self._text, self._filters, self._filtered)
@@ -175,6 +188,7 @@ class BorderKeeper:
 
     def _put(self, text: str, filters: tuple[Filter, ...], filtered: Filters) -> None:
         """Load a table, or remove it for "". Raises RuntimeError or OSError; the kernel then has what it had."""
+        self._loads += 1
         self._load((text or removal()) + elements(members(filters, filtered)))
         self._before = dict(self.dropped)
         there = listing(CONCENTRATOR_TABLE)
@@ -200,11 +214,13 @@ class BorderKeeper:
         try:
             self._load(elements(members(self._filters, changed), members(self._filters, before)))
         except (RuntimeError, OSError):
-            try:  # somebody has flushed the ruleset: everything once more
+            was_there = self._is_as_loaded()
+            try:  # somebody may have flushed the ruleset: everything once more
                 self._put(self._text, self._filters, filtered)
             except (RuntimeError, OSError) as error:
                 raise FilterError(str(error)) from None
-            self._is_put_back()
+            if not was_there:
+                self._is_put_back()
         self._filtered = filtered
 
     def table_row(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import subprocess
 
 NFT_TIMEOUT_S = 10.0
+TOO_LONG = f"nft did not end within {NFT_TIMEOUT_S:.0f} s"
 
 
 def load(text: str) -> None:
@@ -17,7 +18,7 @@ def load(text: str) -> None:
             ["nft", "-f", "-"], input=text, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
-        raise RuntimeError(f"nft did not end within {NFT_TIMEOUT_S:.0f} s") from None
+        raise RuntimeError(TOO_LONG) from None
     if result.returncode:
         raise RuntimeError(f"nft refused: {result.stderr.strip().splitlines()[0] if result.stderr.strip() else ''}")
 
@@ -38,10 +39,12 @@ def counters(table: str) -> dict[str, int]:
 
 def listing(table: str) -> str:
     """A table of family inet as nft lists it without what changes by itself (elements, counts); "" when the table, nft or the
-    right to look is not there."""
+    right to look is not there. Raises RuntimeError when nft takes too long: then nobody knows."""
     argv = ["nft", "-s", "-t", "list", "table", "inet", table]
     try:
         result = subprocess.run(argv, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+    except OSError:
         return ""
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(TOO_LONG) from None
     return "" if result.returncode else result.stdout
