@@ -234,9 +234,7 @@ def guests(world: World) -> None:
         run("ip", "-n", namespace, "link", "set", "guest", "up")
     run("ip", "-n", world.client, "rule", "add", "from", GUEST, "lookup", "100")
     run("ip", "-n", world.client, "route", "add", "default", "via", "192.168.8.1", "table", "100")
-    nat = (
-        "table ip nat { chain post { type nat hook postrouting priority srcnat; ip saddr 192.168.8.0/24 masquerade; }; }"
-    )
+    nat = "table ip nat { chain post { type nat hook postrouting priority srcnat; ip saddr 192.168.8.0/24 masquerade; }; }"
     run("ip", "netns", "exec", world.router, "nft", "-f", "-", stdin=nat)
 
 
