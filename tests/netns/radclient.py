@@ -46,4 +46,5 @@ def send(
         timeout=20,
         check=False,
     )
-    return (result.stdout + result.stderr).partition("Received ")[2]
+    # Its errors have the name of the answer that it had hoped for.
+    return result.stdout.partition("Received ")[2]

@@ -371,6 +371,8 @@ def test_what_workers_still_report_of_a_session_that_aaa_ended_is_in_its_stop(mo
     monkeypatch.setattr(time, "monotonic", lambda: now + LAST_WORDS_S)
     accounting.tick()
     assert [(row.status, row.cause, row.usage[:2]) for row in told[1:]] == [(STOP, ADMIN_RESET, (7, 9))]
+    assert told[1].at <= now, "it is of then, whenever it is told"
+    assert told[1].seconds == told[1].at - told[0].at
     accounting.seen("bob")
     accounting.ended("bob", ADMIN_RESET)
     accounting.seen("bob")

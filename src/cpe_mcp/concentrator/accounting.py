@@ -35,7 +35,7 @@ class Accounting:
         self._settings = RadiusSettings()
         self._client: AccountingClient | None = None
         self._ending: dict[str, tuple[int, float]] = {}
-        """Subscribers whose session AAA has ended, the cause that the Stop will have, and when it is due."""
+        """Subscribers whose session AAA has ended, the cause that the Stop will have, and when that was."""
         self._known: dict[str, Who] = {}
         boot = f"{int(time.time()):x}-{time.monotonic_ns() & 0xFFFFFF:06x}"
         self._sessions = Sessions(boot, interim_s=settings.interim_s, tell=self._tell)
@@ -111,9 +111,9 @@ class Accounting:
             self._sessions.used(now, subscriber, Usage(before.up + up, before.down + down, links))
 
     def ended(self, subscriber: str, cause: int) -> None:
-        """AAA has ended it. It is told LAST_WORDS_S later: those of the workers on its flows are on their way."""
+        """AAA has ended it, now. It is told LAST_WORDS_S later: those of the workers on its flows are on their way."""
         if subscriber in self._sessions:
-            self._ending[subscriber] = cause, time.monotonic() + LAST_WORDS_S
+            self._ending.setdefault(subscriber, (cause, time.monotonic()))
 
     def session_id(self, subscriber: str) -> str:
         """Acct-Session-Id; "" without a session."""
@@ -126,7 +126,7 @@ class Accounting:
     def tick(self) -> None:
         """Time passed."""
         now = time.monotonic()
-        self._end_ended(*[name for name, (_, until) in self._ending.items() if until <= now])
+        self._end_ended(*[name for name, (_, at) in self._ending.items() if at + LAST_WORDS_S <= now])
         if self._client is not None:
             self._sessions.tick(now, idle_s=IDLE_S)
 
@@ -143,7 +143,8 @@ class Accounting:
     def _end_ended(self, *subscribers: str) -> None:
         for subscriber in subscribers:
             if subscriber in self._ending:
-                self._sessions.end(time.monotonic(), subscriber, self._ending.pop(subscriber)[0])
+                cause, at = self._ending.pop(subscriber)
+                self._sessions.end(at, subscriber, cause)
 
     def _end(self, cause: int) -> None:
         self._end_ended(*list(self._ending))
