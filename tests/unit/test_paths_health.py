@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from cpe_mcp.paths.common_silence import silence_of
 from cpe_mcp.paths.health import (
+    ALL_SILENT_WAIT_S,
+    ASLEEP_WAIT_S,
     CHECKING,
     DEAD,
     DEGRADED,
@@ -20,11 +23,14 @@ from cpe_mcp.paths.health import (
     SHOWN,
     SUSPECT,
     TRANSITIONS,
+    UNHEARD,
     UP,
     USABLE,
+    WATCHED_S,
     FlapDamper,
     Sample,
     Sampler,
+    Silence,
     WanHealth,
     shown,
 )
@@ -344,7 +350,57 @@ def test_the_first_traffic_after_idling_is_a_probe_too() -> None:
     while line.health.state != DEAD:
         waited += STEP
         line.run(STEP, NOTHING._replace(waiting_s=waited))
-        assert waited <= 1.0
+        assert waited <= ASLEEP_WAIT_S + 2 * STEP, "they are a probe, too: its radio has had the time to wake up"
+
+
+def test_first_traffic_that_wakes_a_radio_is_no_death() -> None:
+    line = Line(is_metered=True, rtt_s=0.04)
+    line.run(METERED_PROBE_S * 1.5, NOTHING)
+    line.rtt_s = 0.6
+    states = set()
+    for waited in range(1, 24):
+        line.run(STEP, NOTHING._replace(waiting_s=waited * STEP))
+        states.add(line.health.state)
+    assert states == {UP, SUSPECT}
+
+
+def test_old_bytes_that_wait_do_not_shorten_the_time_that_a_sleeping_radio_has() -> None:
+    line = Line(is_metered=True, rtt_s=0.04)
+    line.run(20, NOTHING)
+    line.alive = False
+    line.run(STEP, NOTHING._replace(waiting_s=15))
+    assert line.run(5, NOTHING._replace(waiting_s=15), until=DEAD) >= ASLEEP_WAIT_S - STEP
+
+
+def states_in_silence(line: Line) -> set[str]:
+    """Of a line with subflows over which nothing has come yet."""
+    states = set()
+    for _ in range(30):
+        line.run(STEP, NOTHING)
+        states.add(line.health.state)
+    return states
+
+
+def test_a_line_that_returns_is_not_silent_for_the_time_that_it_was_away() -> None:
+    line = Line()
+    line.run(2, ARRIVING)
+    line.health.absent(line.now, Reason.WAN_LINK_DOWN)
+    line.now += 600
+    line.health.present(line.now, can_probe=True)
+    line.run(0.2, None, until=UP)
+    assert states_in_silence(line) == {UP}
+
+
+def test_a_line_without_subflows_for_a_while_is_not_silent_for_that_time() -> None:
+    """A repair, a change of address, a line that joins again: all had none."""
+    line = Line()
+    line.run(2, ARRIVING)
+    line.health.without_subflows()
+    line.run(0.3, None)
+    assert states_in_silence(line) == {UP}
+    line.run(1, ARRIVING)
+    line.alive = False
+    assert line.run(2, NOTHING, until=DEAD) <= 0.3, "what arrives again counts again"
 
 
 def test_a_dead_line_that_is_not_metered_comes_back_soon_however_long_it_was_away() -> None:
@@ -398,6 +454,133 @@ def test_the_smallest_round_trip_is_not_forgotten_while_no_probe_is_sent() -> No
     line.run(1200, ARRIVING._replace(rtt_s=0.3))
     line.health.answered(line.now, 0.3)
     assert line.health.base_rtt_s <= 0.02 * 1.11
+
+
+class Home:
+    """Lines with one clock and one concentrator, judged as the path manager does."""
+
+    def __init__(self, *lines: Line) -> None:
+        self.lines = lines
+        self.healths = {str(number): line.health for number, line in enumerate(lines)}
+
+    def run(self, seconds: float, *samples: Sample | None, until: str = "") -> float:
+        """One sample for each line; returns the time until the first line has that state, or all of it."""
+        started = self.lines[0].now
+        while self.lines[0].now < started + seconds and self.lines[0].health.state != (until or "never"):
+            for name, line, sample in zip(self.healths, self.lines, samples, strict=True):
+                line.health.silence = silence_of(name, self.healths)
+                before = line.health.state
+                line.run(STEP, sample)
+                if line.health.state == UNHEARD != before:
+                    for other, health in self.healths.items():
+                        if silence_of(other, self.healths) != Silence.OWN:
+                            health.concentrators_silent(line.now, "together")
+                elif before == UNHEARD and line.health.state == UP:
+                    for health in self.healths.values():
+                        health.concentrators_heard(line.now)
+        return self.lines[0].now - started
+
+    def cut(self) -> None:
+        """The concentrator's host."""
+        for line in self.lines:
+            line.alive = False
+
+    def states(self) -> list[str]:
+        return [line.health.state for line in self.lines]
+
+
+FLAPS = (1, 60, 30)
+
+
+@pytest.mark.requirement("5.6.2-a")
+def test_a_concentrator_that_vanishes_is_no_death_of_busy_lines() -> None:
+    home = Home(Line(flaps=FLAPS), Line(rtt_s=0.05, flaps=FLAPS))
+    home.run(2, ARRIVING, ARRIVING)
+    home.cut()
+    assert home.run(3, NOTHING, NOTHING, until=UNHEARD) <= ALL_SILENT_WAIT_S + 0.2
+    home.run(60, NOTHING, NOTHING)
+    assert home.states() == [UNHEARD, UNHEARD]
+    assert all(line.health.is_usable() for line in home.lines)
+    for line in home.lines:
+        line.alive = True
+    home.run(3, NOTHING, NOTHING)
+    assert home.states() == [UP, UP], "and none is held down for it"
+
+
+def test_a_line_that_died_before_the_idle_one_was_asked_is_pardoned() -> None:
+    home = Home(Line(flaps=FLAPS), Line(rtt_s=0.05, flaps=FLAPS))
+    home.run(2, ARRIVING, NOTHING)
+    home.cut()
+    assert home.run(3, NOTHING, NOTHING, until=DEAD) <= 0.3, "one silent line alone is dead as fast as ever"
+    home.lines[1].health.ask(home.lines[1].now)
+    home.run(3, NOTHING, NOTHING, until=UNHEARD)
+    assert home.states() == [UNHEARD, UNHEARD]
+    for line in home.lines:
+        line.alive = True
+    home.run(3, NOTHING, NOTHING)
+    assert home.states() == [UP, UP]
+
+
+def test_a_line_whose_neighbour_lives_is_dead_as_fast_as_ever() -> None:
+    home = Home(Line(), Line(rtt_s=0.05))
+    home.run(2, ARRIVING, ARRIVING)
+    home.lines[0].alive = False
+    assert home.run(2, NOTHING, ARRIVING, until=DEAD) <= 0.3
+    home.run(1, NOTHING, ARRIVING)
+    home.lines[1].alive = False
+    home.run(3, NOTHING, NOTHING)
+    assert home.states() == [DEAD, DEAD], "the second died of its own: it was heard when the first one was silent"
+
+
+def test_a_line_that_answers_while_all_seem_silent_shows_the_other_dead() -> None:
+    home = Home(Line(), Line(rtt_s=0.05))
+    home.run(2, ARRIVING, ARRIVING)
+    home.lines[0].alive = False
+    assert home.run(2, NOTHING, NOTHING, until=DEAD) <= 0.35
+
+
+def test_a_machine_that_stands_still_for_half_a_second_kills_no_line() -> None:
+    home = Home(Line(), Line(rtt_s=0.05))
+    home.run(2, ARRIVING, ARRIVING)
+    home.cut()
+    home.run(0.5, NOTHING, NOTHING)
+    assert home.states() == [SUSPECT, SUSPECT]
+    home.run(0.1, ARRIVING, ARRIVING)
+    assert home.states() == [UP, UP]
+
+
+def test_when_the_concentrator_is_back_a_line_that_is_not_is_dead() -> None:
+    home = Home(Line(), Line(rtt_s=0.05))
+    home.run(2, ARRIVING, ARRIVING)
+    home.cut()
+    home.run(5, NOTHING, NOTHING)
+    home.lines[0].alive = True
+    home.run(3, NOTHING, NOTHING)
+    assert home.states() == [UP, DEAD]
+
+
+def test_a_line_alone_is_dead_when_nothing_comes_back_and_one_long_dead_is_no_witness() -> None:
+    home = Home(Line(), Line(rtt_s=0.05))
+    home.run(2, ARRIVING, ARRIVING)
+    home.lines[1].alive = False
+    home.run(20, ARRIVING, NOTHING)
+    home.lines[0].alive = False
+    assert home.run(2, NOTHING, NOTHING, until=DEAD) <= 0.3
+    alone = Home(Line())
+    alone.run(2, ARRIVING)
+    alone.cut()
+    assert alone.run(2, NOTHING, until=DEAD) <= 0.3
+
+
+def test_who_is_not_heard_is_not_asked_more_often_than_a_dead_line() -> None:
+    home = Home(Line(is_metered=True), Line(is_metered=True))
+    home.run(2, ARRIVING, ARRIVING)
+    home.cut()
+    home.run(5, NOTHING, NOTHING, until=UNHEARD)
+    before = home.lines[0].probes
+    home.run(60, NOTHING, NOTHING)
+    assert 8 <= home.lines[0].probes - before <= 20
+    assert all(line.health.next_wake(line.now) > 2 * STEP for line in home.lines)
 
 
 def flap(line: Line, *, away_s: float = 2.0, back_s: float = 3.0) -> str:
@@ -574,3 +757,16 @@ def test_sampler_measures_how_long_sent_bytes_wait() -> None:
     assert sampler.take(2.1, [subflow(1, bytes_acked=20, unacked=5)])["10.1.0.2"].waiting_s == 0
     assert sampler.take(2.3, [subflow(1, bytes_acked=20, unacked=5)])["10.1.0.2"].waiting_s == pytest.approx(0.2)
     assert sampler.take(2.4, [subflow(1, bytes_acked=20, unacked=0)])["10.1.0.2"].waiting_s == 0
+
+
+def test_which_bytes_are_worth_another_look_soon() -> None:
+    sampler = Sampler()
+    sampler.take(1.0, [subflow(1, bytes_acked=10)])
+    assert not sampler.is_waited_for(1.0, is_second_look=False)
+    sampler.take(2.0, [subflow(1, bytes_acked=10, unacked=5)])
+    assert sampler.is_waited_for(2.0, is_second_look=False)
+    assert not sampler.is_waited_for(2.0, is_second_look=True), "others than the look before had seen"
+    sampler.take(2.03, [subflow(1, bytes_acked=10, unacked=5)])
+    assert sampler.is_waited_for(2.03, is_second_look=True)
+    sampler.take(2.1 + WATCHED_S, [subflow(1, bytes_acked=10, unacked=5)])
+    assert not sampler.is_waited_for(2.1 + WATCHED_S, is_second_look=True), "not for ever"

@@ -90,6 +90,14 @@ def test_idle_connections_do_not_count() -> None:
     assert tracker.standing(9.0, TWO).total == 0
 
 
+def test_a_slow_connection_has_traffic_however_often_a_busy_router_looks() -> None:
+    """A call of 100 kbit/s beside a download: 375 bytes from one look to the next."""
+    tracker = SubflowTracker()
+    for look in range(100):
+        tracker.see(look * 0.03, [subflow(1, ONE, look * 375), subflow(2, ONE, look * 20)])
+    assert set(tracker.standing(3.0, TWO).lacking) == {1}, "and not one of 5 kbit/s, which is keepalives and the like"
+
+
 def test_a_connection_towards_ipv4_lacks_no_ipv6_address() -> None:
     assert not busy(1, ONE, TWO).standing(1, SIX).lacking
     assert set(busy(1, SIX).standing(1, "2001:db8:2::1").lacking) == {1}

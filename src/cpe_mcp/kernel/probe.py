@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import select
 import socket
 import struct
 import time
@@ -95,6 +96,18 @@ class Prober:
         """Stop waiting for this WAN's probes."""
         for sock in [sock for sock, probe in self._under_way.items() if probe.wan == wan]:
             self._close(sock)
+
+    def poll(self) -> None:
+        """Hear the answers that are there already: who was kept from running meanwhile must not take them for missing."""
+        if not self._under_way:
+            return
+        by_descriptor = {sock.fileno(): sock for sock in self._under_way}
+        ready = select.poll()
+        for descriptor in by_descriptor:
+            ready.register(descriptor, select.POLLOUT)
+        for descriptor, _ in ready.poll(0):
+            if by_descriptor[descriptor] in self._under_way:  # an answer ends the other probes of its WAN
+                self._answered(by_descriptor[descriptor])
 
     def close(self) -> None:
         """Stop waiting for all."""

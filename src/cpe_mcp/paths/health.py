@@ -11,6 +11,7 @@ an idle line may cost: 200 octets a second, 10 (26 MB a month) on a metered one.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -30,18 +31,22 @@ RETURNING = "returning"
 """Answers again, and is watched for ``return_s`` before it is used, so that a flapping line does not flap the flows."""
 HELD = "held"
 """Works, but died too often of late (:class:`FlapDamper`)."""
+UNHEARD = "unheard"
+"""No concentrator answers over it, nor over any other (:mod:`.common_silence`): they are to blame, and nothing is known of it.
+Still used: DNS and RADIUS are asked over it, and what is not for a concentrator is forwarded."""
 
 TRANSITIONS: dict[str, dict[str, str]] = {
     OFFLINE: {"present": CHECKING},
-    CHECKING: {"answer": UP, "hold": HELD, "silence": DEAD, "absent": OFFLINE},
+    CHECKING: {"answer": UP, "hold": HELD, "silence": DEAD, "common-silence": UNHEARD, "absent": OFFLINE},
     UP: {"doubt": SUSPECT, "absent": OFFLINE},
-    SUSPECT: {"answer": UP, "silence": DEAD, "absent": OFFLINE},
-    DEAD: {"answer": RETURNING, "absent": OFFLINE},
-    RETURNING: {"steady": UP, "hold": HELD, "silence": DEAD, "absent": OFFLINE},
-    HELD: {"release": UP, "silence": DEAD, "absent": OFFLINE},
+    SUSPECT: {"answer": UP, "silence": DEAD, "common-silence": UNHEARD, "absent": OFFLINE},
+    UNHEARD: {"answer": UP, "hold": HELD, "doubt": SUSPECT, "absent": OFFLINE},
+    DEAD: {"answer": RETURNING, "common-silence": UNHEARD, "absent": OFFLINE},
+    RETURNING: {"steady": UP, "hold": HELD, "silence": DEAD, "common-silence": UNHEARD, "absent": OFFLINE},
+    HELD: {"release": UP, "silence": DEAD, "common-silence": UNHEARD, "absent": OFFLINE},
 }
 
-USABLE = frozenset({UP, SUSPECT})
+USABLE = frozenset({UP, SUSPECT, UNHEARD})
 """States in which a WAN has its endpoint and takes first subflows."""
 
 DEGRADED, HELD_DOWN, OUT_OF_QUOTA = "degraded", "held down", "out of quota"
@@ -50,6 +55,7 @@ SHOWN = {
     CHECKING: CHECKING,
     UP: UP,
     SUSPECT: UP,
+    UNHEARD: UP,
     DEAD: DEAD,
     RETURNING: HELD_DOWN,
     HELD: HELD_DOWN,
@@ -66,6 +72,9 @@ PROBE_SLACK_S = 0.05
 """Added to RTT_FACTOR round trips to answer a probe."""
 PROBE_WAIT_MIN_S = 0.1
 """Shorter waits mistook a scheduling hiccup for death."""
+ALL_SILENT_WAIT_S = 1.0
+"""Answers are waited for so long when all WANs in use fell silent in the same moment: a machine that stood still, or the
+concentrator; and there is no other WAN to move to."""
 PROBE_SPACING_S = 0.03
 PROBES = 3
 """Per suspicion: one may be lost."""
@@ -124,6 +133,17 @@ class Sample(NamedTuple):
     """Bytes that this subflow moved."""
 
 
+class Silence(enum.Enum):
+    """Of a WAN that is silent: whose it is."""
+
+    OWN = "own"
+    """Others are heard, or were when this one was silent already; or there is no other."""
+    COMMON = "common"
+    """Nothing has been heard over any since it began."""
+    AT_ONCE = "at once"
+    """That, and all that are in use began in the same moment."""
+
+
 class FlapDamper:
     """Holds a line down that dies too often: each death and each return costs the flows a pause.
 
@@ -135,6 +155,7 @@ class FlapDamper:
         self._hold_s = hold_s
         self._deaths: list[float] = []
         self._until = float("-inf")
+        self._before: tuple[list[float], float, float] = [], self._until, hold_s
         self.configure(count, window_s, hold_s)
 
     def configure(self, count: int, window_s: float, hold_s: float) -> None:
@@ -143,6 +164,7 @@ class FlapDamper:
 
     def died(self, now: float) -> None:
         """A line in use was lost."""
+        self._before = [*self._deaths], self._until, self._hold_s
         self._deaths = [at for at in self._deaths if now - at < self._window_s]
         if not self._deaths:
             self._hold_s = self._first_hold_s
@@ -150,6 +172,10 @@ class FlapDamper:
         if self._count and len(self._deaths) >= self._count:
             self._until = now + self._hold_s
             self._hold_s = min(HOLD_MAX_S, self._hold_s * HOLD_GROWTH)
+
+    def pardon(self) -> None:
+        """The last death was none."""
+        self._deaths, self._until, self._hold_s = self._before
 
     def left_s(self, now: float) -> float:
         """How long it is still held down; 0: it is not."""
@@ -182,6 +208,8 @@ class WanHealth:
         """Its device receives something now, whoever for."""
         self.is_needed = False
         """The router has traffic; a metered line's return is waited for."""
+        self.silence = Silence.OWN
+        """Whether the other WANs are silent too, as :mod:`.common_silence` finds it."""
         self.quality = Quality()
         self.state = OFFLINE
         self.since = now
@@ -193,6 +221,8 @@ class WanHealth:
         self.base_rtt_s = float("inf")
         """The smallest of late, without the queue: what WANs are ordered by."""
         self._heard = now
+        self._silent_from: float | None = None
+        """Silence counts from here, or from what arrived later; None while it has no subflow that could hear anything."""
         self._busy_at = float("-inf")
         self._answered_at = now
         self._asked_at: float | None = None
@@ -202,15 +232,20 @@ class WanHealth:
         self._is_asked_for = False
         self._arrivals: list[tuple[float, int, int]] = []
         self._died_at = now
+        self._is_death_counted = False
         self._is_settled = False
         """A probe was answered for this silence; silence alone is no doubt again until something arrives."""
         self._patience_s = PATIENCE_S
         self._patient_until = now
         self._doubt_from = now
+        self.unanswered_from = now
+        """When the first probe of this doubt was sent."""
+        self._waited_s = 0.0
+        """How long sent bytes had been waiting when the doubt began: on a line that slept they are a probe, too."""
         self.probes_out = 0
         """Sent since the last answer or the beginning of the doubt."""
         self._next_probe = now
-        self._last_probe = float("-inf")
+        self.last_probe = float("-inf")
         self._dead_wait_s = DEAD_PROBE_S
         self._answered_from = now
 
@@ -229,6 +264,10 @@ class WanHealth:
         """Whether subflows have come back to life by themselves since the line was found dead."""
         return self._heard > self._died_at
 
+    def last_sign(self) -> float:
+        """When anything came back over it."""
+        return max(self._heard, self._answered_at)
+
     # What is told -----------------------------------------------------------------------------------------------------
 
     def present(self, now: float, *, can_probe: bool) -> None:
@@ -242,6 +281,7 @@ class WanHealth:
 
     def absent(self, now: float, reason: str, detail: str = "") -> None:
         """Link, address or route is gone."""
+        self.without_subflows()
         if self.state != OFFLINE:
             if self.is_usable():
                 self._damper.died(now)
@@ -250,8 +290,15 @@ class WanHealth:
             self.quality.look_again(now)  # it may come back as a line of another network
         self.reason, self.detail = reason, detail
 
+    def without_subflows(self) -> None:
+        """It has none, or those that it has are about to go: what arrived over them says nothing of the next ones."""
+        self._arrivals.clear()
+        self._silent_from = None
+
     def observe(self, now: float, sample: Sample) -> None:
         """What the subflows show."""
+        if self._silent_from is None:
+            self._silent_from = now
         if sample.rtt_s:
             self.rtt_s = sample.rtt_s
         if sample.segments_in:
@@ -261,12 +308,14 @@ class WanHealth:
             self._patience_s = PATIENCE_S
             if self.state == SUSPECT:
                 self._step("answer", now, Reason.WAN_UP, "traffic goes on")
+            elif self.state == UNHEARD:
+                self._use(now, "answer", "traffic goes on")
             self._arrivals.append((now, sample.received, sample.segments_in))
         while self._arrivals and self._arrivals[0][0] < self._heard - BUSY_WINDOW_S:
             self._arrivals.pop(0)
         if sample.segments_in and self._was_busy():
             self._busy_at = now
-        silent_s = now - self._heard
+        silent_s = now - max(self._heard, self._silent_from)
         if self.state != UP or not sample.open or silent_s < self._silent_s:
             return
         is_waiting = sample.timeouts > 0 or sample.waiting_s > max(self._silent_s, RTT_FACTOR * self.rtt_s)
@@ -274,7 +323,7 @@ class WanHealth:
             self._suspect(now, f"silent for {silent_s * 1000:.0f} ms", is_patient=False)
         elif is_waiting and now >= self._patient_until:
             detail = f"no acknowledgement for {max(sample.waiting_s, silent_s) * 1000:.0f} ms"
-            self._suspect(now, detail, is_patient=not self._was_busy())
+            self._suspect(now, detail, is_patient=not self._was_busy(), waited_s=sample.waiting_s)
 
     def doubt(self, now: float, detail: str) -> None:
         """A worker could not connect over it."""
@@ -292,6 +341,20 @@ class WanHealth:
         if self.state == HELD:
             self._step("release", now, Reason.WAN_UP, "no other WAN works")
 
+    def concentrators_heard(self, now: float) -> None:
+        """Over another WAN: now silence is its own."""
+        if self.state == UNHEARD:
+            self._suspect(now, "a concentrator answers over another WAN")
+
+    def concentrators_silent(self, now: float, detail: str) -> None:
+        """It fell silent with all others: it is not to blame, and its death was none."""
+        if self.state == DEAD and self._is_death_counted:
+            self._damper.pardon()
+        if "common-silence" in TRANSITIONS[self.state]:
+            self._step("common-silence", now, Reason.WAN_UP, detail)
+            self._dead_wait_s = DEAD_PROBE_S
+            self._next_probe = min(self._next_probe, now + self._dead_wait_s)
+
     def answered(self, now: float, rtt_s: float, lost: int = 0) -> None:
         """A probe came back; ``rtt_s`` is 0 where that says nothing about the round-trip time. ``lost``: earlier ones that
         the same concentrator will not answer any more."""
@@ -307,7 +370,8 @@ class WanHealth:
             if was_idle and rtt_s:
                 self.quality.timed(now, rtt_s, self.base_rtt_s)
         detail = f"answered in {rtt_s * 1000:.0f} ms" if rtt_s else "answered"
-        if self.state == CHECKING:
+        if self.state in (CHECKING, UNHEARD):
+            self._is_settled = self.state == UNHEARD
             self._use(now, "answer", detail)
         elif self.state == SUSPECT:
             self._step("answer", now, Reason.WAN_UP, detail)
@@ -337,14 +401,22 @@ class WanHealth:
         limit_s = CHECK_WAIT_S if self.state == CHECKING else self.probe_wait_s()
         if self.state in (RETURNING, HELD):
             limit_s += self._pace_s(now)
-        if self.state == SUSPECT and self._is_patient and self.is_receiving:
-            limit_s = max(limit_s, RECEIVING_WAIT_S)
+        if self.state == SUSPECT:
+            limit_s = max(self._probes_wait_s(), limit_s - self._waited_s)
+            if self._is_patient and self.is_receiving:
+                limit_s = max(limit_s, RECEIVING_WAIT_S)
+            if self.silence == Silence.AT_ONCE:
+                limit_s = max(limit_s, ALL_SILENT_WAIT_S)
         if self.probes_out and now - self._doubt_from >= limit_s:
             detail = f"{self.probes_out} probes unanswered in {(now - self._doubt_from) * 1000:.0f} ms"
             before = f"{self.detail}, " if self.state == SUSPECT else ""
+            if self.silence != Silence.OWN and "common-silence" in TRANSITIONS[self.state]:
+                self.concentrators_silent(now, f"{before}{detail}, nor over any other WAN")
+                return
             if self.state not in (RETURNING, HELD):
                 self._died_at = now
-            if self.is_usable():
+            self._is_death_counted = self.is_usable()
+            if self._is_death_counted:
                 self._damper.died(now)
             self._step("silence", now, Reason.WAN_SILENT, before + detail)
             self.quality.forget()
@@ -369,8 +441,8 @@ class WanHealth:
             self._is_asked_for = False
             self.probes_out = 0
         self.probes_out += 1
-        self._last_probe = now
-        if self.state == DEAD:
+        self.last_probe = now
+        if self.state in (DEAD, UNHEARD):
             self._next_probe = now + self._dead_wait_s
             if self.is_metered:
                 self._dead_wait_s = min(DEAD_PROBE_MAX_S, self._dead_wait_s * DEAD_PROBE_GROWTH)
@@ -395,7 +467,11 @@ class WanHealth:
 
     def probe_wait_s(self) -> float:
         """How long an answer may take."""
-        return max(self._wait_min_s, RTT_FACTOR * self.rtt_s + PROBE_SLACK_S)
+        return max(self._wait_min_s, self._probes_wait_s())
+
+    def _probes_wait_s(self) -> float:
+        """The same on a line that does not sleep."""
+        return max(PROBE_WAIT_MIN_S, RTT_FACTOR * self.rtt_s + PROBE_SLACK_S)
 
     def held_s(self, now: float) -> float:
         """How long it is still held down for flapping; 0 when it is not."""
@@ -407,16 +483,19 @@ class WanHealth:
         received = sum(received for _, received, _ in self._arrivals)
         return received >= BUSY_BYTES or sum(segments for _, _, segments in self._arrivals) >= BUSY_SEGMENTS
 
-    def _suspect(self, now: float, detail: str, *, is_patient: bool = True) -> None:
+    def _suspect(self, now: float, detail: str, *, is_patient: bool = True, waited_s: float = 0.0) -> None:
         """``is_patient``: what the device receives speaks for it; not so for one whose own busy flows just fell silent."""
         self._is_patient = is_patient
         self._step("doubt", now, Reason.WAN_UP, detail)
         self._doubt(now)
+        self._waited_s = waited_s if waited_s < ASLEEP_WAIT_S else 0.0  # a radio may have gone to sleep since
 
     def _doubt(self, now: float) -> None:
         """From now on answers are waited for, and the first probe is due at once."""
         self._wait_min_s = ASLEEP_WAIT_S if self._is_asleep(now) else PROBE_WAIT_MIN_S
+        self._waited_s = 0.0
         self._doubt_from = now
+        self.unanswered_from = now if self._asked_at is None else self._asked_at
         self.probes_out = 0
         self._asked_at = None
         self._next_probe = now
@@ -454,8 +533,8 @@ class WanHealth:
 
     def _due_at(self, now: float) -> float:
         """When the next probe is due."""
-        if self.state == DEAD and self.is_needed:
-            return min(self._next_probe, self._last_probe + DEAD_PROBE_S)
+        if self.state in (DEAD, UNHEARD) and self.is_needed:
+            return min(self._next_probe, self.last_probe + DEAD_PROBE_S)
         return self._next_probe
 
     def _step(self, event: str, now: float, reason: str, detail: str) -> None:
@@ -485,6 +564,10 @@ class Totals(NamedTuple):
     acked: int
     waiting_from: float | None
     """Since when sent bytes wait without any acknowledgement; None when none wait."""
+
+
+WATCHED_S = 1.0
+"""Bytes that wait for longer are no news: their line was doubted and has answered."""
 
 
 class Sampler:
@@ -523,6 +606,15 @@ class Sampler:
             )
         self._known = known
         return samples
+
+    def is_waited_for(self, now: float, *, is_second_look: bool) -> bool:
+        """Whether sent bytes of the last dump were waiting for an acknowledgement, not for long yet.
+
+        ``is_second_look``: only such as the dump before had found too. Of light steady traffic there is always something under
+        way, and it is worth two looks, not one after the other.
+        """
+        waits_s = [now - row.waiting_from for row in self._known.values() if row.waiting_from is not None]
+        return any((0 if is_second_look else -1) < wait_s <= WATCHED_S for wait_s in waits_s)
 
 
 def _moved(subflow: Subflow, before: Totals | None) -> tuple[int, float]:

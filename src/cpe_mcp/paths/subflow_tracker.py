@@ -23,8 +23,9 @@ from cpe_mcp.paths.observed import (
     Subflow,
 )
 
-TRAFFIC_BYTES = 2000
-"""A connection that moved less since the last look is no traffic: Convert's own words, a TLS close."""
+TRAFFIC_BYTES, TRAFFIC_WINDOW_S = 2000, 1.0
+"""A connection that moved less within this time (or from one look to the next, where they are rarer) is no traffic: Convert's
+own words, a TLS close. Not from look to look: a busy router looks every 30 ms, in which a call of 100 kbit/s moves 400."""
 TRAFFIC_S = 3.0
 """For so long after it moved something a connection counts as one with traffic: an idle router is looked at once a second."""
 LACK_S = 0.3
@@ -65,6 +66,13 @@ class Loss(NamedTuple):
         return names.get(self.error, os.strerror(self.error))
 
 
+class Count(NamedTuple):
+    """A subflow's bytes, and since when it has moved nothing worth the name beyond them."""
+
+    moved: int
+    since: float
+
+
 class Connection:
     """One MPTCP connection that we opened."""
 
@@ -72,8 +80,7 @@ class Connection:
 
     def __init__(self, now: float) -> None:
         self.opened = now
-        self.subflows: dict[tuple[str, int, str, int], int] = {}
-        """Bytes moved by each at the last look."""
+        self.subflows: dict[tuple[str, int, str, int], Count] = {}
         self.moved_at: dict[str, float] = {}
         """Local address -> when something moved over it."""
         self.lost: dict[str, Loss] = {}
@@ -128,7 +135,7 @@ class SubflowTracker:
         if event.kind in (EVENT_CREATED, EVENT_ESTABLISHED, EVENT_SUB_ESTABLISHED):
             self._is_born(event.token)
             connection = self._connections.setdefault(event.token, Connection(now))
-            connection.subflows.setdefault(key, 0)
+            connection.subflows.setdefault(key, Count(0, now))
             if len(self._connections) > BORN_KEPT:
                 del self._connections[next(iter(self._connections))]
             connection.lost.pop(event.local, None)
@@ -159,11 +166,17 @@ class SubflowTracker:
             connection = self._connections.setdefault(token, Connection(now))
             for key in connection.subflows.keys() - rows.keys():
                 self._lose(now, connection, key, 0)
+            counts = {}
             for key, moved in rows.items():
-                if moved - connection.subflows.get(key, moved) >= TRAFFIC_BYTES:
+                count = connection.subflows.get(key) or Count(moved, now)
+                if moved - count.moved >= TRAFFIC_BYTES:
                     connection.moved_at[key[0]] = now
+                    count = Count(moved, now)
+                elif now - count.since >= TRAFFIC_WINDOW_S:
+                    count = Count(moved, now)
+                counts[key] = count
                 connection.lost.pop(key[0], None)
-            connection.subflows = rows
+            connection.subflows = counts
         new = [key[0] for key in fallbacks if key not in self._fallbacks]
         self._fallbacks = set(fallbacks)
         return new

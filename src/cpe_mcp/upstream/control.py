@@ -344,6 +344,22 @@ class Control:
         self.candidates.dns_failed(name, why)
         self.changed()
 
+    def concentrators_unheard(self, addresses: frozenset[str]) -> None:
+        """None of these answers probes over any WAN: whoever has one of them is dead, without being asked again."""
+        wans = {wan.name: Answer(False, 0.0, "no answer to probes") for wan in self.paths.wans()}
+        for candidate in self.candidates.candidates(self.now):
+            if wans and not addresses.isdisjoint(candidate.addresses) and self.health.is_usable(candidate.name):
+                self.health.asked(candidate.name, wans, self.now)
+                log.warning("concentrator %s is dead (no answer to probes over %s)", candidate.name, ", ".join(wans))
+        self.changed()
+
+    def concentrators_heard(self, addresses: frozenset[str]) -> None:
+        """One of them is heard again: their service is asked soon."""
+        for candidate in self.candidates.candidates(self.now):
+            if not addresses.isdisjoint(candidate.addresses):
+                self.health.heard(candidate.name, self.now)
+        self.changed()
+
     # The snapshot ---------------------------------------------------------------------------------------------------
 
     def changed(self) -> None:

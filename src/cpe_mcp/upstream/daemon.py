@@ -55,6 +55,8 @@ class Daemon:
         self._paths = PathManager(settings, on_change=self._paths_changed)
         self._control = Control(settings, self._paths, congestion_controls=congestion_controls())
         self._paths.on_looked = self._control.negotiations.looked
+        self._paths.on_unheard = self._control.concentrators_unheard
+        self._paths.on_heard = self._control.concentrators_heard
         self._paths.on_hopeless = self._hopeless
         self.hopeless = ""
         """Why it had better be started again."""
@@ -175,7 +177,7 @@ class Daemon:
         try:
             return Authenticator(
                 settings,
-                wans=self._wans_up,
+                wans=self._wans_to_ask_over,
                 on_change=self._authorization_changed,
                 accounting_ids=self._accounting_ids,
             )
@@ -208,11 +210,15 @@ class Daemon:
         interfaces = {wan.name: wan.interface or wan.name for wan in self._settings.wans}
         return [
             Way(interfaces.get(wan.name, wan.name), wan.device, wan.address4, wan.address6)
-            for wan in self._paths.wans()
+            for wan in self._paths.wans() or self._paths.last_ways()
         ]
 
     def _wans_up(self) -> list[WanView]:
         return [*self._paths.wans(), *self._paths.other_wans()]
+
+    def _wans_to_ask_over(self) -> list[WanView]:
+        """Better one over which no concentrator answers than none: RADIUS may know another concentrator."""
+        return self._wans_up() or [*self._paths.last_ways()]
 
     async def _use_terms(self) -> None:
         """The settings, with what the Accept in force says of the WANs."""
@@ -286,7 +292,8 @@ class Daemon:
             self._dns.hurry()
         self._had_wans = has_wans
         self._authenticator.follow_wans()
-        has_ways = bool(self._authenticator.ways())
+        up = {wan.name for wan in self._wans_up()}
+        has_ways = any(wan.name in up for wan in self._authenticator.ways())
         if has_ways and not self._had_ways:
             self._authenticator.hurry()
         self._had_ways = has_ways

@@ -23,7 +23,19 @@ from cpe_mcp.kernel.probe import LIFE_S, Answer, Prober
 from cpe_mcp.kernel.routes import RouteKernel
 from cpe_mcp.kernel.subflows import SubflowDump
 from cpe_mcp.kernel.sysctl import tune
-from cpe_mcp.paths.health import DEAD, DEAD_PROBE_S, HELD, PROBE_SPACING_S, RETURNING, UP, Sampler, WanHealth
+from cpe_mcp.paths.common_silence import silence_of
+from cpe_mcp.paths.health import (
+    DEAD,
+    DEAD_PROBE_S,
+    HELD,
+    PROBE_SPACING_S,
+    RETURNING,
+    UNHEARD,
+    UP,
+    Sampler,
+    Silence,
+    WanHealth,
+)
 from cpe_mcp.paths.interfaces import InterfaceView, device_warning
 from cpe_mcp.paths.observed import EVENT_SUB_ESTABLISHED, MptcpEvent, Observed
 from cpe_mcp.paths.pace import Pace
@@ -54,8 +66,9 @@ log = logging.getLogger(__name__)
 
 BUSY_SAMPLE_S = 0.03
 """Between two looks at the subflows while traffic runs: half of it is added to every detection."""
-IDLE_SAMPLE_S = 0.3
-"""Between two looks at the byte counters otherwise: how late the first traffic is noticed."""
+IDLE_SAMPLE_S = 0.15
+"""Between two looks at the byte counters otherwise: how late the first traffic is noticed. With a radio's time to wake up it is
+within a second that a line is known to be dead to which somebody turns."""
 IDLE_DUMP_S, QUIET_DUMP_S = 1.0, 3.0
 """And at the subflows: while anything moves, and while next to nothing does."""
 QUIET_MBIT = 0.004
@@ -98,6 +111,7 @@ class PathManager:
         self._settings = settings
         self._on_change = on_change
         self._wans: dict[str, Wan] = {}
+        self._prober = Prober(self._probe_answered)
         self._distributor = Distributor(thresholds(settings.paths))
         self._places: Distribution = NOWHERE
         self._ordered_scheme = ""
@@ -106,11 +120,17 @@ class PathManager:
         self._sampler = Sampler()
         self._next_look = 0.0
         """When the subflows are looked at again, busy or not."""
+        self._looks_again = False
+        """That is soon, for bytes that the last look found waiting."""
         self._tracker = SubflowTracker()
         self._repairs: dict[str, Repair] = {}
         """By local address."""
         self._concentrators: tuple[tuple[str, int], ...] = ()
         self._others: tuple[tuple[str, int], ...] = ()
+        self.on_unheard: Callable[[frozenset[str]], None] = lambda addresses: None
+        """Told the addresses of concentrators that answer probes over no WAN."""
+        self.on_heard: Callable[[frozenset[str]], None] = lambda addresses: None
+        """Told the same when one of them is heard again."""
         self.on_looked: Callable[[str, str], None] = lambda wan, outcome: None
         """Told what a look at Multipath TCP over a WAN has shown: an outcome as the workers count them."""
         self._check_targets: tuple[CheckTarget, ...] = ()
@@ -118,6 +138,8 @@ class PathManager:
         """netifd's, by name; empty where there is no netifd."""
         self._checks: set[asyncio.Task[None]] = set()
         self._told: tuple[object, ...] = ()
+        self._unheard: frozenset[str] = frozenset()
+        """Addresses of concentrators that answer over no WAN."""
         self._dirty = asyncio.Event()
         self._held = contextlib.AsyncExitStack()
         """What :meth:`start` took, so that :meth:`stop` gives back just that, also after a start that failed halfway."""
@@ -154,7 +176,6 @@ class PathManager:
         self._quotas.start()
         held.push_async_callback(self._quotas.stop)
         self._count_bytes(time.monotonic())
-        self._prober = Prober(self._probe_answered)
         held.callback(self._prober.close)
         held.push_async_callback(self._end_checks)
         with contextlib.suppress(OSError):  # before Linux 5.12: a look at the subflows finds the same, later
@@ -208,6 +229,12 @@ class PathManager:
         return self._views(
             [n for n, wan in self._wans.items() if wan.health.is_usable() and n not in self._places.order]
         )
+
+    def last_ways(self) -> tuple[WanView, ...]:
+        """While no WAN is usable: those with link, address and route. No concentrator answers over them; others may."""
+        if any(wan.health.is_usable() for wan in self._wans.values()):
+            return ()
+        return self._views([name for name, wan in self._wans.items() if wan.health.state in (DEAD, RETURNING, HELD)])
 
     def _views(self, names: Iterable[str]) -> tuple[WanView, ...]:
         views = (self._wans[name].worker_view() for name in names)
@@ -350,13 +377,15 @@ class PathManager:
                 is_looking = self._is_busy() or started >= self._next_look
                 if is_looking:
                     self._next_look = started + (QUIET_DUMP_S if self._is_quiet() else IDLE_DUMP_S)
-                    if self._concentrators:
-                        self._look_at_subflows(started)
+                    self._looks_again = bool(self._concentrators) and self._look_at_subflows(started)
+                    if self._looks_again:
+                        self._next_look = started + BUSY_SAMPLE_S
                 # While nothing happens and nothing is due there is nothing to judge, only bytes to count.
                 if is_looking or self._next_wake_s() <= PROBE_SPACING_S:
                     self._turn()
                     self._repair(time.monotonic())
-                wait = min(BUSY_SAMPLE_S if self._is_busy() else IDLE_SAMPLE_S, self._next_wake_s())
+                pace_s = BUSY_SAMPLE_S if self._looks_again or self._is_busy() else IDLE_SAMPLE_S
+                wait = min(pace_s, self._next_wake_s())
             spent = time.monotonic() - started
             await asyncio.sleep(max(wait, spent / SAMPLE_SHARE, 0.005, self._watching.pause_s()))
 
@@ -365,7 +394,8 @@ class PathManager:
         now = time.monotonic()
         return min((wan.health.next_wake(now) for wan in self._wans.values()), default=IDLE_SAMPLE_S)
 
-    def _look_at_subflows(self, now: float) -> None:
+    def _look_at_subflows(self, now: float) -> bool:
+        """Whether to look again soon: bytes were sent and are not acknowledged yet."""
         subflows = self._subflows.read(self._concentrators)
         for local in self._tracker.see(now, subflows):
             for wan in self._wans.values():
@@ -380,6 +410,9 @@ class PathManager:
                     wan.subflows += sample.open
                     wan.health.observe(now, sample)
                     wan.queue.observe(now, sample.delay_s)
+            if not wan.subflows:
+                wan.health.without_subflows()
+        return self._sampler.is_waited_for(now, is_second_look=self._looks_again)
 
     def _mptcp_event(self, event: MptcpEvent) -> None:
         now = time.monotonic()
@@ -425,17 +458,22 @@ class PathManager:
 
     def _turn(self) -> None:
         """Probes that are due, verdicts that are ripe, and what follows from them."""
+        self._prober.poll()
         now = time.monotonic()
         is_busy = self._is_busy()
         for wan in self._wans.values():
             before, was_usable = wan.health.state, wan.health.is_usable()
             wan.health.is_needed = is_busy
+            wan.health.silence = silence_of(wan.name, self._healths())
             wan.health.tick(now)
             if wan.health.probe_due(now):
                 self._probe(wan)
             self._judged(wan, before, was_usable)
             if wan.health.state == UP:
                 self._check_mptcp(wan, now)
+            elif wan.health.state == UNHEARD and before != UNHEARD:
+                self._pardon_others(wan, now)
+        self._follow_concentrators(now)
         self._release_held(now)
         self._place_wans(now)
         quotas = [wan.quota for wan in self._wans.values()]
@@ -443,6 +481,38 @@ class PathManager:
         if told != self._told:
             self._told = told
             self._on_change()
+
+    def _healths(self) -> dict[str, WanHealth]:
+        return {name: wan.health for name, wan in self._wans.items()}
+
+    def _pardon_others(self, wan: Wan, now: float) -> None:
+        """This WAN's silence is that of others, too: the concentrators are to blame."""
+        healths = self._healths()
+        others = [row for row in self._wans.values() if silence_of(row.name, healths) != Silence.OWN]
+        for other in others:
+            before, was_usable = other.health.state, other.health.is_usable()
+            if before != UNHEARD:
+                other.health.concentrators_silent(now, f"silent together with {wan.name}")
+                self._judged(other, before, was_usable)
+        if not self._unheard:
+            views = [row.view for row in (wan, *others) if row.view is not None]
+            asked = [a for a, _ in self._concentrators if any(view.address(6 if ":" in a else 4) for view in views)]
+            self._unheard = frozenset(asked[:PROBED_MAX])
+            names = ", ".join(sorted({row.name for row in (wan, *others)}))
+            log.warning("no concentrator answers over any WAN (%s); the WANs are not blamed for it", names)
+            self.on_unheard(self._unheard)
+
+    def _follow_concentrators(self, now: float) -> None:
+        """Once one is heard over one WAN, the silence of others is theirs."""
+        if not self._unheard:
+            return
+        healths = [wan.health for wan in self._wans.values()]
+        if any(health.state in (UP, RETURNING, HELD) for health in healths):
+            for health in healths:
+                health.concentrators_heard(now)
+            heard, self._unheard = self._unheard, frozenset()
+            log.info("a concentrator is heard again")
+            self.on_heard(heard)
 
     def _release_held(self, now: float) -> None:
         """Better a line that flaps than none."""
@@ -507,6 +577,8 @@ class PathManager:
                 self._delete_endpoints(wan.name)  # first of all: the kernel moves the flows within 0.15 s of this
             log.warning("wan %s is %s: %s (%s)", wan.name, health.state, TEXTS[health.reason], health.detail)
             self._dirty.set()
+            if health.state == DEAD:
+                self._ask_others(wan)
         elif health.is_usable() and not was_usable:
             if before == RETURNING and not health.is_heard_again():
                 self._delete_endpoints(wan.name)  # kept as the last one: new subflows are quicker than old timers
@@ -525,6 +597,12 @@ class PathManager:
                 log.info("wan %s is as it should be again", wan.name)
             self._on_change()
 
+    def _ask_others(self, dead: Wan) -> None:
+        """Whether the concentrators live, or it was they who fell silent."""
+        for wan in self._wans.values():
+            if wan is not dead and wan.health.last_sign() < dead.health.unanswered_from:
+                wan.health.ask(time.monotonic())
+
     def _probe(self, wan: Wan) -> None:
         view = wan.view
         targets = [(a, p) for a, p in self._concentrators if view is not None and view.address(6 if ":" in a else 4)]
@@ -538,7 +616,7 @@ class PathManager:
         else:
             is_pressing = wan.is_accused or wan.health.probes_out > 1
             chosen = list(range(len(targets)))[: PROBED_MAX if is_pressing else 1]
-        is_dead = wan.health.state == DEAD
+        is_dead = wan.health.state in (DEAD, UNHEARD)
         for number in chosen:
             address, port = targets[number]
             self._prober.send(
@@ -597,8 +675,8 @@ class PathManager:
         """Byte counters of the devices, from the namespace this process is in."""
         counters = self._device_bytes.read(wan.device for wan in self._wans.values())
         for wan in self._wans.values():
-            if wan.device in counters:
-                wan.count(now, *counters[wan.device])
+            if wan.device in counters and wan.count(now, *counters[wan.device]):
+                self._next_look = 0.0  # its first bytes after a while: nobody knows whether it still lives
         self._quotas.observe(counters)
         self._take_quotas()
 
@@ -692,6 +770,7 @@ class PathManager:
         if view is None:
             return
         self._endpoints.delete(name, view.ifindex, address)
+        self._wans[name].health.without_subflows()
 
     def _nft_touched(self) -> None:
         """Somebody, maybe we ourselves, changed something in nftables."""

@@ -17,6 +17,10 @@ STRIPPED_LAST = 100_000
 """Added to the preference of a WAN that strips Multipath TCP: a connection that begins there has only this WAN."""
 RTT_STEP_MS = 5.0
 """Steps in which the workers are told round trips."""
+QUIET_S = 0.5
+"""What is sent after nothing was sent for so long is first traffic."""
+PROBED_S = 1.0
+"""For so long after a probe of ours what is sent is its end, and the line is being asked anyway."""
 QUOTA_TIERS = {WITHIN: NORMAL, SOFT: RESERVE, OVER: LAST_RESORT}
 
 
@@ -34,6 +38,7 @@ class Wan:
         self.subflows = 0
         """Established ones at the last look; a connection that fell back to TCP counts as one."""
         self._counted_from: tuple[int, int] | None = None
+        self._sent_at = float("-inf")
         self.repairs = 0
         """Times that lost subflows were made anew."""
         self.probe_target = 0
@@ -78,15 +83,22 @@ class Wan:
             has_queue=self.queue.has_queue(self.health.base_rtt_s),
         )
 
-    def count(self, now: float, received: int, sent: int) -> None:
-        """The device's counters; they begin anew when the device is made anew."""
-        before = self._counted_from
+    def count(self, now: float, received: int, sent: int) -> bool:
+        """The device's counters; they begin anew when the device is made anew.
+
+        Whether the first bytes after a while were sent, and not by a probe.
+        """
+        before, sent_before = self._counted_from, self.sent
         if before is not None and received >= before[0] and sent >= before[1]:
             self.received += received - before[0]
             self.sent += sent - before[1]
         self._counted_from = received, sent
         self.meter.observe(now, self.received, self.sent)
         self.health.is_receiving = self.meter.rate.down >= RECEIVING_MBIT
+        if self.sent == sent_before:
+            return False
+        quiet_s, self._sent_at = now - self._sent_at, now
+        return quiet_s >= QUIET_S and now - self.health.last_probe >= PROBED_S
 
     def worker_view(self) -> WanView | None:
         """As the relay workers see it; None while it has no addresses."""
