@@ -47,7 +47,9 @@ DEAD_WAIT_S, DEAD_TIMEOUT_S = 3.0, 10.0
 SETTLE_S = 3.0
 """After a line's return."""
 RETURN_S = 5.0
-"""Longer is not waited for a line that is back; its figure is this then."""
+"""Longer is not waited for a line that is back."""
+NEVER = None
+"""Figure of what did not come while it was waited for: worse than any number."""
 
 
 class Way(NamedTuple):
@@ -182,9 +184,8 @@ def troubles(lab: Lab, way: Way) -> dict[str, Trouble]:
     }
 
 
-def dead_default_ms(lab: Lab, way: Way) -> float:
-    """A new connection's small transfer while the default line is silently dead, 3 s after its death; the limit when none
-    came."""
+def dead_default_ms(lab: Lab, way: Way) -> float | None:
+    """A new connection's small transfer while the default line is silently dead, 3 s after its death."""
     link = lab.link("dsl")
     link.cut("silent")
     try:
@@ -193,18 +194,18 @@ def dead_default_ms(lab: Lab, way: Way) -> float:
         download = way.download(lab, 1000)
         while not download.arrivals and time.monotonic() < started + DEAD_TIMEOUT_S:
             time.sleep(0.001)
-        first = download.arrivals[0][0] - started if download.arrivals else DEAD_TIMEOUT_S
+        first = download.arrivals[0][0] - started if download.arrivals else NEVER
         download.stop()
-        return round(1000 * first, 1)
+        return NEVER if first is NEVER else round(1000 * first, 1)
     finally:
         link.restore()
 
 
-def measure(variant_name: str, what: Mapping[str, bool]) -> dict[str, dict[str, float]]:
+def measure(variant_name: str, what: Mapping[str, bool]) -> dict[str, dict[str, float | None]]:
     """Metric -> way -> figure, over one pair of lines."""
     variant = next(variant for variant in VARIANTS if variant.name == variant_name)
     links: dict[str, LinkSpec] = {"dsl": variant.dsl, "lte": variant.lte}
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, float | None]] = {}
     with Lab("bench", links=links, **AS_SHIPPED) as lab, mptcp_server(lab):
         report = lab.facts()
         stages = Stages(report)
@@ -215,7 +216,7 @@ def measure(variant_name: str, what: Mapping[str, bool]) -> dict[str, dict[str, 
         for way in ways(lab):
             print(f"{variant.name}: {way.name}", file=sys.stderr, flush=True)
             way.start()
-            row: dict[str, float] = {}
+            row: dict[str, float | None] = {}
             if what.get("short"):
                 row |= {f"transfer of {name}, ms": ms for name, ms in short_ms(lab, way).items()}
                 time.sleep(QUIET_S)
@@ -241,12 +242,11 @@ def measure(variant_name: str, what: Mapping[str, bool]) -> dict[str, dict[str, 
                     download=way.download,
                     return_timeout_s=RETURN_S,
                 )
+                print(f"  {name}: gap of {done['gap_ms']} ms after {done['gap_at_ms']} ms", file=sys.stderr)
                 row[f"line {name}: gap, ms"] = done["gap_ms"]
-                row[f"line {name}: recovered after, ms"] = done["recovery_ms"] or 1000 * timing.cut_s
-                if trouble.name != "replaced":
-                    row[f"line {name}: carries again after, ms"] = (
-                        1000 * RETURN_S if done["back_ms"] is None else done["back_ms"]
-                    )
+                row[f"line {name}: recovered after, ms"] = done["recovery_ms"]
+                if trouble.name != "replaced":  # bytes to the old address count as the line's
+                    row[f"line {name}: carries again after, ms"] = done["back_ms"]
                 time.sleep(SETTLE_S)
             way.stop()
             for metric, figure in row.items():
@@ -265,8 +265,15 @@ RUNS: dict[str, tuple[str, dict[str, bool]]] = {
 """By name: a pair of lines of the scenarios, and what is measured over it."""
 
 
-def rows_of(figures: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
-    """Rows of build/bench.json: one for each metric and peer."""
+def ratio(ours: float | None, peer: float | None, *, is_higher_better: bool) -> float | None:
+    """More than 1: ours is better. None where one of both never came; 0 is as good as that."""
+    if not ours or not peer:
+        return None
+    return round(ours / peer if is_higher_better else peer / ours, 2)
+
+
+def rows_of(figures: Mapping[str, Mapping[str, float | None]]) -> list[dict[str, Any]]:
+    """Rows of build/bench.json: one for each metric and peer; a figure that never came is null."""
     rows = []
     for metric, by_way in figures.items():
         name, _, unit = metric.rpartition(", ")
@@ -274,7 +281,6 @@ def rows_of(figures: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
         ours = by_way["ours"]
         for peer_name, peer in by_way.items():
             if peer_name != "ours":
-                ratio = ours / peer if better == "higher" and peer else peer / ours if ours else 0.0
                 rows.append(
                     {
                         "metric": name if unit == "ms" else metric,
@@ -282,7 +288,7 @@ def rows_of(figures: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
                         "ours": ours,
                         "peer": peer,
                         "peer_name": peer_name,
-                        "ratio": round(ratio, 2),
+                        "ratio": ratio(ours, peer, is_higher_better=better == "higher"),
                         "better": better,
                     }
                 )
@@ -305,7 +311,9 @@ def main() -> int:
     for name in [options.only] if options.only else RUNS:
         rows = rows_of(measure(*RUNS[name]))
         for row in rows:
-            print(f"{row['metric']:<72} {row['ours']:>8} {row['peer']:>8} {row['ratio']:>7}  {row['peer_name']}")
+            cells = ["never" if row[key] is NEVER else row[key] for key in ("ours", "peer")]
+            shown = "-" if row["ratio"] is None else row["ratio"]
+            print(f"{row['metric']:<72} {cells[0]:>8} {cells[1]:>8} {shown:>7}  {row['peer_name']}")
         there = json.loads(path.read_text()) if path.exists() else []
         new = {(row["metric"], row["peer_name"]) for row in rows}
         kept = [row for row in there if (row["metric"], row["peer_name"]) not in new]

@@ -22,6 +22,7 @@ from cpe_mcp.cli.main import COMMANDS, main
 from cpe_mcp.control.api import ApiServer
 from cpe_mcp.control.ask import ApiError
 from cpe_mcp.control.frames import API_SOCKET
+from cpe_mcp.policy.reasons import TEXTS, Reason
 
 pytestmark = pytest.mark.unit
 
@@ -182,6 +183,21 @@ def test_flows_are_a_table_with_the_subflows_below_each(tmp_path: Path, capsys: 
     assert lines[4].startswith("0:16")
     assert "; mptcp-stripped: " in lines[5]
     assert lines[6].startswith("1 workers did not answer")
+
+
+@pytest.mark.requirement("5.6.3-b")
+def test_flows_tell_at_length_what_was_chosen_and_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = {**FLOW, "scheme": "adaptive", "scheme_reason": Reason.SCHEME_JOINED, "subflows": [SUBFLOW]}
+    direct = {**FLOW, "action": "direct", "reason": Reason.CONCENTRATOR_TIMEOUT, "scheme": "", "subflows": []}
+    with daemon(tmp_path, {"flows": {"flows": [chosen, direct]}}):
+        assert main(["--run-dir", str(tmp_path), "flows", "--long"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert main(["--run-dir", str(tmp_path), "flows"]) == 0
+        assert "scheme" not in capsys.readouterr().out
+    assert lines[3] == f"    proxy, pooled: {TEXTS[Reason.POOLED]}"
+    assert lines[4] == f"    scheme adaptive, {Reason.SCHEME_JOINED}: {TEXTS[Reason.SCHEME_JOINED]}"
+    assert lines[8] == f"    direct, concentrator-timeout: {TEXTS[Reason.CONCENTRATOR_TIMEOUT]}"
+    assert len(lines) == 9
 
 
 @pytest.mark.requirement("X-9")

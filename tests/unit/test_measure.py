@@ -108,3 +108,13 @@ def test_recovery_comes_after_the_pause_however_much_arrives_before_it() -> None
     assert gap == pytest.approx((0.25, 0.70))
     assert recovery_s([*burst, *later], 0.0, 50.0) == pytest.approx(0.01)
     assert recovery_s([*burst, *later], 0.0, 50.0, not_before=gap[1]) == pytest.approx(0.70)
+
+
+def test_a_stall_long_after_the_trouble_is_not_the_pause_that_recovery_waits_for() -> None:
+    """A pause of 80 ms at once, and one of 83 ms 2.6 s later, as seen once beside a change of address."""
+    arrivals = [*steady(-1.0, 0.0, 100.0), *steady(0.08, 2.6, 100.0), *steady(2.683, 5.0, 100.0)]
+    overall = longest_gap(arrivals, 0.0, 3.0)
+    struck = longest_gap(arrivals, 0.0, 3.0, begins_by=1.0)
+    assert overall[0] == pytest.approx(2.6, abs=0.01)
+    assert struck == (pytest.approx(0.0, abs=0.01), pytest.approx(0.081, abs=0.01))
+    assert recovery_s(arrivals, 0.0, 100.0, not_before=struck[1]) == pytest.approx(0.08, abs=0.02)

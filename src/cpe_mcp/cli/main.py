@@ -120,7 +120,8 @@ def paths(ask: Ask, _: argparse.Namespace) -> tuple[Any, str, int]:
 
 
 def flows(ask: Ask, arguments: argparse.Namespace) -> tuple[Any, str, int]:
-    """Live connections, newest first: what holds each back, and its subflows; --finished: the last ones that ended."""
+    """Live connections, newest first: what holds each back, and its subflows; --finished: the last ones that ended; --long:
+    what was chosen for each, and why."""
     if arguments.finished:
         return records(ask, arguments)
     result = ask("flows", limit=arguments.limit, filter=arguments.filter)
@@ -132,6 +133,7 @@ def flows(ask: Ask, arguments: argparse.Namespace) -> tuple[Any, str, int]:
     for row, line in zip(result["flows"], listed[1:], strict=False):
         lines.append(line)
         lines.append(_verdict_line(row))
+        lines += _choice_lines(row) if arguments.long else []
         lines += [_subflow_line(subflow) for subflow in row["subflows"]]
     if result.get("silent_workers"):
         lines.append(f"{result['silent_workers']} workers did not answer in time; their connections are not listed")
@@ -384,6 +386,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--limit", type=_count, default=FLOWS_LIMIT, metavar="N", help="at most N (default 100)")
         if name == "flows":
             sub.add_argument("--finished", action="store_true", default=False, help="those that ended last")
+            sub.add_argument("--long", action="store_true", default=False, help="what was chosen for each, and why")
         elif name == "why":
             sub.add_argument("destination", nargs="?", metavar="DEST[:PORT]", help="name or address; [IPV6]:PORT")
             sub.add_argument("--flow", default="", metavar="ID", help="why is this connection not faster")
@@ -430,6 +433,17 @@ def _verdict_line(row: dict[str, Any]) -> str:
     rates = f"now {row['down_mbit']:.1f} Mbit/s down, {row['up_mbit']:.1f} up"
     sends = f"; sends with {row['congestion_control']}" if row.get("congestion_control") else ""
     return f"    {rates}; {row['verdict']}: {row['verdict_text']}{sends}"
+
+
+def _choice_lines(row: dict[str, Any]) -> list[str]:
+    """What was chosen for a flow when it began, and why: carried or not, and which scheme distributes its bytes."""
+    from cpe_mcp.policy.reasons import TEXTS  # most commands do without
+
+    lines = [f"    {row['action']}, {row['reason']}: {TEXTS.get(row['reason'], row['reason'])}"]
+    if row.get("scheme"):
+        why = row["scheme_reason"]
+        lines.append(f"    scheme {row['scheme']}, {why}: {TEXTS.get(why, why)}")
+    return lines
 
 
 def _subflow_line(row: dict[str, Any]) -> str:

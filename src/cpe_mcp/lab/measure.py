@@ -40,15 +40,17 @@ def longest_gap_s(arrivals: Sequence[Arrival], start: float, end: float) -> floa
     return finish - begin
 
 
-def longest_gap(arrivals: Sequence[Arrival], start: float, end: float) -> tuple[float, float]:
-    """From when to when the longest gap was that reaches into ``start`` to ``end``.
+def longest_gap(
+    arrivals: Sequence[Arrival], start: float, end: float, *, begins_by: float = float("inf")
+) -> tuple[float, float]:
+    """From when to when the longest gap was that reaches into ``start`` to ``end``, of those that began by ``begins_by``.
 
     A gap counts in full when it began before ``start``; one that lasts beyond ``end`` is counted up to there.
     """
     longest = (start, start)
     last = next((time for time, _ in reversed(arrivals) if time <= start), start)
     for time in [*(time for time, _ in arrivals if start < time <= end), end]:
-        if time - last > longest[1] - longest[0]:
+        if last <= begins_by and time - last > longest[1] - longest[0]:
             longest = (last, time)
         last = time
     return longest

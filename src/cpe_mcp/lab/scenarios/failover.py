@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 from cpe_mcp.lab.measure import longest_gap, rate_mbit, recovery_s, size_of
 from cpe_mcp.lab.namespaces import LabError
 from cpe_mcp.lab.network import Lab
-from cpe_mcp.lab.plan import LINK_NAMES, next_address
+from cpe_mcp.lab.plan import ADDRESSES, LINK_NAMES, next_address
 from cpe_mcp.lab.scenarios.frame import AS_SHIPPED, Scenario, judged, prepared
 from cpe_mcp.lab.scenarios.limits import path_checks
 from cpe_mcp.lab.scenarios.main_job import line_bytes
@@ -19,10 +20,14 @@ from cpe_mcp.lab.scenarios.stages import Stages
 from cpe_mcp.lab.scenarios.transfer import Content, Download, Talk, answers, greeting_server
 
 CUTS = ("silent", "down")
+UNPLUGGED = ("dsl", "unplugged")
+"""The row of a line that loses its carrier."""
 QUIET_TALKS = 3
 """Conversations that say nothing while the line is cut, beside the download."""
 TALK_PORT = 2222
 TALK_TIMEOUT_S = 5.0
+STRIKES_S = 1.0
+"""A pause that begins later than this after the trouble is another one; recovery does not wait for its end."""
 CARRIES_SHARE = 0.3
 """Of its own rate: from there on a line counts as carrying."""
 SAMPLE_S = 0.1
@@ -67,6 +72,8 @@ class Trouble(NamedTuple):
     """Returns when the line is as good as before."""
     is_immediate: bool = True
     """It strikes when it begins; else when the longest gap begins."""
+    carried: Callable[[], int] | None = None
+    """Bytes that count as carried by the line afterwards; None: all that it delivers to the router."""
 
 
 def cut_line(
@@ -92,8 +99,9 @@ def trouble_line(
     """One row: ``wan`` gets into trouble in mid-download and out of it, until it carries again. Raises LabError, OSError.
 
     ``report`` has what plain TCP reached over each line alone. ``gap_ms`` is the longest time without a byte between
-    trouble and restoration, ``recovery_ms`` counts from the trouble (None: never), ``return_ms`` from the restoration,
-    ``back_ms`` from when the line itself was back, its address and routes included.
+    trouble and restoration, and ``gap_at_ms`` tells when it began, from the trouble on; ``recovery_ms`` counts from the trouble
+    (None: never), ``return_ms`` from the restoration, ``back_ms`` from when the line itself was back, its address and routes
+    included.
     """
     rates = down_rates(report)
     remaining = sum(rate for name, rate in rates.items() if name != wan)
@@ -111,21 +119,28 @@ def trouble_line(
             restored_at = time.monotonic()
             trouble.end()
             whole_s = time.monotonic() - restored_at
-        return_s = _await_return(lab, wan, rates[wan], lambda: running.is_running, restored_at, return_timeout_s)
+        carried = trouble.carried or (lambda: line_bytes(lab, "down")[wan])
+        return_s = _await_return(carried, rates[wan], lambda: running.is_running, restored_at, return_timeout_s)
         received = running.wait(ROW_TIMEOUT_S)
         if return_s is None:  # the download was over before the line was back
             return_s = _return_with_new_download(
-                lab, wan, rates[wan], download(lab, content.size), restored_at, return_timeout_s
+                carried, rates[wan], download(lab, content.size), restored_at, return_timeout_s
             )
         lost = sum(not answers(talk, TALK_TIMEOUT_S) for talk in talks) + bool(received.error)
     until = max(restored_at, cut_at + DEFAULT_TIMING.cut_s)  # a trouble that ends at once leaves its gap behind it
     ended = min(until, received.arrivals[-1][0]) if received.arrivals else until
     gap = longest_gap(received.arrivals, cut_at, max(ended, cut_at))
-    recovery = recovery_s(received.arrivals, cut_at if trouble.is_immediate else gap[0], remaining, not_before=gap[1])
+    struck_at, pause = cut_at, gap
+    if trouble.is_immediate:
+        pause = longest_gap(received.arrivals, cut_at, max(ended, cut_at), begins_by=cut_at + STRIKES_S)
+    else:
+        struck_at = gap[0]
+    recovery = recovery_s(received.arrivals, struck_at, remaining, not_before=pause[1])
     return {
         "wan": wan,
         "cut": trouble.name,
         "gap_ms": round(1000 * (gap[1] - gap[0])),
+        "gap_at_ms": round(1000 * (gap[0] - cut_at)),
         "recovery_ms": None if recovery is None else round(1000 * recovery),
         "sha256_ok": received.sha256 == content.sha256(size),
         "connections_lost": lost,
@@ -140,18 +155,17 @@ def trouble_line(
 
 
 def _await_return(
-    lab: Lab,
-    wan: str,
+    carried: Callable[[], int],
     rate: float,
     may_go_on: Callable[[], bool],
     restored_at: float,
     timeout_s: float,
 ) -> float | None:
     """When, counted from the restoration, the line carries again; None when it did not while it could."""
-    last = line_bytes(lab, "down")[wan], time.monotonic()
+    last = carried(), time.monotonic()
     while may_go_on() and time.monotonic() < restored_at + timeout_s:
         time.sleep(SAMPLE_S)
-        now = line_bytes(lab, "down")[wan], time.monotonic()
+        now = carried(), time.monotonic()
         if now[0] - last[0] >= size_of(CARRIES_SHARE * rate, now[1] - last[1]):
             return now[1] - restored_at
         last = now
@@ -159,11 +173,11 @@ def _await_return(
 
 
 def _return_with_new_download(
-    lab: Lab, wan: str, rate: float, download: Download, restored_at: float, timeout_s: float
+    carried: Callable[[], int], rate: float, download: Download, restored_at: float, timeout_s: float
 ) -> float | None:
     """The same, with a download of its own that keeps the lines busy."""
     try:
-        return _await_return(lab, wan, rate, lambda: download.is_running, restored_at, timeout_s)
+        return _await_return(carried, rate, lambda: download.is_running, restored_at, timeout_s)
     finally:
         download.stop()
 
@@ -187,7 +201,8 @@ def address_changes(lab: Lab, stages: Stages, report: dict[str, Any], content: C
     rows: list[dict[str, Any]] = report.setdefault("failover", [])
     for wan, trouble, timing in (
         ("dsl", _renewed(lab, "dsl"), Timing(cut_s=1.0, after_s=6.0)),
-        ("lte", _replaced(lab, "lte"), Timing(cut_s=0.0, after_s=5.0)),
+        ("dsl", _replaced(lab, "dsl", ADDRESSES.cpe_dsl.v4), Timing(cut_s=0.0, after_s=5.0)),  # back to its first one
+        ("lte", _replaced(lab, "lte", next_address("lte")), Timing(cut_s=0.0, after_s=5.0)),
     ):
         row = stages.do(
             f"{wan} gets another address ({trouble.name}) in mid-download",
@@ -207,15 +222,32 @@ def _renewed(lab: Lab, wan: str) -> Trouble:
     return Trouble("renewed", begin, lambda: lab.wan(wan).await_address4(address), is_immediate=False)
 
 
-def _replaced(lab: Lab, wan: str) -> Trouble:
-    """Another address in the same moment."""
-    return Trouble("replaced", lambda: lab.wan(wan).replace_address4(next_address(wan)), lambda: None)
+def _replaced(lab: Lab, wan: str, address: str) -> Trouble:
+    """Another address in the same moment; what the line still delivers to the old one is not carried."""
+    return Trouble(
+        "replaced",
+        lambda: lab.wan(wan).replace_address4(address),
+        lambda: None,
+        carried=lambda: received_at(lab, address),
+    )
+
+
+def received_at(lab: Lab, address: str) -> int:
+    """Payload bytes that the router's TCP connections with this local address have received."""
+    shown = lab.run("cpe", ["ss", "--no-header", "--tcp", "--info", "--numeric", "src", address]).stdout
+    return sum(int(count) for count in re.findall(r"\bbytes_received:(\d+)", shown))
 
 
 def _cuts_course(lab: Lab, stages: Stages, report: dict[str, Any]) -> None:
     content = prepared(lab, stages, report, CONTENT_S, is_measured=False)
     if content is not None:
         all_cuts(lab, stages, report, content)
+        wan, cut = UNPLUGGED
+        row = stages.do(
+            f"{wan} loses its carrier ({cut}) in mid-download",
+            partial(cut_line, lab, content, report, wan, cut, Timing(cut_s=2.0)),
+        )
+        report["failover"] += [row] if row is not None else []
 
 
 def _address_course(lab: Lab, stages: Stages, report: dict[str, Any]) -> None:
@@ -226,17 +258,17 @@ def _address_course(lab: Lab, stages: Stages, report: dict[str, Any]) -> None:
 
 def scenarios() -> list[Scenario]:
     """Cuts, and changes of address."""
-    cuts = [(wan, cut) for wan in LINK_NAMES for cut in CUTS]
-    changes = [("dsl", "renewed"), ("lte", "replaced")]
+    cuts = [*((wan, cut) for wan in LINK_NAMES for cut in CUTS), UNPLUGGED]
+    changes = [("dsl", "renewed"), ("dsl", "replaced"), ("lte", "replaced")]
     return [
         Scenario(
             "failover",
-            "a line is cut in the middle of a download, each line silently and by its link, and comes back",
+            "a line is cut in the middle of a download, each silently and by its link, one by its carrier, and comes back",
             judged(_cuts_course, partial(path_checks, rows_wanted=cuts), **AS_SHIPPED),
         ),
         Scenario(
             "address-change",
-            "a line gets another address in the middle of a download, on renewal",
+            "a line gets another address in the middle of a download, on renewal and all at once",
             judged(_address_course, partial(path_checks, rows_wanted=changes), **AS_SHIPPED),
         ),
     ]

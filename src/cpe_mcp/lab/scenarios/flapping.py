@@ -31,6 +31,10 @@ TALKS = 4
 TALK_PORT = 2222
 TALK_TIMEOUT_S = 5.0
 NEW_EVERY_S, NEW_TIMEOUT_S = 0.5, 5.0
+FLAPS_SHARE = 0.8
+"""Of as many flaps as fit into the time: so many there have to be."""
+GONE = frozenset({"dead", "held down", "offline"})
+"""States in which the router has seen the line go."""
 
 
 def _flaps(lab: Lab, seconds: float) -> dict[str, Any]:
@@ -59,6 +63,7 @@ def _flaps(lab: Lab, seconds: float) -> dict[str, Any]:
     times = sorted(one.first_byte_s for one in tries if one.first_byte_s is not None)
     return {
         "flaps": flaps,
+        "flaps_possible": round(seconds / (sum(CUT_S) / len(CUT_S) + sum(BACK_S) / len(BACK_S)), 1),
         "connections": TALKS + STREAMS,
         "connections_lost": lost_talks + lost_streams,
         "new_connections": len(tries),
@@ -88,7 +93,9 @@ def _checks(report: Mapping[str, Any]) -> Sequence[Check]:
     found = report.get("flapping") or {}
     failed = found.get("new_connections_failed")
     return [
-        holds("the line flapped", found["flaps"] > 0 if found else None),
+        check("flaps", found.get("flaps"), ">=", FLAPS_SHARE * found.get("flaps_possible", 1)),
+        holds("the router saw the line go", not GONE.isdisjoint(found["states_seen"]) if found else None),
+        holds("and come back", "up" in found["states_seen"] if found else None),
         check("running connections lost", found.get("connections_lost"), "<=", 0),
         check("new connections failed", None if failed is None else len(failed), "<=", 0),
     ]

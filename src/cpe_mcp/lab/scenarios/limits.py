@@ -20,7 +20,7 @@ SHORT_MAX = 1.05
 GAP_MAX_MS = {"silent": 500, "down": 300}
 RECOVERY_MAX_MS = 1000
 """What the demo shows to everybody, on any machine."""
-PATHS_GAP_MAX_MS = {"silent": 350, "down": 250, "renewed": 350, "replaced": 350}
+PATHS_GAP_MAX_MS = {"silent": 350, "down": 250, "unplugged": 250, "renewed": 350, "replaced": 350}
 PATHS_RECOVERY_MAX_MS = 500
 BACK_MAX_MS = 2000
 """What the scenarios hold this package to. The last: until a line that is back carries running connections again."""
