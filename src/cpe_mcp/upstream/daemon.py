@@ -95,7 +95,8 @@ class Daemon:
         self._announcer = Announcer(self._control, radius=lambda: self._authenticator, send=self._bus.send)
         self._control.on_rebuilt = self._announcer.changed
         self._control.on_names = lambda _: self._dns.set_names(self._dns_names(self._settings))
-        self._had_wans = self._had_ways = False
+        self._had_wans = self._had_ways = (False, False)
+        """Whether there was a usable WAN to ask over, and whether there was any at all."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._unknown_wans: list[str] = []
 
@@ -287,17 +288,22 @@ class Daemon:
 
     def _paths_changed(self) -> None:
         self._follow_ident()
-        has_wans = bool(self._paths.wans())
-        if has_wans and not self._had_wans:
+        has_wans = bool(self._paths.wans()), bool(self._dns_ways())
+        if is_better(self._had_wans, has_wans):
             self._dns.hurry()
         self._had_wans = has_wans
         self._authenticator.follow_wans()
-        up = {wan.name for wan in self._wans_up()}
-        has_ways = any(wan.name in up for wan in self._authenticator.ways())
-        if has_ways and not self._had_ways:
+        up, ways = {wan.name for wan in self._wans_up()}, self._authenticator.ways()
+        has_ways = any(wan.name in up for wan in ways), bool(ways)
+        if is_better(self._had_ways, has_ways):
             self._authenticator.hurry()
         self._had_ways = has_ways
         self._control.changed()
+
+
+def is_better(before: tuple[bool, bool], now: tuple[bool, bool]) -> bool:
+    """Whether there is something to ask over that there was not."""
+    return any(is_there and not was_there for was_there, is_there in zip(before, now, strict=True))
 
 
 class Options(NamedTuple):
