@@ -48,7 +48,9 @@ class Kernel:
 
 def manager(kernel: Kernel, port: int = 5124) -> PathManager:
     """With one metered WAN that is up and idle, and one concentrator."""
-    made = PathManager(RouterSettings(wans=(WanSettings(name="lte", device="lo", metered=True),)), on_change=bool)
+    made = PathManager(
+        RouterSettings(wans=(WanSettings(name="lte", device="lo", metered=True),)), on_change=lambda: None
+    )
     made._endpoints = made._interception = Nothing()  # type: ignore[assignment]
     made._device_bytes, made._subflows = Nothing(), Nothing()  # type: ignore[assignment]
     made._device_bytes.read, made._subflows.read = kernel.counters, kernel.look  # type: ignore[assignment,method-assign]

@@ -477,7 +477,8 @@ class PathManager:
         self._release_held(now)
         self._place_wans(now)
         quotas = [wan.quota for wan in self._wans.values()]
-        told = (self.wans(), self.other_wans(), self._places.carrying, self._places.reason, quotas)
+        views = self.wans(), self.other_wans(), self.last_ways()
+        told = (*views, self._places.carrying, self._places.reason, quotas)
         if told != self._told:
             self._told = told
             self._on_change()
