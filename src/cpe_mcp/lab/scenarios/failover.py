@@ -201,7 +201,7 @@ def address_changes(lab: Lab, stages: Stages, report: dict[str, Any], content: C
     rows: list[dict[str, Any]] = report.setdefault("failover", [])
     for wan, trouble, timing in (
         ("dsl", _renewed(lab, "dsl"), Timing(cut_s=1.0, after_s=6.0)),
-        ("dsl", _replaced(lab, "dsl", ADDRESSES.cpe_dsl.v4), Timing(cut_s=0.0, after_s=5.0)),  # back to its first one
+        ("dsl", _replaced(lab, "dsl", ADDRESSES.cpe_dsl.v4), Timing(cut_s=0.0, after_s=4.0)),  # back to its first
         ("lte", _replaced(lab, "lte", next_address("lte")), Timing(cut_s=0.0, after_s=5.0)),
     ):
         row = stages.do(
@@ -245,7 +245,7 @@ def _cuts_course(lab: Lab, stages: Stages, report: dict[str, Any]) -> None:
         wan, cut = UNPLUGGED
         row = stages.do(
             f"{wan} loses its carrier ({cut}) in mid-download",
-            partial(cut_line, lab, content, report, wan, cut, Timing(cut_s=2.0)),
+            partial(cut_line, lab, content, report, wan, cut, Timing(before_s=2.5, cut_s=2.0)),
         )
         report["failover"] += [row] if row is not None else []
 
