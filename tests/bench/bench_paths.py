@@ -28,7 +28,7 @@ from cpe_mcp.lab.measure import size_of
 from cpe_mcp.lab.network import Lab
 from cpe_mcp.lab.plan import LINK_NAMES, next_address
 from cpe_mcp.lab.scenarios.daemons import await_taken
-from cpe_mcp.lab.scenarios.failover import Timing, Trouble, trouble_line
+from cpe_mcp.lab.scenarios.failover import IPV4_ONLY, Timing, Trouble, trouble_line
 from cpe_mcp.lab.scenarios.frame import AS_SHIPPED
 from cpe_mcp.lab.scenarios.lines import measure_down
 from cpe_mcp.lab.scenarios.stages import Stages
@@ -206,7 +206,7 @@ def measure(variant_name: str, what: Mapping[str, bool]) -> dict[str, dict[str, 
     variant = next(variant for variant in VARIANTS if variant.name == variant_name)
     links: dict[str, LinkSpec] = {"dsl": variant.dsl, "lte": variant.lte}
     found: dict[str, dict[str, float | None]] = {}
-    with Lab("bench", links=links, **AS_SHIPPED) as lab, mptcp_server(lab):
+    with Lab("bench", links=links, **AS_SHIPPED, **IPV4_ONLY) as lab, mptcp_server(lab):
         report = lab.facts()
         stages = Stages(report)
         whole = sum(link.down_mbit for link in links.values())

@@ -34,6 +34,9 @@ SAMPLE_S = 0.1
 RETURN_TIMEOUT_S = 10.0
 """For a restored line to carry again: DHCP takes up to 2 s, ``return_s`` 1 s, the rest is the busy line's."""
 ROW_TIMEOUT_S = 40.0
+IPV4_ONLY: Mapping[str, Any] = {"dhcp6_mcp": None}
+"""Arguments of Lab where an IPv4 address changes: a line without one for a moment gets warm connections over IPv6, and those do not
+feel the next change."""
 CONTENT_S = 12.0
 """Of both lines: longer than the longest row."""
 
@@ -269,6 +272,6 @@ def scenarios() -> list[Scenario]:
         Scenario(
             "address-change",
             "a line gets another address in the middle of a download, on renewal and all at once",
-            judged(_address_course, partial(path_checks, rows_wanted=changes), **AS_SHIPPED),
+            judged(_address_course, partial(path_checks, rows_wanted=changes), **AS_SHIPPED, **IPV4_ONLY),
         ),
     ]
