@@ -127,8 +127,9 @@ class Wan:
         os.kill(self._processes.pid(self._clients[0]), signal.SIGUSR1)
 
     def replace_address4(self, address: str) -> None:
-        """Another IPv4 address at once, as a renewal that brings one: the old one goes in the same moment."""
+        """Another IPv4 address at once, as a renewal that brings one: the old one goes in the same moment. The options stay."""
         event = {
+            **self._options4(),
             "ip": address,
             "mask": PREFIX_LENGTHS.v4,
             "broadcast": "+",
@@ -142,6 +143,15 @@ class Wan:
             check=True,
             capture_output=True,
         )
+
+    def _options4(self) -> dict[str, str]:
+        """Those that its last lease brought, as udhcpc gives them to its script."""
+        try:
+            lines = (Path(self._environment["CPE_MCP_RUN_DIR"]) / "dhcp" / f"{self._name}.v4").read_text().splitlines()
+        except OSError:
+            return {}
+        rows = (line.partition("=") for line in lines)
+        return {name: value for name, _, value in rows if name.startswith("opt")}
 
     def await_address4(self, address: str) -> None:
         """Until it has this address and the default route. Raises LabError."""

@@ -35,7 +35,7 @@ RETURN_TIMEOUT_S = 10.0
 """For a restored line to carry again: DHCP takes up to 2 s, ``return_s`` 1 s, the rest is the busy line's."""
 ROW_TIMEOUT_S = 40.0
 IPV4_ONLY: Mapping[str, Any] = {"dhcp6_mcp": None}
-"""Arguments of Lab where an IPv4 address changes: a line without one for a moment gets warm connections over IPv6, and those do not
+"""Arguments of Lab where an IPv4 address changes: a line without one for a moment gets warm connections over IPv6, which do not
 feel the next change."""
 CONTENT_S = 12.0
 """Of both lines: longer than the longest row."""
