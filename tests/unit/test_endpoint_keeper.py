@@ -239,6 +239,9 @@ class NoProbes:
     def send(self, *args: Any, **options: Any) -> bool:
         return True
 
+    def poll(self) -> None:
+        pass
+
 
 @pytest.fixture
 def all_dead(room: Room) -> Callable[[], Paths]:
