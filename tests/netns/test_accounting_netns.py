@@ -88,7 +88,7 @@ def test_a_subscriber_from_start_to_stop_with_the_server_away_in_between(world: 
         assert bytes.fromhex(start["Class"].removeprefix("0x")) == b"gold"
     # The server is away; the service ends meanwhile and is given time to tell it.
     concentrator.process.terminate()
-    time.sleep(1)
+    time.sleep(1.5)
     assert concentrator.process.poll() is None, "it waits for the server a little"
     with serving(world.far, tmp_path / "raddb", command):
         assert concentrator.process.wait(6) == 0
