@@ -543,7 +543,7 @@ def test_an_order_is_kept_and_the_default_of_a_list_is_shown(world: LuciWorld) -
     browser = world.open("settings")
     browser.wait(lambda: browser.count("#cbi-cpe-mcp-discovery"), "the section")
     browser.run("document.querySelector('.cbi-tabmenu [data-tab=discovery] a').click()")
-    browser.wait_text("default: the concentrators set here, RADIUS, DNS, signed", "[data-name=trust_alone]")
+    browser.wait_text("default: the concentrators set here, RADIUS, DNS (signed)", "[data-name=trust_alone]")
     world.shoot("settings-discovery")
     browser.click("[data-name=dhcp] input[type=checkbox]")
     _save_and_apply(browser)

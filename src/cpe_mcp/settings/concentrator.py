@@ -62,7 +62,12 @@ class GlobalSettings:
         high=31536000,
         unit="s",
     )
-    tune_kernel: bool = option("flag", True, "Set the kernel values of design decision D19.")
+    tune_kernel: bool = option(
+        "flag",
+        True,
+        "Set the kernel's TCP buffers and what it does with floods of handshakes (net.ipv4.tcp_*), and keep it from "
+        "switching Multipath TCP off for an hour (net.mptcp.blackhole_timeout). The log names each change.",
+    )
     run_dir: str = option("text", "/run/mcp-concentrator", "Directory of sockets and runtime state.")
     log_level: str = option(
         "choice", "info", "Least severity that is logged.", choices=("debug", "info", "warning", "error")

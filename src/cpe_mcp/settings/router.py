@@ -216,7 +216,12 @@ class PathsSettings:
         high=300,
         unit="s",
     )
-    tune_kernel: bool = option("flag", True, "Set the kernel values of design decision D19.")
+    tune_kernel: bool = option(
+        "flag",
+        True,
+        "Set the kernel's TCP buffers (net.ipv4.tcp_rmem, tcp_wmem), and keep it from switching Multipath TCP off for an "
+        "hour (net.mptcp.blackhole_timeout). The log names each change.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

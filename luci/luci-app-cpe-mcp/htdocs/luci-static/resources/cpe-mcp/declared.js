@@ -60,7 +60,7 @@ return baseclass.extend({
 				'flap_count': { kind: 'integer', default: '5', low: 0, high: 100, doc: _('A WAN that went away so often within flap_window_s is held down; 0: never.') },
 				'flap_window_s': { kind: 'number', default: '120', low: 1, high: 86400, unit: 's', doc: _('See flap_count.') },
 				'hold_s': { kind: 'number', default: '10', low: 1, high: 300, unit: 's', doc: _('How long a flapping WAN is held down at first; each further time twice as long, up to 300.') },
-				'tune_kernel': { kind: 'flag', default: '1', doc: _('Set the kernel values of design decision D19.') },
+				'tune_kernel': { kind: 'flag', default: '1', doc: _('Set the kernel\'s TCP buffers (net.ipv4.tcp_rmem, tcp_wmem), and keep it from switching Multipath TCP off for an hour (net.mptcp.blackhole_timeout). The log names each change.') },
 			}
 		},
 		'discovery': {

@@ -71,10 +71,8 @@ function widgetOf(type, name, option) {
 	/* not LuCI's MultiValue: that one puts the values into an order of its own, and checks them all as one */
 	if (option.choices && option.many)
 		return [ form.DynamicList, function(o) {
-			const standard = shownDefault(type, name, option);
-
-			if (standard)
-				o.placeholder = _('default: %s').format(standard);
+			if (option.default.length)
+				o.placeholder = _('default');
 
 			choices(o, type, name, option);
 		} ];
@@ -156,8 +154,10 @@ return baseclass.extend({
 		o.validate = function(section_id, value) { return checks.check(option, value) };
 		widget[1](o);
 
-		/* LuCI's choosers of networks and devices cannot show what holds when nothing is chosen */
-		if ((widget[0] === widgets.DeviceSelect || widget[0] === widgets.NetworkSelect) && option.default.length)
+		/* LuCI's choosers of networks and devices cannot show what holds when nothing is chosen, and a list of choices is
+		   too long for its field */
+		if ((widget[0] === widgets.DeviceSelect || widget[0] === widgets.NetworkSelect || option.choices && option.many)
+			&& option.default.length)
 			o.description = '%s (%s)'.format(text, _('default: %s').format(shownDefault(type, row.name, option)));
 
 		return o;

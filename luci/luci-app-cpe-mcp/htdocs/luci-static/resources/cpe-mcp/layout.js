@@ -227,9 +227,9 @@ const SOURCES = {
 const TRUST = {
 	static: _('the concentrators set here'),
 	radius: 'RADIUS',
-	dnssec: _('DNS, signed'),
+	dnssec: _('DNS (signed)'),
 	dhcp: 'DHCP',
-	dns: _('DNS, not signed'),
+	dns: _('DNS (not signed)'),
 	none: _('none of them')
 };
 
@@ -281,7 +281,7 @@ const CHOICES = {
 	'dscp.mode': {
 		preserve: _('as the device wrote it'),
 		set: _('always the same value'),
-		off: _('none')
+		off: _('no marking')
 	},
 	'logging.level': { debug: _('debug'), info: _('info'), warning: _('warning'), error: _('error') }
 };
