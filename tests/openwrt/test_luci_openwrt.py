@@ -166,7 +166,7 @@ def test_overview_shows_what_radius_orders_and_what_waits(world: LuciWorld) -> N
         "12 sent, 2 waiting, 0 lost",
         "Accounting records wait: 192.0.2.20:1813 over lte did not answer",
         "2 carried out, 1 refused",
-        "1 from unknown addresses, 3 of another time",
+        "3 of another time, 1 from unknown addresses",
     ):
         assert line in shown
     assert shown.count("carried out") == 2, "no Disconnect-Request came, so there is no row of them"
@@ -444,6 +444,16 @@ def test_a_person_reads_german(world: LuciWorld, tmp_path: Path) -> None:
         browser = world.open("diagnostics")
         browser.wait_text("home hat noch keine Verbindung angenommen", "[data-stage=connect]")
         assert "prüfen Sie, ob er läuft" in browser.text("[data-stage=connect]")
+        badges = "const all = [...document.querySelectorAll('.cpe-badge')];"
+        cut = f"{badges} return all.filter(e => e.clientHeight > 18 || e.scrollWidth > e.clientWidth).map(e => e.innerText)"
+        assert browser.run(f"{badges} return all.length") > 3
+        assert browser.run(cut) == [], "a badge is one line and holds its word"
+        browser = world.open("settings")
+        browser.wait(lambda: browser.count("#cbi-cpe-mcp-paths"), "the sections")
+        assert "Authentifizierung" in browser.text("#view .cbi-tabmenu"), "as LuCI's own catalogue has it"
+        browser.run("document.querySelector('.cbi-tabmenu [data-tab=paths] a').click()")
+        wide = "return document.querySelector('#view [data-name=scheme] select').getBoundingClientRect().width"
+        assert browser.run(wide) > 300, "the choice is not cut"
     finally:
         world.ubus("uci", "set", {"config": "luci", "section": "main", "values": {"lang": "en"}})
         world.ubus("uci", "commit", {"config": "luci"})
