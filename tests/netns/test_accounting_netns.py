@@ -111,10 +111,12 @@ def test_another_server_takes_what_one_that_died_does_not(world: World, tmp_path
     concentrator = Concentrator(world, tmp_path, CONFIG + two_servers)
     concentrator.wait()
     port = world.serve(lambda connection: connection.sendall(bytes(MEGABYTE)), SERVER, 0, world.router)
-    with serving(world.far, tmp_path / "two", second):
-        with serving(world.far, tmp_path / "one", first):
-            fetch(world, port)
-            _, start = wait(first_detail, 2)
+    # The first one is there first, else the other one may get the first record and then all.
+    with serving(world.far, tmp_path / "one", first) as dying, serving(world.far, tmp_path / "two", second):
+        fetch(world, port)
+        _, start = wait(first_detail, 2)
+        dying.terminate()
+        dying.wait(10)
         concentrator.process.terminate()
         assert concentrator.process.wait(6) == 0
         stop, off = wait(second_detail, 2)
