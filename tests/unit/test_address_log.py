@@ -24,12 +24,11 @@ RECORD: dict[str, Any] = {
     "concentrator": "alice",
     "client": "203.0.113.5",
     "client_port": 41000,
-    "outer": "192.0.2.1",
-    "outer_port": 51322,
+    "outer": ["192.0.2.1", 51322, 1764201600.25, 61.5],
     "server": "198.51.100.7",
     "server_port": 443,
-    "started": 1764201600.25,
-    "duration_s": 61.5,
+    "started": 1764201500.0,
+    "duration_s": 162.5,
 }
 LINE = (
     "subscriber=alice inner=203.0.113.5#41000 outer=192.0.2.1#51322 protocol=tcp "
@@ -43,7 +42,7 @@ def test_a_line_has_what_is_asked_for_and_no_destination() -> None:
 
 
 def test_a_connection_that_used_no_port_of_ours_has_no_line() -> None:
-    assert address_line({**RECORD, "outer": ""}, with_destination=True) == ""
+    assert address_line({**RECORD, "outer": None}, with_destination=True) == ""
 
 
 def test_a_name_cannot_forge_a_line() -> None:

@@ -347,7 +347,16 @@ def status(**changes: Any) -> dict[str, Any]:
         "proxy": True,
         "warnings": [],
         "wans": [wan_row("dsl", "eth1"), wan_row("lte", "wwan0")],
-        "concentrators": [{"name": "mine", "source": "static", "usable": True, "reason": "", "text": "usable"}],
+        "concentrators": [
+            {
+                "name": "mine",
+                "addresses": ["198.51.100.1"],
+                "source": "static",
+                "usable": True,
+                "reason": "",
+                "text": "usable",
+            }
+        ],
         "sources": [],
         "radius": {"enabled": False, "accepted": False, "text": "not asked", "detail": ""},
         "workers": [{"index": 0, "pid": 5, "counters": {}}],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -188,6 +189,25 @@ def test_a_question_that_cannot_be_sent_is_a_silence_and_not_the_end(tmp_path: P
     run(tmp_path, scenario)
 
 
+@pytest.mark.requirement("7.1-a")
+def test_the_log_names_nobody_whom_radius_was_asked_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(desk: Desk) -> None:
+        for number, verdict in enumerate(("accept", "reject", "timeout")):
+            desk.ask(f"10.9.9.{number}")
+            await settle()
+            reason = "192.0.2.9 is silent" if verdict == "timeout" else "dear line-7"
+            await desk.answer(number, ACCEPT._replace(verdict=verdict, reason=reason))
+        assert [line for line in caplog.messages if line.startswith("RADIUS on")] == [
+            "RADIUS on 10.9.9.x: accept",
+            "RADIUS on 10.9.9.x: reject",
+            "RADIUS on 10.9.9.x: timeout (192.0.2.9 is silent)",
+        ]
+
+    with caplog.at_level(logging.DEBUG):
+        run(tmp_path, scenario)
+    assert {row.levelno for row in caplog.records if "RADIUS on" in row.getMessage()} == {logging.DEBUG}
+
+
 @pytest.mark.requirement("5.3-b")
 def test_filters_of_an_accept_are_carried_out_and_end_with_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(desk: Desk) -> None:
@@ -195,7 +215,7 @@ def test_filters_of_an_accept_are_carried_out_and_end_with_it(tmp_path: Path, ca
         await settle()
         await desk.answer(0, ACCEPT._replace(filters=("gold", "lead", "silver")))
         assert desk.filters.applied == [{"10.9.9.9": ("gold", "silver")}]
-        assert "10.9.9.9: no filter here for Filter-Id 'lead'" in caplog.text
+        assert "10.9.9.x: no filter here for Filter-Id 'lead'" in caplog.text
         desk.control.authorizer.withdraw("10.9.9.9")
         desk.control.follow_filters()
         assert desk.filters.applied[1:] == [{"10.9.9.9": ()}]
@@ -204,6 +224,7 @@ def test_filters_of_an_accept_are_carried_out_and_end_with_it(tmp_path: Path, ca
         await settle()
         await desk.answer(1, ACCEPT._replace(filters=("gold",)))
         assert "filters of 1 addresses are not in place: no room" in caplog.text
+        assert not [address for address in ("10.9.9.8", "10.9.9.9") if address in caplog.text]
         assert desk.workers[0].answers()[-1] == (2, "accept", "ready")
 
     run(tmp_path, scenario)

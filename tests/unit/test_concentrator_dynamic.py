@@ -176,6 +176,7 @@ def test_all_or_nothing(user: str, change: dict[str, Any], cause: ErrorCause) ->
     with pytest.raises(Refused) as error:
         host.change(Selector(user=user), **change)
     assert error.value.cause == cause
+    assert user not in str(error.value), "this text goes to the log"
     assert (host.authorizer.status(host.now), host.authorizer.table_row("carl")) == before
     assert (host.caps, host.forgotten, host.paper.applied) == ([], [], [])
 

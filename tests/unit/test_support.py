@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from test_answers_parts import RECORD, status, wan_row
 
+from cpe_mcp.aaa.cookie import Credential
 from cpe_mcp.settings import parse_router
-from cpe_mcp.upstream.support import MASK, mask, secrets_of, shortened
+from cpe_mcp.upstream import support_parts
+from cpe_mcp.upstream.support import MASK, mask, secrets_of
 from cpe_mcp.upstream.support_parts import gather
 
 pytestmark = pytest.mark.unit
@@ -32,7 +34,54 @@ config radius 'radius'
 	option secret '{SECRET}'
 	option username 'alice@isp'
 	option password '{PASSWORD}'
+
+config ident 'ident'
+	option user 'carla@home'
+
+config rule 'annas_phone'
+	option name 'Anna at night'
+	list domain '*.clinic.example'
+	list dest '198.51.100.77'
+	list src '192.168.1.20'
+	list src '2001:db8:7:5601::20'
+	list mac '00:53:00:12:34:56'
+
+config rule
+	option name 'dsl'
+	list dest_port '5000'
 """
+NFT = """
+	chain rules {
+		ether saddr { 00:53:00:12:34:56, 00:53:00:00:00:01 } ip daddr 198.51.100.77 return comment "Anna at night"
+		ip saddr { 192.168.1.20, 192.168.1.64/26 } ip6 saddr 2001:db8:7:5601::20 ip6 daddr 2001:db8:7:5600::/56 return
+		ip daddr { 10.0.0.0/8, 198.51.100.1, 192.168.0.0/16 } return
+"""
+GRANTED = Credential(key=b"granted-by-radius\x00\xff", handle=b"\x01handle-of-radius\xfe")
+PEOPLE = {
+    "alice@isp",
+    "carla@home",
+    "alice",
+    "annas_phone",
+    "Anna at night",
+    "clinic.example",
+    "198.51.100.77",
+    "192.168.1.2",
+    "192.168.1.20",
+    "192.168.1.64",
+    "2001:db8:7:5601",
+    "2001:db8:7:5600",
+    "00:53:00:12:34:56",
+    "00:53:00:00:00:01",
+    "203.0.113.2",
+    "192.0.2.80",
+    "2001:db8:1:2::80",
+}
+"""Whom the report is about, and where they went."""
+
+
+@pytest.fixture(autouse=True)
+def _nft(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(support_parts, "table_listing", lambda: NFT)
 
 
 def written(**changes: Any) -> str:
@@ -41,15 +90,23 @@ def written(**changes: Any) -> str:
         warnings=[f"section concentrator 'mine': {KEY!r} is odd"],
         radius={"enabled": True, "accepted": False, "text": "no", "detail": f"Reply-Message: {PASSWORD} or {SECRET}"},
         sources=[{"source": "dhcp4", "interface": "wan", "discarded": f"bad bytes {KEY.encode().hex()}"}],
-        wans=[{**wan_row("dsl", "eth1"), "detail": json.dumps({"key": KEY, "secret": SECRET}), "networks": []}],
-        concentrators=[],
+        wans=[
+            {
+                **wan_row("dsl", "eth1"),
+                "detail": json.dumps({"key": KEY, "secret": SECRET}),
+                "networks": ["2001:db8:7:5600::/56", "203.0.113.0/24"],
+            }
+        ],
+        fallback=f"{GRANTED.key.hex()} {GRANTED.handle.hex()} {bytes(GRANTED.key)!r} {bytes(GRANTED.handle)!r}",
+        concentrators=[{"name": "mine", "addresses": ["198.51.100.1"], "subscriber": "alice"}],
     )
-    row = {"stage": "authenticate", "ok": False, "detail": f"{SECRET} refused", "next": f"not {PASSWORD}"}
+    row = {"stage": "authenticate", "ok": False, "detail": f"{SECRET} refused alice@isp", "next": f"not {PASSWORD}"}
     arguments: dict[str, Any] = {
         "status": leaking,
         "stages": [row],
-        "live": [],
+        "live": [RECORD._asdict()],
         "finished": [{**RECORD._asdict(), "server": "2001:db8:1:2::80"}],
+        "granted": GRANTED,
         "secrets": ["learnt-by-radius"],
         "full": False,
         **changes,
@@ -74,32 +131,34 @@ def test_no_secret_is_in_the_report(full: bool) -> None:
     for secret in SECRETS:
         for form in forms(secret):
             assert form not in report
-    assert report.count(MASK) >= 8, "what was masked should be seen to be there"
+    for octets in (GRANTED.key, GRANTED.handle):
+        assert octets.hex() not in report
+        assert repr(octets)[2:-1] not in report
+    assert report.count(MASK) >= 12, "what was masked should be seen to be there"
 
 
 def test_the_report_has_what_helps() -> None:
     report = written()
     for title in ("about", "check", "settings", "status", "paths", "finished connections", "policy rules", "sysctl"):
         assert f"== {title} ==" in report
-    for word in ("6.6.0", "alice@isp", "FAIL authenticate", "lookup 254", '"device": "eth1"'):
+    for word in ("6.6.0", "FAIL authenticate", "lookup 254", '"device": "eth1"', '"name": "dsl"', "10.0.0.0/8"):
         assert word in report
 
 
 def test_people_and_what_they_visit_are_shortened_unless_asked() -> None:
     report = written()
-    for address in ("192.168.1.2", "2001:db8:1:2::80", "203.0.113.2"):
-        assert address not in report
-    assert "192.168.1.x" in report
-    assert "2001:db8:1:x" in report
-    assert '"address4": "203.0.113.x"' in report
+    assert {word for word in PEOPLE if word in report} == set()
+    for short in ("192.168.1.x", "2001:db8:1:x", '"address4": "203.0.113.x"', "2001:db8:7:x/56", "00:53:00:x"):
+        assert short in report
+    assert report.count("198.51.100.1") > 1, "servers of the operator are shown"
+    assert "192.0.2.9" in report
     full = written(full=True)
-    for address in ("192.168.1.2", "2001:db8:1:2::80", "203.0.113.2"):
-        assert address in full
+    assert {word for word in PEOPLE if word not in full} == set()
 
 
-def test_an_address_inside_another_is_not_taken_for_it() -> None:
+def test_every_address_in_a_text_is_shortened() -> None:
     wans = [{**wan_row("dsl", "eth1"), "address4": "10.1.0.1", "detail": "10.1.0.10 10.1.0.1:443 110.1.0.1 10.1.0.1."}]
-    assert "10.1.0.10 10.1.0.x:443 110.1.0.1 10.1.0.x." in written(status=status(wans=wans))
+    assert "10.1.0.x 10.1.0.x:443 110.1.0.x 10.1.0.x." in written(status=status(wans=wans))
 
 
 def test_short_secrets_are_masked_as_words_only() -> None:
@@ -112,17 +171,3 @@ def test_a_secret_that_holds_another_goes_as_a_whole() -> None:
 
 def test_secrets_of_the_settings_are_all_found() -> None:
     assert sorted(secrets_of(parse_router(SETTINGS))) == sorted(SECRETS)
-
-
-@pytest.mark.parametrize(
-    ("address", "short"),
-    [
-        ("192.0.2.55", "192.0.2.x"),
-        ("2001:db8:aa:bb::1", "2001:db8:aa:x"),
-        ("::1", "0:0:0:x"),
-        ("", ""),
-        ("a name", "a name"),
-    ],
-)
-def test_shortened(address: str, short: str) -> None:
-    assert shortened(address) == short

@@ -266,7 +266,7 @@ def quota(ask: Ask, arguments: argparse.Namespace) -> tuple[Any, str, int]:
 
 
 def support(ask: Ask, arguments: argparse.Namespace) -> tuple[Any, str, int]:
-    """A report for whoever helps: everything above, no secrets, addresses shortened unless --full."""
+    """A report for whoever helps: everything above, no secrets; names masked and addresses shortened unless --full."""
     result = ask("support", full=arguments.full)
     return result, result["report"].rstrip("\n"), EXIT_OK
 
@@ -399,7 +399,7 @@ def _parser() -> argparse.ArgumentParser:
         elif name == "speedtest":
             speedtest.add_arguments(sub)
         elif name == "support":
-            sub.add_argument("--full", action="store_true", default=False, help="addresses as they are")
+            sub.add_argument("--full", action="store_true", default=False, help="names and addresses as they are")
     return parser
 
 

@@ -15,20 +15,22 @@ line look like another one, or like two."""
 
 def address_line(record: Mapping[str, Any], *, with_destination: bool) -> str:
     """``subscriber=alice inner=203.0.113.5#41000 outer=192.0.2.1#51322 protocol=tcp start=... end=...``, with ``destination=``
-    when that is wanted; "" for a connection that used none of our ports. Times are UTC, in ms, as ISO 8601.
+    when that is wanted; "" for a connection that used none of our ports. Times are UTC, in ms, as ISO 8601, and of our port:
+    not of a warm connection that waited before, nor of a refused peer that has not gone yet.
 
     ``record``: a :class:`cpe_mcp.relay.records.FlowRecord` of a concentrator, as a map. ``inner`` is where the subscriber's
     first subflow came from.
     """
     if not record.get("outer"):
         return ""
+    address, port, started, seconds = record["outer"]
     fields = {
         "subscriber": quote(record["concentrator"], safe=PLAIN),
         "inner": _end(record["client"], record["client_port"]),
-        "outer": _end(record["outer"], record["outer_port"]),
+        "outer": _end(address, port),
         "protocol": "tcp",
-        "start": _time(record["started"]),
-        "end": _time(record["started"] + record["duration_s"]),
+        "start": _time(started),
+        "end": _time(started + seconds),
     }
     if with_destination:
         fields["destination"] = _end(record["server"], record["server_port"])

@@ -16,10 +16,13 @@ from cpe_mcp.kernel.nft_table import counters, listing, load
 from cpe_mcp.kernel.numbers import CONCENTRATOR_TABLE
 from cpe_mcp.policy.concentrator_rules import COUNTERS, EVERY_IPV4, Border, Side, elements, removal, render
 from cpe_mcp.policy.filter_rules import Filter, members
+from cpe_mcp.policy.masking import without_hosts
 from cpe_mcp.settings import ConcentratorSettings, SettingsError
 
 log = logging.getLogger(__name__)
 
+ELEMENT = f" element inet {CONCENTRATOR_TABLE} "
+"""In a line with subscribers' addresses, which are not for the log."""
 EVERY_ADDRESS = frozenset(("::", EVERY_IPV4))
 PAUSE_S, PAUSE_MAX_S = 0.1, 1.6
 """Between two looks at the table, however often somebody changes it; doubled each time that it was changed again, for two who
@@ -303,4 +306,5 @@ def _hint(error: str, text: str) -> str:
     lines = text.splitlines()
     if place is None or not 0 < int(place[1]) <= len(lines):
         return ""
-    return f", in: {lines[int(place[1]) - 1].removeprefix(f'add rule inet {CONCENTRATOR_TABLE} ')}"
+    line = lines[int(place[1]) - 1].removeprefix(f"add rule inet {CONCENTRATOR_TABLE} ")
+    return f", in: {without_hosts(line) if ELEMENT in line else line}"

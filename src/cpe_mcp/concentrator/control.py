@@ -59,6 +59,7 @@ from cpe_mcp.control.frames import (
 from cpe_mcp.control.server import ControlServer, Worker
 from cpe_mcp.kernel.numbers import MARK_SUBSCRIBER
 from cpe_mcp.policy.cap_shares import CapShares, Demand, Rates
+from cpe_mcp.policy.masking import shortened
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.relay.sockets import pack16
 from cpe_mcp.settings import ConcentratorSettings, SettingsError, split_host
@@ -68,8 +69,6 @@ log = logging.getLogger(__name__)
 
 RADIUS_PORT = 1812
 """RFC 2865."""
-RECORDS_KEPT = 1000
-"""Finished flows remembered for ``status``."""
 NOTHING_YET = {"flows": 0, "bytes_up": 0, "bytes_down": 0}
 UPKEEP_S = 10.0
 """Between two looks at our own addresses and at verdicts that have run out."""
@@ -85,8 +84,6 @@ SUBSCRIBERS_MAX = 65536
 """Subscribers whose totals are kept, some 30 MiB; who has finished a connection longest ago goes first."""
 UNUSED_CAP_S = 3600.0
 """A cap of somebody whom RADIUS knows no more is kept while connections use it: they may run on for long."""
-OUTER = frozenset(("outer", "outer_port"))
-"""Of a record: for the address log and nothing else."""
 IDENT_FAILED_S = 10.0
 """How long a worker remembers that Ident confirmed nothing; the control daemon knows for longer, and settings may change."""
 IDENT_LATER_S = 1.0
@@ -119,7 +116,6 @@ class Control:
             on_frame=self._frame,
             on_gone=self._worker_gone,
         )
-        self.records: collections.deque[dict[str, Any]] = collections.deque(maxlen=RECORDS_KEPT)
         self.subscribers: dict[str, dict[str, int]] = {}
         self.refusals: collections.Counter[str] = collections.Counter()
         self._asking: dict[str, list[tuple[Worker, dict[str, Any], Verdict | None]]] = {}
@@ -408,7 +404,6 @@ class Control:
 
     def _count(self, record: dict[str, Any]) -> None:
         self.address_log.write(record)
-        self.records.append({name: value for name, value in record.items() if name not in OUTER})
         if record["concentrator"]:
             name = record["concentrator"]
             totals = self.subscribers[name] = self.subscribers.pop(name, dict(NOTHING_YET))
@@ -476,7 +471,8 @@ class Control:
         waiting = self._asking.pop(address, [])
         before = self.authorizer.session(address)
         verdict = self.authorizer.learn(address, answer, time.monotonic())
-        log.debug("RADIUS on %s: %s%s", address, answer.verdict, f" ({answer.reason})" if answer.reason else "")
+        why = f" ({answer.reason})" if answer.verdict == TIMEOUT else ""  # a Reply-Message may name anybody
+        log.debug("RADIUS on %s: %s%s", shortened(address), answer.verdict, why)
         if answer.verdict == ACCEPT:
             names = {verdict.subscriber, *(proven.subscriber for _, _, proven in waiting if proven is not None)}
             for name in names:
@@ -561,7 +557,7 @@ class Control:
             if known != names:
                 log.warning(
                     "RADIUS on %s: no filter here for Filter-Id %s",
-                    address,
+                    shortened(address),
                     ", ".join(repr(name) for name in names if name not in known),
                 )
             if known:

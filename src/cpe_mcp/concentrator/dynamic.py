@@ -179,13 +179,12 @@ def _check_abilities(
     for name in OF_ADDRESSES_ONLY:
         if getattr(change, name) is None:
             continue
-        for who, names in (
-            ("a subscriber of the table, which", [row.subscriber for row in of_table]),
-            ("known by a handle only, which", only_handles),
+        for who, rows in (
+            ("a subscriber of the table", of_table),
+            ("who is known by a handle only", only_handles),
         ):
-            if names:
-                text = f"{names[0]} is {who} has no {name.replace('_', ' ')}"
-                raise Refused(ErrorCause.UNSUPPORTED_ATTRIBUTE, text)
+            if rows:
+                raise Refused(ErrorCause.UNSUPPORTED_ATTRIBUTE, f"{who} has no {name.replace('_', ' ')}")
 
 
 def _verdict(row: Session | HandleSession | Verdict) -> Verdict:

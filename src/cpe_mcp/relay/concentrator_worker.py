@@ -119,6 +119,21 @@ NOT_NOW = Verdict("later", "", 0.0, b"", Reason.AUTH_PENDING, Caps(), 0)
 HELD = {"prefix": HALF_OPEN_PREFIX, "total": HALF_OPEN}
 
 
+class Outer(NamedTuple):
+    """Our end of the connection to a server."""
+
+    address: str
+    port: int
+    since: float
+    until: float | None = None
+    """When it was given up; None: it lasts."""
+
+    def told(self, now: float, unix_offset: float) -> tuple[str, int, float, float]:
+        """As a record has it."""
+        seconds = (now if self.until is None else self.until) - self.since
+        return self.address, self.port, round(self.since + unix_offset, 3), round(seconds, 3)
+
+
 class ConcentratorFlow(Flow):
     """One connection of an upstream MCP."""
 
@@ -151,7 +166,7 @@ class ConcentratorFlow(Flow):
         """Counted against its subscriber's limit."""
         self._measuring: Measuring | None = None
         self._prefix = worker.peers.prefix_of(self.client[0])
-        self._outer = "", 0
+        self._outer: Outer | None = None
         self._accounted = 0, 0
         """Bytes up and down that were reported."""
         self.deadline = self.accepted + worker.message_timeout_s
@@ -298,6 +313,9 @@ class ConcentratorFlow(Flow):
             return
         self.far = End(sock, self)
         worker.loop.add(self.far)
+        if worker.logs_addresses:  # now: who scans ports has used ours too, though nobody may ever answer
+            outer = sock.getsockname()
+            self._outer = Outer(outer[0], outer[1], worker.loop.now)
 
     def _connected(self) -> None:
         assert self.far is not None
@@ -329,9 +347,6 @@ class ConcentratorFlow(Flow):
             return
         self.state = step(CONCENTRATOR, self.state, "connected")
         self._request = None
-        if self._concentrator.logs_addresses:
-            outer = self.far.sock.getsockname()
-            self._outer = outer[0], outer[1]
         if fell_back(self.near.sock):
             self._concentrator.count("plain_tcp")
         turns = _, up_turn = self._turns(self)
@@ -515,11 +530,19 @@ class ConcentratorFlow(Flow):
 
     def record(self, end: str) -> FlowRecord:
         """See :class:`Flow`."""
-        record, test = super().record(end)._replace(outer=self._outer[0], outer_port=self._outer[1]), self._measuring
+        record, test = super().record(end), self._measuring
+        if self._outer is not None:
+            record = record._replace(outer=self._outer.told(self.worker.loop.now, self.worker.unix_offset))
         if test is None:
             return record
         up, down = test.carried()
         return record._replace(bytes_up=up, bytes_down=down)
+
+    def drop_far(self) -> None:
+        """See :class:`Flow`: with it goes our port."""
+        if self._outer is not None:
+            self._outer = self._outer._replace(until=self.worker.loop.now)
+        super().drop_far()
 
     def withdraw(self, *, warm_only: bool) -> None:
         """The subscriber's authorization is gone, and with it what was begun under it; a FIN would pass a cut transfer off as

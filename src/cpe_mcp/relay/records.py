@@ -51,9 +51,10 @@ class FlowRecord(NamedTuple):
     """What distributes its bytes over the WANs; "" for one that was not proxied."""
     scheme_reason: str = ""
     """Why the WANs have their places under that scheme: a value of Reason."""
-    outer: str = ""
-    """At a concentrator that logs addresses: its own address towards the server; "" where the server was not reached."""
-    outer_port: int = 0
+    outer: tuple[str, int, float, float] | None = None
+    """At a concentrator that logs addresses: its own address and port towards the server, the Unix time in s from which the
+    flow had them (a warm connection waits long before), and for how many s (a refused peer may go long after); None where no
+    server was asked."""
 
 
 def matches(text: str, parts: Iterable[str]) -> bool:

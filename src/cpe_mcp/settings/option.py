@@ -28,6 +28,8 @@ class Option:
     unit: str = ""
     choices: tuple[str, ...] = ()
     many: bool = False
+    private: bool = False
+    """Names a person or what somebody visits: in no report that others read. Addresses are known without it."""
 
 
 METADATA_KEY = "option"
@@ -43,9 +45,10 @@ def option(
     unit: str = "",
     choices: Sequence[str] = (),
     many: bool = False,
+    private: bool = False,
 ) -> Any:
     """A dataclass field that is a UCI option. ``default`` of a list is a tuple."""
-    declared = Option(kind, doc, low, high, unit, tuple(choices), many)
+    declared = Option(kind, doc, low, high, unit, tuple(choices), many, private)
     return dataclasses.field(default=default, metadata={METADATA_KEY: declared})
 
 

@@ -309,7 +309,9 @@ class ConcentratorSettings:
     enabled: bool = option("flag", True, "Whether it is used.")
     address: tuple[str, ...] = option("address", (), "Addresses of this one concentrator, best first.", many=True)
     port: int = option("integer", DEFAULT_SERVICE_PORT, "Its service port.", low=1, high=65535)
-    subscriber: str = option("text", "", "Name of the subscriber in the concentrator's table; empty: no cookie.")
+    subscriber: str = option(
+        "text", "", "Name of the subscriber in the concentrator's table; empty: no cookie.", private=True
+    )
     key: str = option("secret", "", "Key shared with the concentrator for that subscriber.")
     foreign: bool = option(
         "flag", False, "A converter of another make: a warm connection to it stays silent until it has a flow."
@@ -336,7 +338,7 @@ class RadiusSettings:
         choices=("udp", "tls"),
     )
     secret: str = option("secret", "", "Secret shared with the RADIUS servers; TLS needs none.")
-    username: str = option("text", "", "Subscriber name.")
+    username: str = option("text", "", "Subscriber name.", private=True)
     password: str = option("secret", "", "Subscriber password.")
     method: str = option(
         "choice",
@@ -415,7 +417,9 @@ class RuleSettings:
 
     section: str = ""
     """How messages call the section: its name, or ``rule[2]`` as ``uci show`` counts."""
-    name: str = option("text", "", "What this rule is called in replies and pages; empty: same as the section.")
+    name: str = option(
+        "text", "", "What this rule is called in replies and pages; empty: same as the section.", private=True
+    )
     enabled: bool = option("flag", True, "Whether this rule is used.")
     action: str = option(
         "choice",
@@ -441,7 +445,11 @@ class RuleSettings:
         "that WAN (single:WAN); empty: the scheme of section paths.",
     )
     domain: tuple[str, ...] = option(
-        "domain", (), "Destinations by name, every name below it too. Needs a dnsmasq that has nftset.", many=True
+        "domain",
+        (),
+        "Destinations by name, every name below it too. Needs a dnsmasq that has nftset.",
+        many=True,
+        private=True,
     )
     dest: tuple[str, ...] = option("prefix", (), "Destination addresses or prefixes.", many=True)
     dest_port: tuple[str, ...] = option("ports", (), "Destination ports.", many=True)
@@ -525,6 +533,7 @@ class IdentSettings:
         "",
         "What they are told; empty: the name that is set for the subscriber at that concentrator, or the user name of section "
         "radius.",
+        private=True,
     )
 
 

@@ -210,7 +210,7 @@ class Answers:
         return {"stages": await self._stages()}
 
     async def support(self, args: Mapping[str, Any]) -> dict[str, Any]:
-        """The support report; ``full`` leaves addresses as they are. Secrets are never in it."""
+        """The support report; ``full`` leaves names and addresses as they are. Secrets are never in it."""
         from cpe_mcp.upstream.support_parts import gather
 
         status, stages = await self.status({}), await self._stages()
@@ -221,6 +221,7 @@ class Answers:
             stages=stages,
             live=live,
             finished=self._control.ledger.last(20),
+            granted=self._control.granted,
             secrets=[row.key for row in self._control.candidates.candidates(self._control.now)],
             full=bool(args.get("full")),
         )

@@ -40,6 +40,7 @@ from cpe_mcp.paths.snapshot import EMPTY, ConcentratorView, WanView, to_wire
 from cpe_mcp.policy.concentrator_health import DEAD, SUSPECT, Answer, ConcentratorHealth
 from cpe_mcp.policy.decide import BLOCK
 from cpe_mcp.policy.ipv6_proof import Ipv6Proof
+from cpe_mcp.policy.masking import shortened
 from cpe_mcp.policy.negotiation import REMOVED, UNKNOWN, Joins, Negotiations
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.relay.records import FlowRecord
@@ -570,7 +571,7 @@ class Control:
     def _direct(self, worker: Worker, payload: Mapping[str, Any]) -> None:
         address, port, reason = str(payload["address"]), int(payload["port"]), str(payload["reason"])
         self.paths.add_direct(address, port)
-        log.debug("%s port %d is left to plain forwarding: %s", address, port, TEXTS.get(reason, reason))
+        log.debug("%s port %d is left to plain forwarding: %s", shortened(address), port, TEXTS.get(reason, reason))
         if len(self.left_direct) >= DIRECT_MAX:
             self.left_direct.pop(next(iter(self.left_direct)))
         self.left_direct.pop((address, port), None)

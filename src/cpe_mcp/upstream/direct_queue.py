@@ -10,6 +10,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
+from cpe_mcp.policy.masking import shortened, without_hosts
+
 log = logging.getLogger(__name__)
 
 SPACING_S = 0.05
@@ -50,8 +52,10 @@ class DirectQueue:
                 try:
                     await asyncio.to_thread(self._load, batch)
                 except (RuntimeError, OSError) as error:
-                    log.debug("not left to plain forwarding: %s", batch)
-                    self._complain(f"what a concentrator refuses cannot be left to plain forwarding: {error}")
+                    servers = ", ".join(f"{shortened(address)} port {port}" for address, port in batch)
+                    log.debug("not left to plain forwarding: %s", servers)
+                    why = without_hosts(str(error))
+                    self._complain(f"what a concentrator refuses cannot be left to plain forwarding: {why}")
                 await asyncio.sleep(SPACING_S)
         finally:
             if self._task is asyncio.current_task():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
+from cpe_mcp.policy.masking import shortened
 from cpe_mcp.relay.records import FlowRecord
 from cpe_mcp.settings.router import LoggingSettings
-from cpe_mcp.upstream.support import shortened
 
 log = logging.getLogger("cpe_mcp.flows")
 log.setLevel(logging.INFO)  # its own switch: whoever wants these lines need not want all others of this level

@@ -1,23 +1,27 @@
 """The support report: one text that can be shown to others. Pure; what goes in is gathered by :mod:`.answers`.
 
 Secrets are masked twice: the settings are printed without them, and every text that holds one of them anywhere, an error
-message or a log line of others, has it replaced. Addresses of people and of the servers they visit are shortened unless
-asked for in full.
+message or a log line of others, has it replaced. So are, unless asked for in full, names of people and of what they visit,
+and every address is shortened that is not a concentrator's or another server's of the operator.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
+
+from cpe_mcp.policy.masking import without_hosts
+from cpe_mcp.policy.reasons import TEXTS
+from cpe_mcp.settings import RouterSettings, split_host
+from cpe_mcp.settings.option import Option, declared_options
 
 MASK = "********"
 SHORT_SECRET = 4
 """A secret shorter than this is only replaced where it stands as a word of its own, or the report would be unreadable."""
-RECORDS = 20
-"""Finished flows that are shown."""
+SERVERS = ("host", "address")
+"""Kinds of options of a router that name servers."""
 
 
 def report(parts: Mapping[str, Any], secrets: Iterable[str]) -> str:
@@ -28,52 +32,62 @@ def report(parts: Mapping[str, Any], secrets: Iterable[str]) -> str:
 
 def mask(text: str, secrets: Iterable[str]) -> str:
     """``text`` without the secrets, in whichever way JSON, Python or UCI would write them."""
-    forms: set[str] = set()
-    for secret in secrets:
-        if secret:
-            forms |= {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
-            forms |= {repr(secret)[1:-1], secret.replace("'", "'\\''"), secret.encode().hex()}
-    for form in sorted(forms, key=len, reverse=True):
-        pattern = re.escape(form)
-        text = re.sub(rf"(?<!\w){pattern}(?!\w)" if len(form) < SHORT_SECRET else pattern, MASK, text)
-    return text
+    return _replaced(text, secrets, whole_words=False)
 
 
-def secrets_of(settings: Any) -> list[str]:
+def without_people(text: str, names: Iterable[str], servers: Collection[str]) -> str:
+    """``text`` without these names where they stand as words, and with all addresses but those of ``servers`` shortened."""
+    return without_hosts(_replaced(text, names, whole_words=True), kept=servers)
+
+
+def secrets_of(settings: RouterSettings) -> list[str]:
     """Every value of an option of kind ``secret`` in these settings."""
+    return list(_values(settings, lambda declared: declared.kind == "secret"))
+
+
+def names_of(settings: RouterSettings) -> set[str]:
+    """What in these settings names a person or what somebody visits. A word that is the report's own as well names nobody."""
+    names = {name.removeprefix("*.") for name in _values(settings, lambda declared: declared.private)}
+    names |= {rule.section for rule in settings.rules if "[" not in rule.section}
+    own = {*TEXTS, *(wan.name for wan in settings.wans), *(row.name for row in settings.concentrators)}
+    for declared in declared_options(type(settings.rules[0])).values() if settings.rules else ():
+        own.update(declared.choices)
+    return names - own
+
+
+def servers_of(settings: RouterSettings, status: Mapping[str, Any]) -> set[str]:
+    """Addresses of the operator's servers: who helps has to see them, and they are nobody's."""
+    servers = {split_host(host, 1)[0] for host in _values(settings, lambda declared: declared.kind in SERVERS)}
+    servers.update(*(row["addresses"] for row in status["concentrators"]))
+    for row in status["sources"]:
+        servers.update(row.get("unconfirmed", ()), *row.get("concentrators", ()))
+    return servers
+
+
+def _values(settings: RouterSettings, is_wanted: Callable[[Option], bool]) -> Iterator[str]:
+    """What is set of the options that are wanted."""
     import dataclasses
 
-    from cpe_mcp.settings.option import declared_options
-
-    found: list[str] = []
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         for section in value if isinstance(value, tuple) else (value,):
-            if dataclasses.is_dataclass(section):
-                for name, declared in declared_options(type(section)).items():
-                    if declared.kind == "secret":
-                        secret = getattr(section, name)
-                        found += list(secret) if declared.many else [secret]
-    return [secret for secret in found if secret]
+            for name, declared in declared_options(type(section)).items():
+                if is_wanted(declared):
+                    found = getattr(section, name)
+                    yield from filter(None, found if declared.many else (found,))
 
 
-def shortened(address: str) -> str:
-    """``192.168.1.x`` and ``2001:db8:1:x``: the network stays, the host goes. Anything else stays as it is."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if parsed.version == 4:
-        return f"{address.rpartition('.')[0]}.x"
-    groups = parsed.exploded.split(":")[:3]
-    return ":".join(group.lstrip("0") or "0" for group in groups) + ":x"
-
-
-def flow_lines(flows: Sequence[Mapping[str, Any]], *, full: bool) -> list[dict[str, Any]]:
-    """The flows with client and server shortened, unless ``full``."""
-    if full:
-        return [dict(flow) for flow in flows]
-    return [{**flow, "client": shortened(flow["client"]), "server": shortened(flow["server"])} for flow in flows]
+def _replaced(text: str, words: Iterable[str], *, whole_words: bool) -> str:
+    forms: set[str] = set()
+    for word in words:
+        if word:
+            forms |= {word, json.dumps(word)[1:-1], json.dumps(word, ensure_ascii=False)[1:-1]}
+            forms |= {repr(word)[1:-1], word.replace("'", "'\\''"), word.encode().hex()}
+    for form in sorted(forms, key=len, reverse=True):
+        pattern = re.escape(form)
+        is_word = whole_words or len(form) < SHORT_SECRET
+        text = re.sub(rf"(?<!\w){pattern}(?!\w)" if is_word else pattern, MASK, text)
+    return text
 
 
 def _printed(part: Any) -> str:

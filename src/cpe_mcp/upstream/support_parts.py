@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cpe_mcp.aaa.cookie import Credential
 from cpe_mcp.kernel.mptcp import MptcpNetlink
 from cpe_mcp.kernel.nft_view import table_listing
 from cpe_mcp.kernel.routing_view import rules
 from cpe_mcp.kernel.sysctl import read
 from cpe_mcp.settings import RouterSettings, mask_secrets
-from cpe_mcp.upstream.support import flow_lines, report, secrets_of, shortened
+from cpe_mcp.upstream.support import names_of, report, secrets_of, servers_of, without_people
 
 RELEASE = Path("/etc/openwrt_release")
 MODEL = Path("/tmp/sysinfo/model")
@@ -43,10 +44,11 @@ async def gather(
     stages: Sequence[Mapping[str, Any]],
     live: Sequence[Mapping[str, Any]],
     finished: Sequence[Mapping[str, Any]],
+    granted: Credential,
     secrets: Iterable[str],
     full: bool,
 ) -> str:
-    """The report. ``secrets``: those that are not in the settings; ``full``: addresses as they are."""
+    """The report. ``granted`` and ``secrets``: what is not in the settings; ``full``: people as they are."""
     nft = await asyncio.to_thread(table_listing)
     parts: dict[str, Any] = {
         "about": _about(status),
@@ -60,16 +62,18 @@ async def gather(
         "paths": status["wans"],
         "concentrators": status["concentrators"],
         "sources": status["sources"],
-        "live connections": flow_lines(live, full=full),
-        "finished connections": flow_lines(finished, full=full),
+        "live connections": list(live),
+        "finished connections": list(finished),
         "nft table inet cpe_mcp": nft,
         "policy rules": _asked(lambda: [rule.text() for rule in rules()]),
         "mptcp endpoints": _asked(_endpoints),
         "sysctl": {name: value for name in SYSCTLS if (value := read(name)) is not None},
         "mptcp counters": _counters(),
     }
-    text = report(parts, [*secrets, *secrets_of(settings)])
-    return text if full else _without_own_addresses(text, status["wans"])
+    text = report(
+        parts, [*secrets, *secrets_of(settings), *_printed_octets(granted.key), *_printed_octets(granted.handle)]
+    )
+    return text if full else without_people(text, {*names_of(settings), granted.name}, servers_of(settings, status))
 
 
 def _about(status: Mapping[str, Any]) -> dict[str, str]:
@@ -122,12 +126,6 @@ def _asked(question: Any) -> Any:
         return f"cannot be read: {error.strerror or error}"
 
 
-def _without_own_addresses(text: str, wans: Iterable[Mapping[str, Any]]) -> str:
-    for wan in wans:
-        for address in (wan["address4"], wan["address6"]):
-            if address:
-                # Whole addresses only: 192.0.2.1 is not in 192.0.2.10, nor 2001:db8::1 in 2001:db8::1:2.
-                inside = r"[0-9a-fA-F:]" if ":" in address else r"[0-9]|\.[0-9]"
-                before = r"(?<![0-9a-fA-F:])" if ":" in address else r"(?<![0-9.])"
-                text = re.sub(rf"{before}{re.escape(address)}(?!{inside})", shortened(address), text)
-    return text
+def _printed_octets(octets: bytes) -> tuple[str, str]:
+    """As hexadecimal, and as Python prints them."""
+    return octets.hex(), repr(bytes(octets))[2:-1]
