@@ -122,7 +122,8 @@ def test_permissions_are_those_that_the_pages_use() -> None:
     assert used <= may_read | may_write
     assert not may_read & may_write
     assert {"speedtest", "drop", "reload"} <= may_write
-    assert acl["write"]["uci"] == ["cpe-mcp"]
+    assert "uci" not in acl["read"], "keys and passwords are in the settings: who may only look asks the daemon"
+    assert acl["write"]["uci"] == {"cpe-mcp": ["read", "write"], "firewall": ["read"], "network": ["read"]}
     assert "file" not in acl["read"]
     assert "file" not in acl["write"]
     assert "*" not in json.dumps(acl)

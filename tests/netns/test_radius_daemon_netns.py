@@ -37,6 +37,7 @@ SECRET, PASSWORD = "planted-radius-secret", "planted-radius-password"
 COOKIE_SECRET = "planted-cookie-secret-of-the-operator"
 HANDED = make_handle("alice", COOKIE_SECRET.encode(), time.time() + 3600)
 TALK_PORT = 7777
+CLOSED_PORT = 81
 CAP_MBIT = 16
 CONCENTRATOR: Concentrator = ((ADDRESSES.concentrator1.v4, ADDRESSES.concentrator1.v6), 0)
 OPEN = {name: {"operator_network": False} for name in ("dsl", "lte")}
@@ -144,12 +145,21 @@ def test_udp_leaves_by_the_operators_network_only_and_asking_again_touches_no_fl
 
 @pytest.mark.requirement("7.1-a")
 @pytest.mark.requirement("7.3-a")
-def test_tls_over_any_line_and_no_secret_is_seen_anywhere(router: Lab) -> None:
+def test_tls_over_any_line_and_neither_secrets_nor_people_are_seen_where_they_should_not(router: Lab) -> None:
     before = asked_over(router)
     drop = ["inet", "count", "in", "ip", "daddr", ADDRESSES.radius.v4, "tcp", "flags", "syn", "drop"]
     router.run("isp-dsl", ["nft", "add", "rule", *drop])
     options = {**router.tls_options, "timeout_s": 1, "accounting": True}
-    router.start_cpe(wans=OPEN, radius=options, general={"metrics_s": 1, "log_level": "debug"})
+    hardware = re.search(r"link/ether (\S+)", router.run("client1", ["ip", "-o", "link"]).stdout)
+    assert hardware is not None
+    router.start_cpe(
+        wans=OPEN,
+        radius=options,
+        general={"metrics_s": 1},
+        logging={"level": "debug", "flows": True},
+        rules={"planted_phone": {"name": "Planted at night", "mac": [hardware[1]], "dest_port": ["7"]}},
+        ident={"enabled": True, "user": "planted-ident-user"},
+    )
     now = await_radius(router, accepted=True, server=f"{ADDRESSES.radius.v4}:2083", transport="tls")
     assert now["radius"]["reason"] == Reason.READY
     after = asked_over(router)
@@ -158,8 +168,15 @@ def test_tls_over_any_line_and_no_secret_is_seen_anywhere(router: Lab) -> None:
     await_status(router, "connections are taken", lambda now: now["interception"]["on"])
     await_status(router, "accounting over TLS", lambda now: now["radius"]["accounting"]["sent"] == 4)
     assert "Accounting-On" in (router.directory / "radius" / DETAIL).read_text()
+    assert fetch_small(router)
+    closed = ["curl", "-sf", "-m", "5", "-o", "/dev/null", f"http://{ADDRESSES.server.v4}:{CLOSED_PORT}/"]
+    assert router.run("client1", closed, check=False).returncode, "nobody is there: it is left to plain forwarding"
+    log_ends = time.monotonic() + 5
+    while router.log("cpe-mcpd").count("flow client=") < 2 and time.monotonic() < log_ends:
+        time.sleep(0.05)
     router_key = Path(router.tls_options["tls_key"]).read_text().splitlines()[1]
-    planted = [SECRET, PASSWORD, COOKIE_SECRET, HANDED.key.hex(), repr(HANDED.key)[2:-1], router_key]
+    planted = [SECRET, PASSWORD, COOKIE_SECRET, router_key]
+    planted += [form for octets in (HANDED.key, HANDED.handle) for form in (octets.hex(), repr(bytes(octets))[2:-1])]
     texts = {
         "the log": router.log("cpe-mcpd") + router.log("cpe-mcp-relay"),
         "status": str(router.ask("status")),
@@ -171,7 +188,23 @@ def test_tls_over_any_line_and_no_secret_is_seen_anywhere(router: Lab) -> None:
     }
     found = [(where, secret) for where, text in texts.items() for secret in planted if secret in text]
     assert not found
-    assert "alice" in texts["the support report"], "it is the real one"
+    device, server = ADDRESSES.client1, ADDRESSES.server
+    people = ["alice", "planted-ident-user", "planted_phone", "Planted at night", hardware[1], *device, *server]
+    assert [word for word in people if word not in texts["the support report"]] == [device.v6, server.v6], (
+        "the real one"
+    )
+    shown = {
+        "the log": texts["the log"],
+        "the support report for others": str(router.ask("support")["report"]),
+        "files that others may read": texts["files that others may read"],
+    }
+    assert "flow client=192.168.77.x server=10.20.0.x action=" in shown["the log"]
+    assert f"10.20.0.x port {CLOSED_PORT} is left to plain forwarding" in shown["the log"], "level debug"
+    assert hardware[1][:8] in shown["the support report for others"], "of the rule"
+    assert [(where, word) for where, text in shown.items() for word in people if word in text] == []
+    lines = [wan[name] for wan in router.ask("paths")["wans"] for name in ("address4", "address6") if wan[name]]
+    assert len(lines) == 4
+    assert [line for line in lines if line in shown["the support report for others"]] == []
 
 
 def test_the_cap_of_the_accept_holds_back_what_goes_through_concentrators(router: Lab) -> None:

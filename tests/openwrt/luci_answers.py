@@ -24,6 +24,7 @@ def status() -> dict[str, Any]:
         "fallback": "direct",
         "generation": 12,
         "congestion_control": "bbr",
+        "quic": "forward",
         "interception": {"on": True, "ipv6": False, "reason": "", "text": ""},
         "wans": [
             wan("dsl", "eth1", rtt_ms=18.4, down_mbit=47.31, up_mbit=2.2, capacity_down_mbit=49.8, capacity_up_mbit=9.6,

@@ -493,6 +493,8 @@ CHANGES = ("[data-act=drop]", "[data-act=direct]", "[data-act=quota]", "#cpe-spe
 """What sends something that a login with read rights alone may not send."""
 
 
+UBUS_DENIED = 6
+"""Permission denied: rpcd's word for a configuration that the session may not read."""
 RPC_DENIED = -32002
 """uhttpd's word for a call that the session's access lists do not have."""
 
@@ -517,15 +519,18 @@ def _usable(browser: Browser, selector: str) -> list[str]:
     return found
 
 
-def test_a_login_that_may_only_look_sees_everything_and_changes_nothing(viewed: LuciWorld) -> None:
+UNSEEN = "Settings hold keys and passwords"
+
+
+def test_a_login_that_may_only_look_sees_the_state_but_no_settings_and_changes_nothing(viewed: LuciWorld) -> None:
     status = viewed.daemon.answers["status"]
     status["wans"][1]["quota"] |= {"limit_gb": 50, "used_gb": 12.0, "percent": 24.0}
     viewed.configure(*TWO_WANS, ("rule", "", {"name": "bank", "action": "direct", "domain": ["bank.example"]}))
     for page, shown in (
         ("overview", "12.0 GB of 50 GB"),
         ("connections", "203.0.113.80:443"),
-        ("rules", "to bank.example"),
-        ("settings", "Use several WANs at once"),
+        ("rules", UNSEEN),
+        ("settings", UNSEEN),
         ("diagnostics", "home has not accepted a connection yet"),
     ):
         browser = viewed.open(page)
@@ -540,9 +545,13 @@ def test_a_login_that_may_only_look_sees_everything_and_changes_nothing(viewed: 
         assert _asked(browser, "cpe-mcp", method, {})["error"]["code"] == RPC_DENIED, "not by hand either"
         assert viewed.daemon.asked(method) == []
     assert _asked(browser, "cpe-mcp", "status", {})["result"][0] == 0
+    for config in ("cpe-mcp", "network"):
+        reply = _asked(browser, "uci", "get", {"config": config})
+        assert reply.get("error", {}).get("code") == RPC_DENIED or reply["result"] == [UBUS_DENIED], "keys are in there"
     setting = {"config": "cpe-mcp", "section": "global", "values": {"enabled": "0"}}
     assert _asked(browser, "uci", "set", setting)["error"]["code"] == RPC_DENIED
     viewed.configure()
+    status["wans"] = []
     browser = viewed.open("overview")
     browser.wait_text("This login may look but not change anything.", "#cpe-firstuse")
     assert _usable(browser, "#view input, .cbi-page-actions button") == []

@@ -69,7 +69,7 @@ def router_settings(
 ) -> str:
     """``/etc/config/cpe-mcp`` of the cpe: the lab's own values, and over them those given.
 
-    ``given``: section type (``global``, ``paths``, ``discovery``, ``radius``, ``ident``) -> options, and ``wan``,
+    ``given``: section type (``global``, ``paths``, ``discovery``, ``radius``, ``ident``, ``logging``) -> options, and ``wan``,
     ``concentrator`` and ``rule`` -> section name -> options. The lab's addresses are not global, so any destination is taken.
     """
     wans: dict[str, dict[str, object]] = {
@@ -89,6 +89,7 @@ def router_settings(
             "password": password,
         },
         "ident": {},
+        "logging": {},
     }
     return uci_text(
         [(kind, kind, {**options, **given.get(kind, {})}) for kind, options in own.items()]

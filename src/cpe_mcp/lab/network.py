@@ -374,13 +374,21 @@ class Lab:
         concentrators: Mapping[str, Mapping[str, Any]] | None = None,
         rules: Mapping[str, Mapping[str, Any]] | None = None,
         ident: Mapping[str, Any] | None = None,
+        logging: Mapping[str, Any] | None = None,
     ) -> None:
         """Start ``cpe-mcpd`` and one relay worker on the cpe; returns when the daemon answers. Raises LabError.
 
         Each argument gives options of one section type, over the lab's own of :func:`.configs.router_settings`; ``wans``,
         ``concentrators`` and ``rules`` are by section name.
         """
-        given = {"global": general, "paths": paths, "discovery": discovery, "radius": radius, "ident": ident}
+        given = {
+            "global": general,
+            "paths": paths,
+            "discovery": discovery,
+            "radius": radius,
+            "ident": ident,
+            "logging": logging,
+        }
         text = configs.router_settings(
             run_dir=str(self.cpe_run_dir),
             congestion_control=self._package_congestion_control,

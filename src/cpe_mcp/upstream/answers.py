@@ -113,6 +113,7 @@ class Answers:
             "lossy_congestion_control": snapshot.lossy_congestion_control,
             "lossy_flows": _sum(counters, "robust"),
             "scheme": self._scheme(),
+            "quic": control.settings.quic.policy,
             "interception": {"on": on, "ipv6": ipv6, "reason": not_taken, "text": TEXTS.get(not_taken, "")},
             "wans": self._wans(),
             "concentrators": found["concentrators"],

@@ -1,5 +1,6 @@
 'use strict';
 'require baseclass';
+'require uci';
 'require cpe-mcp.reasons as reasons';
 
 /* The pieces that the pages are built of. Everything that comes from outside becomes a text node, never markup: LuCI's
@@ -114,15 +115,14 @@ return baseclass.extend({
 			el('p', {}, _('This login may look but not change anything.')));
 	},
 
-	/* a form.Map's page, with what has to be said to this login below its title */
-	form: function(map) {
-		return map.render().then(L.bind(function(node) {
-			const said = this.viewer();
+	/* the settings, for a login that may read them; null for the others, whom nothing is to be shown of keys and passwords */
+	settings: function() {
+		return L.hasViewPermission() ? L.resolveDefault(uci.load('cpe-mcp')) : null;
+	},
 
-			if (said)
-				node.insertBefore(said, node.querySelector('.cbi-map-descr').nextSibling);
-
-			return node;
-		}, this));
+	/* in place of a form.Map's page, for a login that may not read the settings */
+	unseen: function(title) {
+		return el('div', { 'class': 'cbi-map' },
+			this.head(title, _('Settings hold keys and passwords, and rules name devices and what they visit. Logins see them that may change them.')));
 	}
 });

@@ -34,7 +34,7 @@ return view.extend({
 	load: function() {
 		parts.style();
 
-		return Promise.all([ this.ask(), L.resolveDefault(uci.load('cpe-mcp')) ]);
+		return Promise.all([ this.ask(), parts.settings() ]);
 	},
 
 	ask: function() {

@@ -141,7 +141,7 @@ function packageTile(status) {
 		status.scheme ? parts.fact(_('Who carries'), layout.choice('paths', 'scheme', status.scheme.name)) : null,
 		status.scheme ? el('p', { 'class': 'cpe-quiet' }, parts.reason(status.scheme)) : null,
 		parts.fact(_('Live connections'), String(status.live || 0)),
-		parts.fact('QUIC', uci.get('cpe-mcp', (uci.sections('cpe-mcp', 'quic')[0] || {})['.name'] || 'quic', 'policy') === 'reject'
+		parts.fact('QUIC', status.quic === 'reject'
 			? _('refused: browsers use TCP') : _('passes, over one line')),
 		parts.fact(_('IPv6'), status.interception && status.interception.ipv6 ? _('taken too') : _('left alone')),
 		parts.fact(_('Running for'), units.duration(status.uptime_s)));
@@ -236,8 +236,8 @@ return view.extend({
 		parts.style();
 
 		return Promise.all([
-			L.resolveDefault(uci.load('cpe-mcp')),
-			L.resolveDefault(uci.load('firewall')),
+			parts.settings(),
+			L.hasViewPermission() ? L.resolveDefault(uci.load('firewall')) : null,
 			L.resolveDefault(callDump(), []),
 			this.ask(true)
 		]);
@@ -257,7 +257,10 @@ return view.extend({
 	},
 
 	render: function(loaded) {
-		if (!uci.sections('cpe-mcp', 'wan').length) {
+		const status = loaded[3].status;
+
+		/* who may not read the settings is told by the daemon whether there are WANs in them */
+		if (L.hasViewPermission() ? !uci.sections('cpe-mcp', 'wan').length : status && !(status.wans || []).length) {
 			this.first = firstpage;
 
 			if (!L.hasViewPermission())

@@ -13,10 +13,16 @@ return view.extend({
 	load: function() {
 		parts.style();
 
-		return L.resolveDefault(uci.load('cpe-mcp'));
+		return parts.settings();
 	},
 
 	render: function() {
+		if (!L.hasViewPermission()) {
+			this.handleSave = this.handleSaveApply = this.handleReset = null;
+
+			return parts.unseen(_('Multipath rules'));
+		}
+
 		const map = new form.Map('cpe-mcp', _('Multipath rules'),
 			_('The first rule that matches decides; drag them into order. What no rule matches goes as the settings say. Of each condition one value is enough, and all conditions that are set must hold.'));
 		const section = map.section(form.GridSection, 'rule');
@@ -41,6 +47,6 @@ return view.extend({
 				o.editable = true;
 		});
 
-		return parts.form(map);
+		return map.render();
 	}
 });

@@ -13,10 +13,16 @@ return view.extend({
 	load: function() {
 		parts.style();
 
-		return L.resolveDefault(uci.load('cpe-mcp'));
+		return parts.settings();
 	},
 
 	render: function() {
+		if (!L.hasViewPermission()) {
+			this.handleSave = this.handleSaveApply = this.handleReset = null;
+
+			return parts.unseen(_('Multipath settings'));
+		}
+
 		const map = new form.Map('cpe-mcp', _('Multipath settings'),
 			_('What is not set has its default, shown in grey. Running connections are not touched by a change.'));
 
@@ -49,6 +55,6 @@ return view.extend({
 			}
 		});
 
-		return parts.form(map);
+		return map.render();
 	}
 });
