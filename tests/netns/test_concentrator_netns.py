@@ -10,17 +10,19 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from relay_world import CONCENTRATOR, SERVER4, SERVICE_PORT, World, cookies, inside
 
-from cpe_mcp.aaa.cookie import own_credential, time_of
+from cpe_mcp.aaa.cookie import time_of
 from cpe_mcp.control.ask import ask
 from cpe_mcp.control.frames import API_SOCKET
+from cpe_mcp.convert import Client
+from cpe_mcp.relay.sockets import pack16
 
 pytestmark = pytest.mark.netns
 
@@ -120,6 +122,8 @@ def convert(
 
 
 SUCCESS = bytes.fromhex("01012263")
+IDLE_S = 1.2
+"""Less than the 2 s that a refused peer has to go."""
 
 
 @pytest.mark.requirement("X-16")
@@ -275,50 +279,42 @@ def test_the_address_log_says_what_the_server_saw_and_no_more(world: World, tmp_
     assert concentrator.ask()["address_log"]["written"] == 1
 
 
-@pytest.mark.requirement("7.1-a")
-def test_nothing_of_the_subscriber_leaves_unless_it_is_asked_for(world: World, tmp_path: Path) -> None:
-    """At the most talkative log level: neither keys, people nor where they went are in the log, the metrics, the process list
-    or behind a socket that others may ask."""
-    metrics_port = 9464
-    wanted = {"log_level": "debug", "metrics_port": metrics_port, "metrics_address": CONCENTRATOR}
-    options = "".join(f"    option {name} '{value}'\n" for name, value in wanted.items())
-    config = CONFIG.replace("    option congestion_control ''\n", f"    option congestion_control ''\n{options}")
-    config = config.replace("'alice'", "'planted_name'").replace(KEY, "planted-key-of-a-subscriber")
-    concentrator = Concentrator(world, tmp_path, config)
+@pytest.mark.requirement("5.6.7-a")
+def test_the_address_log_has_who_scans_ports_and_for_no_longer_than_a_port_was_theirs(
+    world: World, tmp_path: Path
+) -> None:
+    """A server that refuses or says nothing has seen our address and port too. A warm connection has no port before it asks for
+    a server, and one that was refused none any more, however long it stays."""
+    path = tmp_path / "addresses.log"
+    section = f"\nconfig address_log 'address_log'\n    option enabled '1'\n    option file '{path}'\n"
+    option = "option congestion_control ''"
+    concentrator = Concentrator(
+        world, tmp_path, CONFIG.replace(option, f"{option}\n    option connect_timeout_s '1'") + section
+    )
     concentrator.wait()
-    port = world.serve(lambda connection: connection.sendall(b"hello"), SERVER, 0, world.router)
-    cookie = cookies("planted_name", "planted-key-of-a-subscriber")
-    assert convert(world, SERVER, port, cookie=cookie) == SUCCESS + b"hello"
-    convert(world, SERVER, 9, cookie=cookie)
-    convert(world, SERVER, port, cookie=cookies("planted_name", "another-key-altogether"))
-    concentrator.config.write_text(concentrator.config.read_text() + "\n# read again\n")
-    concentrator.process.send_signal(signal.SIGHUP)
-    end = time.monotonic() + 5
-    while "settings read again" not in concentrator.log.read_text() and time.monotonic() < end:
+    alice = cookies("alice", KEY)
+    nobody, silent = "10.2.0.1", "10.2.0.250"
+    assert convert(world, silent, 23, cookie=alice) == bytes.fromhex("01022263 1e016101")
+    client = Client(alice())
+    with inside(world.router):
+        sock = socket.create_connection((CONCENTRATOR, SERVICE_PORT), timeout=6, source_address=(ROUTER1, 0))
+    with sock:
+        sock.sendall(client.prefix())
+        time.sleep(IDLE_S)
+        asked = time.time()
+        sock.sendall(client.connect(pack16(socket.AF_INET, nobody), 9))
+        assert sock.recv(100) == bytes.fromhex("01022263 1e016000")
+        time.sleep(IDLE_S)
+    end = time.monotonic() + 3
+    while not (path.exists() and len(path.read_text().splitlines()) == 2) and time.monotonic() < end:
         time.sleep(0.05)
-    metrics = ""
-    while "mcp_concentrator_flows_total 1" not in metrics:
-        assert time.monotonic() < end, metrics
-        with inside(world.router):
-            metrics = urllib.request.urlopen(f"http://{CONCENTRATOR}:{metrics_port}/metrics", timeout=5).read().decode()
-    texts = {"metrics": metrics, "log": concentrator.log.read_text()}
-    for row in [concentrator.process.pid, *(row["pid"] for row in concentrator.ask()["workers"])]:
-        for part in ("cmdline", "environ"):
-            texts[f"{part} of {row}"] = Path(f"/proc/{row}/{part}").read_bytes().decode(errors="replace")
-    texts |= {
-        str(path): "planted_name"
-        for path in concentrator.run_dir.rglob("*")
-        if path.is_socket() and path.stat().st_mode & 0o077
-    }
-    planted = [
-        "planted-key",
-        "planted_name",
-        bytes(own_credential("planted_name", "planted-key-of-a-subscriber").key).hex(),
-        f"{SERVER}#{port}",
-        f"{SERVER}:{port}",
-        f"{SERVER} port {port}",
-    ]
-    assert [(where, text) for where, whole in texts.items() for text in planted if text in whole] == []
+    lines = [dict(word.split("=", 1) for word in line.split()) for line in path.read_text().splitlines()]
+    assert [line["subscriber"] for line in lines] == ["alice", "alice"]
+    assert {line["outer"].partition("#")[0] for line in lines} == {"10.2.0.2"}
+    assert all(int(line["outer"].partition("#")[2]) for line in lines)
+    start, end_of_it = (datetime.fromisoformat(lines[1][name]).timestamp() for name in ("start", "end"))
+    assert start > asked - IDLE_S / 2, "not since it was warm"
+    assert end_of_it < asked + IDLE_S / 2 + 0.3, "not until the refused peer has gone"
 
 
 @pytest.mark.requirement("7.2-a")

@@ -141,10 +141,12 @@ def test_a_flushed_ruleset_is_put_back_and_a_filter_that_cannot_be_is_told(nft: 
     nft.errors = [RuntimeError("nft refused: Operation not permitted")] * 2
     with pytest.raises(FilterError, match="CAP_NET_ADMIN"):
         keeper.apply({"192.0.2.2": ("gold",)})
-    nft.errors = [RuntimeError("nft refused: /dev/stdin:1:1-2: Error: no room")] * 2
+    line = len(render(border_of(settings(FILTERS))).splitlines()) + 1
+    nft.errors = [RuntimeError(f"nft refused: /dev/stdin:{line}:1-2: Error: no room")] * 2
     with pytest.raises(FilterError) as error:
         keeper.apply({"192.0.2.77": ("gold",)})
-    assert "no room" in str(error.value)
+    assert "no room, in: add element" in str(error.value)
+    assert "192.0.2.x" in str(error.value)
     assert "192.0.2.77" not in str(error.value), "who it was about is in no log line"
     with pytest.raises(FilterError, match="no section filter 'lead'"):
         keeper.apply({"192.0.2.2": ("lead",)})

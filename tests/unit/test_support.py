@@ -32,7 +32,7 @@ config radius 'radius'
 	option enabled '1'
 	list server '192.0.2.9'
 	option secret '{SECRET}'
-	option username 'alice@isp'
+	option username 'alison@isp'
 	option password '{PASSWORD}'
 
 config ident 'ident'
@@ -58,7 +58,7 @@ NFT = """
 """
 GRANTED = Credential(key=b"granted-by-radius\x00\xff", handle=b"\x01handle-of-radius\xfe")
 PEOPLE = {
-    "alice@isp",
+    "alison@isp",
     "carla@home",
     "alice",
     "annas_phone",
@@ -100,7 +100,7 @@ def written(**changes: Any) -> str:
         fallback=f"{GRANTED.key.hex()} {GRANTED.handle.hex()} {bytes(GRANTED.key)!r} {bytes(GRANTED.handle)!r}",
         concentrators=[{"name": "mine", "addresses": ["198.51.100.1"], "subscriber": "alice"}],
     )
-    row = {"stage": "authenticate", "ok": False, "detail": f"{SECRET} refused alice@isp", "next": f"not {PASSWORD}"}
+    row = {"stage": "authenticate", "ok": False, "detail": f"{SECRET} refused alison@isp", "next": f"not {PASSWORD}"}
     arguments: dict[str, Any] = {
         "status": leaking,
         "stages": [row],
