@@ -202,6 +202,8 @@ def test_nothing_of_the_subscriber_leaves_but_what_the_address_log_is_to_say(wor
             "flows": str(concentrator.ask("flows")),
             "the address log": log.read_text(),
         }
+        concentrator.process.terminate()  # while the server takes the end of the accounting
+        concentrator.process.wait(5)
 
     assert {word["subscriber"] for word in _lines(log)} == {BY_KEY, BY_ADDRESS, BY_HANDLE}
     assert {word["inner"].partition("#")[0] for word in _lines(log)} == {SOURCE}

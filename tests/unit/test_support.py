@@ -10,6 +10,7 @@ import pytest
 from test_answers_parts import RECORD, status, wan_row
 
 from cpe_mcp.aaa.cookie import Credential
+from cpe_mcp.policy.rules import compile_rules
 from cpe_mcp.settings import parse_router
 from cpe_mcp.upstream import support_parts
 from cpe_mcp.upstream.support import MASK, mask, secrets_of
@@ -51,11 +52,15 @@ config rule
 	list dest_port '5000'
 """
 NFT = """
+	counter named_annas_phone { packets 7 bytes 420 }
 	chain rules {
+		ip daddr @@SET@ counter name named_annas_phone return
 		ether saddr { 00:53:00:12:34:56, 00:53:00:00:00:01 } ip daddr 198.51.100.77 return comment "Anna at night"
 		ip saddr { 192.168.1.20, 192.168.1.64/26 } ip6 saddr 2001:db8:7:5601::20 ip6 daddr 2001:db8:7:5600::/56 return
 		ip daddr { 10.0.0.0/8, 198.51.100.1, 192.168.0.0/16 } return
 """
+NAME_SET = compile_rules(parse_router(SETTINGS).rules)[0].name_set(4)
+"""A hash of domains, which whoever suspects one can compute."""
 GRANTED = Credential(key=b"granted-by-radius\x00\xff", handle=b"\x01handle-of-radius\xfe")
 PEOPLE = {
     "alison@isp",
@@ -64,6 +69,7 @@ PEOPLE = {
     "annas_phone",
     "Anna at night",
     "clinic.example",
+    NAME_SET,
     "198.51.100.77",
     "192.168.1.2",
     "192.168.1.20",
@@ -81,7 +87,7 @@ PEOPLE = {
 
 @pytest.fixture(autouse=True)
 def _nft(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(support_parts, "table_listing", lambda: NFT)
+    monkeypatch.setattr(support_parts, "table_listing", lambda: NFT.replace("@SET@", NAME_SET))
 
 
 def written(**changes: Any) -> str:

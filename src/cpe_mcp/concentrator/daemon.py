@@ -28,7 +28,7 @@ from cpe_mcp.concentrator.workers import WorkerProcesses, worker_command
 from cpe_mcp.control.api import ApiServer
 from cpe_mcp.control.ask import ApiError, ask
 from cpe_mcp.control.frames import API_SOCKET
-from cpe_mcp.control.logs import log_to_streams
+from cpe_mcp.control.logs import log_to_streams, set_level
 from cpe_mcp.settings import ConcentratorSettings, SettingsError, load_concentrator
 from cpe_mcp.settings.concentrator import ADDRESS, BOTH, COOKIE
 from cpe_mcp.settings.load import warnings_of
@@ -104,7 +104,7 @@ class Daemon:
         if new.limits.backlog != self._settings.limits.backlog:
             log.warning("option backlog of section limits takes effect with the next restart")
         self._settings = new
-        logging.getLogger().setLevel(new.general.log_level.upper())
+        set_level(new.general.log_level)
         log.info("settings read again")
         self._metrics = metrics
         if metrics is not None:
@@ -287,7 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command == "handle":
         return handle(settings, options.name, options.ttl)
     log_to_streams("mcp-concentrator")
-    logging.getLogger().setLevel(settings.general.log_level.upper())
+    set_level(settings.general.log_level)
     try:
         return asyncio.run(serve(settings, options.config))
     except SettingsError as error:

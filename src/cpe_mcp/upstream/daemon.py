@@ -19,7 +19,7 @@ from cpe_mcp.aaa.radius import RadiusError
 from cpe_mcp.bus.service import BusService
 from cpe_mcp.control.api import ApiServer
 from cpe_mcp.control.frames import API_SOCKET
-from cpe_mcp.control.logs import log_to_streams
+from cpe_mcp.control.logs import log_to_streams, set_level
 from cpe_mcp.discovery.dhcp_files import DhcpFiles
 from cpe_mcp.discovery.dns_source import DnsSource, Way
 from cpe_mcp.paths.snapshot import WanView
@@ -150,7 +150,7 @@ class Daemon:
     async def _apply(self, old: RouterSettings, new: RouterSettings) -> None:
         authenticator = self._new_authenticator(new) if self._authenticator.basis != basis_of(new) else None
         self._settings = new
-        set_log_level(new)
+        set_level(new.logging.level)
         await self._use_terms()
         self._follow_ident()
         if old.discovery != new.discovery:  # the leases may say something else now
@@ -321,7 +321,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"cpe-mcpd: {error}", file=sys.stderr)
         return EXIT_USAGE
     log_to_streams("cpe-mcpd")
-    set_log_level(settings)
+    set_level(settings.logging.level)
     try:
         return asyncio.run(serve(settings, options.config))
     except SettingsError as error:  # seen only when they are used
@@ -377,11 +377,6 @@ def congestion_controls(path: str = AVAILABLE_CONGESTION_CONTROLS) -> list[str]:
             return file.read().split()
     except OSError:
         return []
-
-
-def set_log_level(settings: RouterSettings) -> None:
-    """As the settings say."""
-    logging.getLogger().setLevel(settings.logging.level.upper())
 
 
 def _options(argv: Sequence[str] | None) -> Options:

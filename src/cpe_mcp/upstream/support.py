@@ -14,6 +14,7 @@ from typing import Any
 
 from cpe_mcp.policy.masking import without_hosts
 from cpe_mcp.policy.reasons import TEXTS
+from cpe_mcp.policy.rules import compile_rules
 from cpe_mcp.settings import RouterSettings, split_host
 from cpe_mcp.settings.option import Option, declared_options
 
@@ -49,6 +50,10 @@ def names_of(settings: RouterSettings) -> set[str]:
     """What in these settings names a person or what somebody visits. A word that is the report's own as well names nobody."""
     names = {name.removeprefix("*.") for name in _values(settings, lambda declared: declared.private)}
     names |= {rule.section for rule in settings.rules if "[" not in rule.section}
+    for rule in compile_rules(
+        settings.rules
+    ):  # nft shows a counter by the section's name, and sets by what domains hash to
+        names |= {rule.name_set(4), rule.name_set(6), *([] if "[" in rule.section else [rule.counter()])}
     own = {*TEXTS, *(wan.name for wan in settings.wans), *(row.name for row in settings.concentrators)}
     for declared in declared_options(type(settings.rules[0])).values() if settings.rules else ():
         own.update(declared.choices)
