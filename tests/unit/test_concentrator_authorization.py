@@ -203,7 +203,7 @@ def test_the_log_names_nobody_whom_radius_was_asked_about(tmp_path: Path, caplog
             "RADIUS on 10.9.9.x: timeout (192.0.2.9 is silent)",
         ]
 
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, logger="cpe_mcp"):
         run(tmp_path, scenario)
     assert {row.levelno for row in caplog.records if "RADIUS on" in row.getMessage()} == {logging.DEBUG}
 

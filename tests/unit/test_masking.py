@@ -76,7 +76,7 @@ def test_the_log_of_the_router_has_no_server_that_somebody_visits(caplog: pytest
             await asyncio.sleep(0.01)
         queue.close()
 
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, logger="cpe_mcp"):
         caplog.clear()
         asyncio.run(asyncio.wait_for(leave(), 5))
     own = [row.getMessage() for row in caplog.records if row.name != "asyncio"]
