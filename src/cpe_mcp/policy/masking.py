@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Collection
 
@@ -16,6 +15,8 @@ IPV4_BITS, IPV6_BITS = 24, 48
 
 def shortened(address: str) -> str:
     """``192.168.1.x`` and ``2001:db8:1:x``: the network stays, the host goes. Anything else stays as it is."""
+    import ipaddress  # not above: everything in policy stays light enough for a relay worker
+
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -40,6 +41,8 @@ def without_hosts(text: str, *, kept: Collection[str] = ()) -> str:
 
 def _without_host(text: str, kept: Collection[str]) -> str:
     """``text``: what a pattern has found, with a colon of the sentence before or behind it at most."""
+    import ipaddress
+
     before = ":" if text.startswith(":") and not text.startswith("::") else ""
     behind = ":" if text.endswith(":") and not text.endswith("::") else ""
     written = text[len(before) : len(text) - len(behind)]
