@@ -1,6 +1,6 @@
 """The tables of the LuCI app that are made from Python: ``declared.js``, every option of ``/etc/config/cpe-mcp``,
 ``reasons.js``, every reason with its text, and ``selftest.js``, what the self-test, the evidence about Multipath TCP and
-accounting's troubles say, all ready for translation.
+the troubles with RADIUS servers say, all ready for translation.
 
 ``python tools/luci_declared.py options|reasons|selftest`` prints one of them; ``make generate`` writes them, and
 ``tests/luci/test_luci_tables.py`` holds the committed ones to it.
@@ -16,7 +16,7 @@ import re
 import sys
 from typing import Any
 
-from cpe_mcp.aaa.accounting_client import TROUBLES
+from cpe_mcp.aaa.troubles import TROUBLES
 from cpe_mcp.policy.negotiation import EVIDENCE
 from cpe_mcp.policy.reasons import TEXTS
 from cpe_mcp.settings.load import ROUTER_SECTIONS, SectionKind, plain_number
@@ -60,7 +60,7 @@ def reasons_module() -> str:
 
 def selftest_module() -> str:
     """``selftest.js``: code -> text."""
-    source = "upstream/check_texts.py, policy/negotiation.py and aaa/accounting_client.py"
+    source = "upstream/check_texts.py, policy/negotiation.py and aaa/troubles.py"
     lines = [HEAD.format(source=source), "\ttexts: {\n"]
     texts = {**check_texts.TEXTS, **EVIDENCE, **TROUBLES}
     lines += [f"\t\t{_js(code)}: {_translatable(text)},\n" for code, text in texts.items()]

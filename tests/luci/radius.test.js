@@ -12,16 +12,17 @@ test('a cap in one direction only says so of the other', () => {
 	assert.deepEqual(radius.cap({ down_mbit: 100, up_mbit: 0 }), [ '100 Mbit/s', 'no limit' ]);
 });
 
-test('why accounting waits is put into words, and shown as it came from another daemon', () => {
+test('why a server gave no answer is put into words, and shown as it came from another daemon', () => {
 	const said = [
-		{ code: 'accounting-silent-over', args: [ '192.0.2.20:1813', 'lte' ] },
+		{ code: 'server-silent', args: [ { code: 'server-over', args: [ '192.0.2.20:1813', 'lte' ] } ] },
 		{ code: 'accounting-no-way', args: [] }
 	];
 
-	assert.equal(radius.trouble({ trouble: 'x', trouble_words: said }),
+	assert.equal(radius.said(said, 'x'),
 		'192.0.2.20:1813 over lte did not answer; no WAN that may carry it is up');
-	assert.equal(radius.trouble({ trouble: 'as the daemon says' }), 'as the daemon says');
-	assert.equal(radius.trouble({ trouble: '', trouble_words: [] }), '');
+	assert.equal(radius.said(undefined, 'as the daemon says'), 'as the daemon says');
+	assert.equal(radius.said([], 'a server\'s own message'), 'a server\'s own message');
+	assert.equal(radius.said([], ''), '');
 });
 
 test('requests for changes by kind, and what was not carried out in one row', () => {

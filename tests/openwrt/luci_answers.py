@@ -72,9 +72,10 @@ def wan(name: str, device: str, **others: Any) -> dict[str, Any]:
 
 def radius() -> dict[str, Any]:
     """Accepted, with a cap; accounting waits, and changes have come."""
-    words = {"code": "accounting-silent-over", "args": ["192.0.2.20:1813", "lte"]}
+    words = {"code": "server-silent", "args": [{"code": "server-over", "args": ["192.0.2.20:1813", "lte"]}]}
     return {
-        "enabled": True, "accepted": True, "reason": "ready", "text": "accepted", "detail": "", "transport": "udp",
+        "enabled": True, "accepted": True, "reason": "ready", "text": "accepted", "detail": "", "detail_words": [],
+        "transport": "udp",
         "server": "192.0.2.20:1812", "expires_s": 2886.4, "asks_again_s": 2166.0, "counters": {"requests": 3},
         "cap": {"down_mbit": 100, "up_mbit": 0},
         "accounting": {"enabled": True, "sessions": 3, "sent": 12, "waiting": 2, "lost": 0,

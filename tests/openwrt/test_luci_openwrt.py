@@ -438,9 +438,12 @@ def test_a_person_reads_german(world: LuciWorld, tmp_path: Path) -> None:
         world.shoot("overview-german")
         world.daemon.answers["status"]["radius"] = answers.radius()
         browser.wait_text(
-            "Abrechnungsdaten warten: 192.0.2.20:1813 hat über lte nicht geantwortet", "#cpe-authentication"
+            "Abrechnungsdaten warten: 192.0.2.20:1813 (über lte) hat nicht geantwortet", "#cpe-authentication"
         )
         assert "↑ unbegrenzt" in browser.text("#cpe-authentication")
+        silent = {"code": "server-no-secret", "args": ["192.0.2.20:1812"]}
+        world.daemon.answers["status"]["radius"] |= {"detail": "did not answer", "detail_words": [silent]}
+        browser.wait_text("192.0.2.20:1812 hat nicht geantwortet: Läuft er", "#cpe-authentication")
         browser = world.open("diagnostics")
         browser.wait_text("home hat noch keine Verbindung angenommen", "[data-stage=connect]")
         assert "prüfen Sie, ob er läuft" in browser.text("[data-stage=connect]")

@@ -284,9 +284,9 @@ def test_a_forged_answer_is_none() -> None:
     assert client.counters["forged"] == 1
     assert client.counters["sent"] == 0
     assert len(client.spool) == 1
-    (words,) = client.trouble_words
-    assert words["code"] == "accounting-silent"
-    assert client.trouble == f"{words['args'][0]} did not answer"
+    (trouble,) = client.troubles
+    assert trouble["code"] == "server-silent"
+    assert client.trouble == f"{trouble['args'][0]} did not answer"
 
 
 def test_a_server_that_is_silent_delays_one_record_and_not_each() -> None:

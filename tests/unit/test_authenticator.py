@@ -175,6 +175,7 @@ class TestVerdicts:
             status = authenticator.status()
             assert (asked, status["reason"], status["asks_again_s"]) == ([], Reason.AUTH_PENDING, None)
             assert status["detail"] == "no WAN that may carry the question is up"
+            assert status["detail_words"] == [{"code": "question-no-way", "args": []}]
             views = VIEWS
             authenticator.hurry()
             await asyncio.sleep(0.02)

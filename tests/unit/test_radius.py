@@ -713,6 +713,10 @@ class TestFailover:
                 f"127.0.0.1:{closed} is unreachable (Connection refused); "
                 f"127.0.0.1:{server.port} did not answer: is it running, does it know this client and the same secret?"
             )
+            assert answer.troubles == (
+                {"code": "server-unreachable", "args": [f"127.0.0.1:{closed}", "Connection refused"]},
+                {"code": "server-no-secret", "args": [f"127.0.0.1:{server.port}"]},
+            )
 
         asyncio.run(scenario())
 

@@ -21,6 +21,7 @@ from pyrad.packet import AccountingResponse, AcctPacket, Packet, PacketError
 
 from cpe_mcp.aaa.accounting import INTERIM, START, STOP, Record, Spool
 from cpe_mcp.aaa.carriers import MAX_PACKET_BYTES, Carrier, Server, Unreachable
+from cpe_mcp.aaa.troubles import Trouble, asked, read, say
 from cpe_mcp.paths.snapshot import WanView
 
 log = logging.getLogger(__name__)
@@ -42,14 +43,6 @@ TERMINATE_CAUSE, MULTI_SESSION_ID, LINK_COUNT, INPUT_GIGAWORDS, OUTPUT_GIGAWORDS
 EVENT_TIMESTAMP, NAS_PORT_TYPE, NAS_PORT_ID, FRAMED_IPV6_ADDRESS = 55, 61, 87, 168
 """RFC 2865, 2866, 2869, 6911."""
 BY_RADIUS, VIRTUAL = 1, 5
-TROUBLES = {
-    "accounting-silent": "%s did not answer",
-    "accounting-silent-over": "%s over %s did not answer",
-    "accounting-unreachable": "%s is unreachable (%s)",
-    "accounting-unreachable-over": "%s over %s is unreachable (%s)",
-    "accounting-no-way": "no WAN that may carry it is up",
-}
-"""Why records wait, by a code (design D8); each ``%s`` takes the next argument."""
 MIN_UNIX_S = 1_700_000_000
 """A clock before that was never set: no time is better than a wrong one."""
 
@@ -79,9 +72,8 @@ class AccountingClient:
         self.spool = spool if spool is not None else Spool()
         self.counters: Counter[str] = Counter()
         """``sent`` (taken by a server), and what :class:`cpe_mcp.aaa.radius.RadiusClient` counts of packets."""
-        self.trouble_words: list[dict[str, Any]] = []
-        """Why the oldest record is still here: ``{"code": one of TROUBLES, "args": [...]}`` each; [] when the last one
-        was taken."""
+        self.troubles: list[Trouble] = []
+        """Why the oldest record is still here; [] when the last one was taken."""
         self._work = asyncio.Event()
         self._hurry = asyncio.Event()
         """It ends soon: no pause longer than the shortest."""
@@ -90,7 +82,7 @@ class AccountingClient:
     @property
     def trouble(self) -> str:
         """The same for people."""
-        return _text(self.trouble_words)
+        return read(self.troubles)
 
     def start(self) -> None:
         """Begin to send, on the running loop."""
@@ -144,19 +136,19 @@ class AccountingClient:
                 continue
             number, record = first
             try:
-                trouble = await self._send(record)
+                troubles = await self._send(record)
             except Unsendable as error:
                 # It would stand in the way of all others for ever.
                 log.error("accounting: a record of session %s is lost: %s", record.session_id or "-", error)
                 self.spool.lose(number)
                 continue
-            if not trouble:
+            if not troubles:
                 self.counters["sent"] += 1
                 self.spool.done(number)
                 pause_s = AGAIN_MIN_S
                 self._said([])
             else:
-                self._said(trouble)
+                self._said(troubles)
                 if self._hurry.is_set():
                     await asyncio.sleep(HURRIED_S)
                     continue
@@ -165,36 +157,36 @@ class AccountingClient:
                         await self._hurry.wait()
                 pause_s = min(AGAIN_MAX_S, 2 * pause_s)
 
-    def _said(self, trouble: list[dict[str, Any]]) -> None:
-        if bool(trouble) != bool(self.trouble_words):
-            if trouble:
-                log.warning("accounting: %s; records wait", _text(trouble))
+    def _said(self, troubles: list[Trouble]) -> None:
+        if bool(troubles) != bool(self.troubles):
+            if troubles:
+                log.warning("accounting: %s; records wait", read(troubles))
             else:
                 log.info("accounting: a server takes records again")
-        self.trouble_words = trouble
+        self.troubles = troubles
 
-    async def _send(self, record: Record) -> list[dict[str, Any]]:
-        """Empty when a server has it, else why not, see :attr:`trouble_words`. Raises Unsendable."""
+    async def _send(self, record: Record) -> list[Trouble]:
+        """Empty when a server has it, else why not. Raises Unsendable."""
         failures = []
         ways = self._ways()
         now = time.monotonic()
         for server in sorted(self._servers, key=lambda server: server.silent_until > now):
             for way in [None] if ways is None or server.is_here else [way for way in ways if server.source_on(way)]:
                 request, raw = self._packed(record)
-                over, names = ("-over", [server.name, way.name]) if way is not None else ("", [server.name])
+                name = asked(server.name, way.name if way is not None else "")
                 try:
                     reply = await self._carrier.exchange(
                         server, raw, partial(self._checked, request), way=way, counters=self.counters
                     )
                 except Unreachable as error:
-                    failures.append({"code": f"accounting-unreachable{over}", "args": [*names, str(error)]})
+                    failures.append(say("server-unreachable", name, str(error)))
                     continue
                 if reply is not None:
                     server.silent_until = 0.0
                     return []
-                failures.append({"code": f"accounting-silent{over}", "args": names})
+                failures.append(say("server-silent", name))
             server.silent_until = time.monotonic() + SILENT_S
-        return failures or [{"code": "accounting-no-way", "args": []}]
+        return failures or [say("accounting-no-way")]
 
     def _packed(self, record: Record) -> tuple[Any, bytes]:
         """The request and its octets. Raises Unsendable."""
@@ -268,10 +260,6 @@ class AccountingClient:
                     kind = "forged"
         self.counters[kind] += 1
         return None
-
-
-def _text(trouble: list[dict[str, Any]]) -> str:
-    return "; ".join(TROUBLES[words["code"]] % tuple(words["args"]) for words in trouble)
 
 
 def _integer(value: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cpe_mcp.aaa.attributes import Concentrator, Quota
+from cpe_mcp.aaa.troubles import Trouble
 
 ACCEPT = "accept"
 REJECT = "reject"
@@ -57,3 +58,5 @@ class RadiusAnswer(NamedTuple):
     """Acct-Interim-Interval: how often accounting is to tell of a session; 0: not said."""
     filters: tuple[str, ...] = ()
     """Filter-Id: names of the filters that the subscriber's traffic has at the concentrator."""
+    troubles: tuple[Trouble, ...] = ()
+    """The reason as data, where it is not the server's own words."""

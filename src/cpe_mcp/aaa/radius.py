@@ -46,6 +46,7 @@ from cpe_mcp.aaa.attributes import (
 )
 from cpe_mcp.aaa.carriers import Carrier, Server, UdpCarrier, Unreachable
 from cpe_mcp.aaa.dictionary import dictionary_text
+from cpe_mcp.aaa.troubles import Trouble, asked, read, say
 from cpe_mcp.paths.snapshot import WanView
 
 __all__ = ["RadiusAnswer", "RadiusClient", "RadiusError"]
@@ -166,26 +167,26 @@ class RadiusClient:
             if len(text.encode()) > limit:
                 raise RadiusError(f"radius.{option} has {len(text.encode())} octets, RADIUS takes at most {limit}")
         now = asyncio.get_running_loop().time()
-        failures = []
+        troubles: list[Trouble] = []
         for server in sorted(self._servers, key=lambda server: server.silent_until > now):
             able = _ways_to(server, ways)
             if not able:
-                failures.append(f"{server.name}: no WAN that may carry the question has an address of its family")
+                troubles.append(say("server-no-family", server.name))
                 continue
             for way in able:
                 # A request of its own for each try: Identifier and Authenticator are never used twice.
                 request = self._request(username, password, service, calling_station, addresses, told)
-                reply, failure = await self._try(server, way, request)
+                reply, trouble = await self._try(server, way, request)
                 if reply is not None:
                     server.silent_until = 0.0
                     return self._pull_answer(request, reply, server)
-                failures.append(failure)
+                troubles.append(trouble)
             server.silent_until = asyncio.get_running_loop().time() + SILENT_S
-        return RadiusAnswer(TIMEOUT, "; ".join(failures))
+        return RadiusAnswer(TIMEOUT, read(troubles), troubles=tuple(troubles))
 
-    async def _try(self, server: Server, way: WanView | None, request: Any) -> tuple[Any | None, str]:
+    async def _try(self, server: Server, way: WanView | None, request: Any) -> tuple[Any | None, Trouble]:
         """The valid reply of this server over this WAN, or None and what to say about it."""
-        name = f"{server.name} over {way.name}" if way is not None else server.name
+        name = asked(server.name, way.name if way is not None else "")
         ignored_before = self.counters.copy()
         try:
             reply = await self._carrier.exchange(
@@ -196,8 +197,8 @@ class RadiusClient:
                 counters=self.counters,
             )
         except Unreachable as error:
-            return None, f"{name} is unreachable ({error})"
-        return reply, f"{name} {_silence(self.counters - ignored_before)}"
+            return None, say("server-unreachable", name, str(error))
+        return reply, say(_silence(self.counters - ignored_before), name)
 
     def _request(
         self,
@@ -337,14 +338,14 @@ def _ways_to(server: Server, ways: Sequence[WanView] | None) -> list[WanView | N
 
 
 def _silence(ignored: Counter[str]) -> str:
-    """What to say about a server that gave no valid answer."""
+    """What to say about a server that gave no valid answer: a code of :mod:`.troubles`."""
     if ignored["unsigned"]:
-        return "answers without Message-Authenticator: bring it up to date (CVE-2024-3596)"
+        return "server-unsigned"
     if ignored["forged"]:
-        return "gave an answer that does not prove the secret: is radius.secret the same at both ends?"
+        return "server-forged"
     if ignored["wrong-source"]:
-        return "answered from another address: make it answer from the one it was asked at"
-    return "did not answer: is it running, does it know this client and the same secret?"
+        return "server-elsewhere"
+    return "server-no-secret"
 
 
 def _text(value: bytes) -> str:

@@ -154,7 +154,7 @@ class Accounting:
             "enabled": client is not None,
             "sessions": len(self._sessions),
             **(client.status() if client is not None else NOTHING),
-            "trouble_words": client.trouble_words if client is not None else [],
+            "trouble_words": client.troubles if client is not None else [],
         }
 
     async def _run(self) -> None:

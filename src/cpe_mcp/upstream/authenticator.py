@@ -14,6 +14,7 @@ from cpe_mcp.aaa.answer import REJECT, TIMEOUT, RadiusAnswer
 from cpe_mcp.aaa.carriers import UDP_PORT, Carrier, UdpCarrier
 from cpe_mcp.aaa.radius import RadiusClient, RadiusError
 from cpe_mcp.aaa.session import AuthSession
+from cpe_mcp.aaa.troubles import Trouble, read, say
 from cpe_mcp.paths.snapshot import WanView
 from cpe_mcp.policy.reasons import TEXTS, Reason
 from cpe_mcp.settings import RouterSettings, split_host
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 
 BLOCK, PROXY = "block", "proxy"
 """Values of radius.on_reject and radius.on_timeout."""
-NO_WAY = "no WAN that may carry the question is up"
 NET_CLASS = "/sys/class/net"
 
 
@@ -162,7 +162,8 @@ class Authenticator:
         """A Disconnect-Request: as a Reject. An answer that is on its way is of before."""
         if self._session is not None:
             self._is_superseded = self._is_superseded or self._session.is_asking
-            answer = RadiusAnswer(REJECT, "the server has ended the session (Disconnect-Request)")
+            ended = (say("session-ended"),)
+            answer = RadiusAnswer(REJECT, read(ended), troubles=ended)
             self._session.answered(answer, asyncio.get_running_loop().time())
             self._rearm()
 
@@ -215,12 +216,16 @@ class Authenticator:
         view = self._session.view(now)
         standing, ask_at = self._standing(), self._ask_at(self._session)
         answer = self._session.answer
+        troubles: tuple[Trouble, ...] = answer.troubles if answer is not None else ()
+        if standing and not view.detail and not self._can_ask():
+            troubles = (say("question-no-way"),)
         return {
             "enabled": True,
             "accepted": not standing,
             "reason": standing or view.reason,
             "text": TEXTS[standing] if standing else "accepted",
-            "detail": self.basis.refusal or view.detail or (NO_WAY if standing and not self._can_ask() else ""),
+            "detail": self.basis.refusal or view.detail or read(troubles),
+            "detail_words": [] if self.basis.refusal else [*troubles],
             "transport": self._settings.transport,
             "server": answer.server if answer is not None else "",
             "expires_s": None if self._session.until is None else round(self._session.until - now, 1),

@@ -28,11 +28,10 @@ return baseclass.extend({
 		return [ cap.down_mbit, cap.up_mbit ].map(function(mbit) { return mbit ? units.rate(mbit) : _('no limit') });
 	},
 
-	/* why records wait; '' when none does */
-	trouble: function(accounting) {
-		const said = accounting.trouble_words || [];
-
-		return said.length ? said.map(function(row) { return words.text(row) }).join('; ') : accounting.trouble || '';
+	/* rows of the daemon's words in one line, or what it wrote (plain) where there are none: a server's own message,
+	   an older daemon */
+	said: function(rows, plain) {
+		return (rows || []).map(function(row) { return words.text(row) }).join('; ') || plain || '';
 	},
 
 	/* rows [ title, text ] of the counters of CoA- and Disconnect-Requests */

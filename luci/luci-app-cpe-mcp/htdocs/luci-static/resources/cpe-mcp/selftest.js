@@ -1,7 +1,7 @@
 'use strict';
 'require baseclass';
 
-/* Made by tools/luci_declared.py (make generate) from upstream/check_texts.py, policy/negotiation.py and aaa/accounting_client.py; change it there. */
+/* Made by tools/luci_declared.py (make generate) from upstream/check_texts.py, policy/negotiation.py and aaa/troubles.py; change it there. */
 
 return baseclass.extend({
 	texts: {
@@ -73,10 +73,16 @@ return baseclass.extend({
 		'seen-data': _('%s connections that began here fell back later, while they ran'),
 		'seen-subflows': _('%s of %s subflows that are established now are over this WAN'),
 		'seen-joins': _('%s of %s joins that the kernel has sent over all WANs were answered with MPTCP'),
-		'accounting-silent': _('%s did not answer'),
-		'accounting-silent-over': _('%s over %s did not answer'),
-		'accounting-unreachable': _('%s is unreachable (%s)'),
-		'accounting-unreachable-over': _('%s over %s is unreachable (%s)'),
+		'server-over': _('%s over %s'),
+		'server-silent': _('%s did not answer'),
+		'server-unreachable': _('%s is unreachable (%s)'),
+		'server-no-family': _('%s: no WAN that may carry the question has an address of its family'),
+		'server-no-secret': _('%s did not answer: is it running, does it know this client and the same secret?'),
+		'server-unsigned': _('%s answers without Message-Authenticator: bring it up to date (CVE-2024-3596)'),
+		'server-forged': _('%s gave an answer that does not prove the secret: is radius.secret the same at both ends?'),
+		'server-elsewhere': _('%s answered from another address: make it answer from the one it was asked at'),
+		'question-no-way': _('no WAN that may carry the question is up'),
 		'accounting-no-way': _('no WAN that may carry it is up'),
+		'session-ended': _('the server has ended the session (Disconnect-Request)'),
 	}
 });

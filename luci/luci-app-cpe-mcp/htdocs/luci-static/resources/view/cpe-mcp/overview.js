@@ -191,7 +191,7 @@ function concentratorTile(status) {
 
 function authenticationTile(status) {
 	const radius = status.radius || {}, accounting = radius.accounting || {}, dynamic = radius.dynamic;
-	const cap = radiusWords.cap(radius.cap), trouble = radiusWords.trouble(accounting);
+	const cap = radiusWords.cap(radius.cap), trouble = radiusWords.said(accounting.trouble_words, accounting.trouble);
 	const asked = (status.ident || {}).counters || {};
 	const keyed = (status.concentrators || []).some(function(row) { return row.subscriber });
 	const badge = !radius.enabled ? parts.badge('idle', keyed ? _('by key') : _('not asked'))
@@ -201,7 +201,7 @@ function authenticationTile(status) {
 		el('div', { 'class': 'cpe-tile-head' }, el('strong', {}, _('Authentication')), badge),
 		el('p', {}, radius.enabled ? (radius.accepted ? _('RADIUS has accepted this router.') : parts.reason(radius))
 			: keyed ? _('A key shared with the concentrator.') : _('RADIUS is not asked.')),
-		radius.detail ? el('p', { 'class': 'cpe-why' }, radius.detail) : null,
+		radius.detail ? el('p', { 'class': 'cpe-why' }, radiusWords.said(radius.detail_words, radius.detail)) : null,
 		radius.enabled ? parts.fact(_('Server'),
 			[ radius.server || _('none has answered'), (radius.transport || '').toUpperCase() ].filter(Boolean).join(', ')) : null,
 		radius.expires_s != null ? parts.fact(_('Valid for'), units.duration(radius.expires_s)) : null,
