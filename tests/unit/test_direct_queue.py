@@ -141,9 +141,10 @@ class Loaded:
         self.verified: list[bool] = []
 
     def apply(self, plan: Any, *, verify: bool) -> bool:
+        is_first = not self.begun.is_set()
         self.begun.set()
         self.verified.append(verify)
-        time.sleep(0 if self.active else 0.1)
+        time.sleep(0.1 if is_first else 0)
         self.active.append(plan.active4)
         return True
 
