@@ -743,6 +743,13 @@ def test_sampler_adds_up_what_moved_since_last_time() -> None:
     assert samples["10.1.0.2"].rtt_s == 0.02
 
 
+def test_what_is_closed_and_waits_for_an_answer_is_not_established() -> None:
+    fin_wait1, close_wait = 4, 8
+    rows = [subflow(1), subflow(2, state=fin_wait1, unacked=1), subflow(3, state=close_wait), subflow(4)]
+    sample = Sampler().take(1.0, rows)["10.1.0.2"]
+    assert (sample.open, sample.established) == (4, 2)
+
+
 def test_a_probe_of_ours_is_no_sign_of_life() -> None:
     sampler = Sampler()
     sampler.take(1.0, [])

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Collection
 
 from cpe_mcp.kernel.netlink import Netlink, pull_attributes
-from cpe_mcp.paths.observed import Subflow
+from cpe_mcp.paths.observed import TCP_ESTABLISHED, Subflow
 
 NETLINK_SOCK_DIAG = 4
 TCPDIAG_GETSOCK = 18
@@ -22,7 +22,7 @@ MPTCP_TOKEN_LOC, MPTCP_FLAGS = 2, 8
 """MPTCP_SUBFLOW_ATTR_*, told to CAP_NET_ADMIN since 5.6."""
 FLAG_MCAP_LOC, FLAG_JOIN_LOC = 2, 8
 """MPTCP_SUBFLOW_FLAG_*: the peer has answered MP_CAPABLE, or MP_JOIN. Neither: fallen back in the handshake."""
-TCP_ESTABLISHED, TCP_SYN_SENT, TCP_FIN_WAIT1, TCP_CLOSE_WAIT, TCP_LAST_ACK = 1, 2, 4, 8, 9
+TCP_SYN_SENT, TCP_FIN_WAIT1, TCP_CLOSE_WAIT, TCP_LAST_ACK = 2, 4, 8, 9
 STATES = 1 << TCP_ESTABLISHED | 1 << TCP_FIN_WAIT1 | 1 << TCP_CLOSE_WAIT
 """States in which a subflow may carry data."""
 ID = struct.Struct("!HH16s16s")

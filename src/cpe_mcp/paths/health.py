@@ -15,7 +15,7 @@ import enum
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cpe_mcp.paths.observed import Subflow
+from cpe_mcp.paths.observed import TCP_ESTABLISHED, Subflow
 from cpe_mcp.paths.quality import Quality
 from cpe_mcp.policy.reasons import Reason
 
@@ -116,7 +116,7 @@ class Sample(NamedTuple):
     """All subflows of one WAN at one moment, added up."""
 
     open: int
-    """Subflows that are established."""
+    """Subflows that may carry data."""
     segments_in: int
     """Segments that arrived since the last sample."""
     received: int
@@ -131,6 +131,9 @@ class Sample(NamedTuple):
     """Round trip now, of the subflow that moved most, in its busier direction; 0 when nothing moved."""
     moved: int = 0
     """Bytes that this subflow moved."""
+    established: int = 0
+    """Of the open ones, those that nobody has closed. Others are of connections that are over, and may wait for minutes for an
+    answer to their FIN, where the line was gone when it was sent."""
 
 
 class Silence(enum.Enum):
@@ -603,6 +606,7 @@ class Sampler:
                 max(sample.timeouts, subflow.retransmits),
                 max(sample.rtt_s, subflow.rtt_ms / 1000 if segments else 0.0),
                 *max((sample.moved, sample.delay_s), _moved(subflow, before))[::-1],
+                sample.established + (subflow.state == TCP_ESTABLISHED),
             )
         self._known = known
         return samples

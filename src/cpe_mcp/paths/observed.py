@@ -85,6 +85,10 @@ class DeviceView(NamedTuple):
         )
 
 
+TCP_ESTABLISHED = 1
+"""include/net/tcp_states.h"""
+
+
 class Subflow(NamedTuple):
     """One subflow now."""
 
@@ -94,7 +98,7 @@ class Subflow(NamedTuple):
     remote: str
     remote_port: int
     state: int
-    """TCP state number."""
+    """TCP state number, such as TCP_ESTABLISHED."""
     retransmits: int
     """Timeouts in a row, 0 when the last segment was acknowledged."""
     unacked: int

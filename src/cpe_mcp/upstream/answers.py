@@ -337,7 +337,8 @@ class Answers:
 
     def _subflows(self, wans: list[dict[str, Any]]) -> dict[str, int]:
         """Established subflows to the known concentrators by WAN, as the kernel lists them."""
-        from cpe_mcp.kernel.subflows import TCP_ESTABLISHED, SubflowDump
+        from cpe_mcp.kernel.subflows import SubflowDump
+        from cpe_mcp.paths.observed import TCP_ESTABLISHED
 
         candidates = self._control.candidates.candidates(self._control.now)
         remotes = {(address, candidate.port) for candidate in candidates for address in candidate.addresses}

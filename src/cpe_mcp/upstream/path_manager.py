@@ -407,7 +407,7 @@ class PathManager:
             for family in (4, 6):
                 sample = samples.get(wan.view.address(family)) if wan.view is not None else None
                 if sample is not None:
-                    wan.subflows += sample.open
+                    wan.subflows += sample.established
                     wan.health.observe(now, sample)
                     wan.queue.observe(now, sample.delay_s)
             if not wan.subflows:
