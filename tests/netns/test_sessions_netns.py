@@ -35,6 +35,7 @@ from cpe_mcp.aaa.dynamic import (
     DISCONNECT_ACK,
     DISCONNECT_REQUEST,
     EVENT_TIMESTAMP,
+    FRAMED_IP_ADDRESS,
     NAS_IDENTIFIER,
     SESSION_TIMEOUT,
     USER_NAME,
@@ -94,14 +95,17 @@ _IDENTIFIERS = itertools.cycle(range(256))
 
 
 def datagram(
-    code: int, user: str, *more: tuple[Any, int], ahead_s: float | None = 0.0, is_signed: bool = True
+    code: int, user: str, *more: tuple[Any, int], address: str = "", ahead_s: float | None = 0.0, is_signed: bool = True
 ) -> bytes:
-    """A request for this subscriber. ``ahead_s``: of its Event-Timestamp, None for none."""
+    """A request for this subscriber, or this address. ``ahead_s``: of its Event-Timestamp, None for none."""
     packet = CoAPacket(code, next(_IDENTIFIERS), PLAIN_SECRET.encode(), dict=_DICTIONARY)
     if is_signed:
         packet.add_message_authenticator()
     packet[NAS_IDENTIFIER] = [b"mcp-concentrator"]
-    packet[USER_NAME] = [user.encode()]
+    if address:
+        packet[FRAMED_IP_ADDRESS] = [socket.inet_aton(address)]
+    else:
+        packet[USER_NAME] = [user.encode()]
     for key, value in more:
         packet[key] = [value.to_bytes(4, "big")]
     if ahead_s is not None:
@@ -424,3 +428,21 @@ def test_a_reject_holds_for_its_time(site: Site) -> None:
     site.until(lambda: STRANGER2 not in [row["address"] for row in site.status()["authorizations"]])
     assert site.refusal(STRANGER2) == NOT_AUTHORIZED
     assert site.asked_about(STRANGER2) == 2, "it may be a subscriber's by now"
+
+
+def test_a_disconnect_of_one_address_spares_a_neighbour_behind_the_same_nat(site: Site) -> None:
+    mine = site.served(TIMED)
+    theirs = site.served(TIMED, SERVICE_PORT, cookie_of(handle("a neighbour behind the same nat")))
+    assert site.answer(datagram(DISCONNECT_REQUEST, f"of {TIMED}"))[0] == DISCONNECT_ACK
+    assert is_reset(mine)
+    assert talks(theirs)
+
+
+def test_a_change_of_an_address_that_radius_does_not_name_holds_for_who_came_from_there(site: Site) -> None:
+    flow = site.served(UNNAMED, STRICT, cookie_of(handle("a bearer")), port=site.pour)
+    change = datagram(COA_REQUEST, "", ((ENTERPRISE, DOWN_MBIT), CAP_MBIT), address=UNNAMED)
+    assert site.answer(change)[0] == COA_ACK
+    read_for([flow], SETTLE_S)
+    assert mbit(read_for([flow], 1), 1) < 1.3 * CAP_MBIT
+    assert site.answer(datagram(DISCONNECT_REQUEST, "", address=UNNAMED))[0] == DISCONNECT_ACK
+    assert is_reset(flow)

@@ -14,7 +14,7 @@ from test_concentrator_authorization import ACCEPT, CONFIG, Desk, FakeFilters, r
 from cpe_mcp.aaa.answer import RadiusAnswer
 from cpe_mcp.aaa.cookie import make_cookie, make_handle, own_credential
 from cpe_mcp.aaa.dynamic import Change, ErrorCause, Refused, Selector
-from cpe_mcp.concentrator import handles
+from cpe_mcp.concentrator import authorizer, handles
 from cpe_mcp.concentrator.authorizer import Authorizer, Session
 from cpe_mcp.concentrator.dynamic import SubscriberSessions
 from cpe_mcp.concentrator.dynamic_rules import rules
@@ -43,7 +43,7 @@ class Host:
         for address, user in (("10.9.9.7", "line-7"), ("2001:db8::7", "line-7"), ("10.9.9.8", "line-8")):
             self.authorizer.learn(address, RadiusAnswer("accept", "", user=user, down_mbit=20), 0.0)
         self.caps: list[Mapping[str, tuple[float, float]]] = []
-        self.forgotten: list[Mapping[str, str]] = []
+        self.forgotten: list[Mapping[str, Any]] = []
         self.accounted: list[str] = []
         self.ids = {"line-8": "boot-8", "line-9": "boot-9", "carl": "boot-c"}
         self.now = 100.0
@@ -66,7 +66,7 @@ class Host:
     def ended(self, subscriber: str) -> None:
         self.accounted.append(subscriber)
 
-    def forget(self, who: Mapping[str, str]) -> None:
+    def forget(self, who: Mapping[str, Any]) -> None:
         self.forgotten.append(dict(who))
 
     def follow_filters(self, *addresses: str) -> None:
@@ -93,9 +93,9 @@ class Host:
     def change(self, selector: Selector, **change: Any) -> None:
         self.sessions.change(self.sessions.find(selector), Change(**change))
 
-    def verdict(self, address: str, cookie: bytes = b"") -> Any:
+    def verdict(self, address: str, cookie: bytes = b"", needs: str = "address") -> Any:
         verdict = self.authorizer.judge(
-            address=address, cookie=cookie, needs="address", now=self.now, clock_s=UNIX_S, unix_s=UNIX_S
+            address=address, cookie=cookie, needs=needs, now=self.now, clock_s=UNIX_S, unix_s=UNIX_S
         )
         return verdict if isinstance(verdict, Verdict) else None
 
@@ -141,7 +141,10 @@ def test_a_change_holds_for_what_runs_and_what_comes() -> None:
     )
     assert host.caps == [{"line-7": (5.0, 0.0)}]
     assert host.paper.applied == [{"10.9.9.7": ("gold",), "2001:db8::7": ("gold",)}]
-    assert host.forgotten == [{"address": "10.9.9.7"}, {"address": "2001:db8::7"}], "workers ask anew; flows go on"
+    names = {"names": ["line-7"]}
+    assert host.forgotten == [{"address": "10.9.9.7"} | names, {"address": "2001:db8::7"} | names], (
+        "workers ask anew; flows go on"
+    )
     for address in ("10.9.9.7", "2001:db8::7"):
         verdict = host.verdict(address)
         assert (verdict.cap_mbit, verdict.connections, verdict.ttl_s) == ((5, 0), 9, 50)
@@ -196,7 +199,7 @@ def test_concentrators_without_this_one_send_the_subscriber_away_and_back() -> N
     host.change(Selector(user="line-7"), concentrators=((("192.0.2.99",), 0),))
     verdict = host.verdict("10.9.9.7")
     assert (verdict.kind, verdict.reason) == ("reject", "moved")
-    assert host.forgotten[0] == {"address": "10.9.9.7", "end": "warm"}, "flows that run go on"
+    assert host.forgotten[0] == {"address": "10.9.9.7", "names": ["line-7"], "end": "warm"}, "flows that run go on"
     host.change(Selector(user="line-7"), concentrators=((("192.0.2.99",), 0), (("2001:db8::9", OURS), 5124)))
     assert host.verdict("10.9.9.7").kind == "accept"
 
@@ -214,7 +217,7 @@ def test_a_disconnect_ends_flows_and_radius_is_asked_anew() -> None:
     host = Host()
     host.change(Selector(user="line-7"), filters=("gold",))
     host.sessions.disconnect(host.sessions.find(Selector(user="line-7", addresses=("10.9.9.7",))))
-    assert host.forgotten[-1:] == [{"address": "10.9.9.7", "end": "flows"}]
+    assert host.forgotten[-1:] == [{"address": "10.9.9.7", "names": ["line-7"], "end": "flows"}]
     assert host.paper.applied[-1] == {"10.9.9.7": ()}
     assert host.verdict("10.9.9.7") is None
     assert host.verdict("2001:db8::7").kind == "accept"
@@ -302,6 +305,27 @@ def test_what_radius_said_of_an_address_counts_for_a_handle_while_it_holds() -> 
     assert host.verdict("203.0.113.5", cookie_of("line-8", 9e3)).cap_mbit == (0, 0)
     host.change(Selector(user="line-8"), down_mbit=2)
     assert host.verdict("203.0.113.5", cookie_of("line-8", 9e3)).cap_mbit == (2, 0)
+
+
+@pytest.mark.requirement("X-16")
+def test_of_an_address_without_a_name_those_are_meant_who_came_from_there_where_both_are_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(authorizer, "BEARERS_MAX", 2)
+    host = Host()
+    host.authorizer.learn("10.9.9.1", RadiusAnswer("accept", "", down_mbit=20), 0.0)
+    for name in ("line-9", "line-11", "line-12"):
+        assert host.verdict("10.9.9.1", cookie_of(name), needs="both").kind == "accept"
+    assert host.verdict("10.9.9.1", cookie_of("line-13")).kind == "accept", "there the address said nothing of him"
+    host.change(Selector(addresses=("10.9.9.1",)), down_mbit=5)
+    assert host.caps == [dict.fromkeys(("10.9.9.1", "line-11", "line-12"), (5.0, 0.0))]
+    host.sessions.disconnect(host.sessions.find(Selector(addresses=("10.9.9.1",))))
+    assert host.forgotten[-1] == {"address": "10.9.9.1", "names": ["10.9.9.1", "line-11", "line-12"], "end": "flows"}
+    assert host.accounted == ["10.9.9.1", "line-11", "line-12"]
+    host.authorizer.learn("10.9.9.1", RadiusAnswer("accept", ""), host.now)
+    session = host.authorizer.session("10.9.9.1")
+    assert session is not None
+    assert host.authorizer.names_at(session) == ("10.9.9.1",), "with the session what was known of it has gone"
 
 
 @pytest.mark.requirement("X-16")
@@ -459,7 +483,7 @@ def test_an_accept_that_was_on_its_way_when_the_disconnect_came_is_asked_again(t
         assert len(desk.workers[0].answers()) == 1, "that Accept is of before"
         await desk.answer(2, RadiusAnswer("reject", "blocked"))
         assert desk.workers[0].answers()[1:] == [(2, "reject", "not-authorized")]
-        assert ("forget", {"address": "10.9.9.9", "end": "flows"}) in desk.workers[1].frames
+        assert ("forget", {"address": "10.9.9.9", "names": ["line-7"], "end": "flows"}) in desk.workers[1].frames
 
     run(tmp_path, scenario)
 

@@ -28,6 +28,8 @@ SESSIONS_MAX = 65536
 addresses that RADIUS does not know throws nobody out."""
 REFUSALS_MAX = 16384
 """Addresses with a Reject or a silence; the oldest goes first, and is asked about again."""
+BEARERS_MAX = 64
+"""Subscribers remembered of one address that RADIUS accepts without a name; who came longest ago goes first."""
 LAPSED_S = 86400.0
 """How long an address whose Accept has run out is still known: a Disconnect-Request may mean flows that run on from then."""
 
@@ -88,6 +90,8 @@ class Authorizer:
         self._sessions: dict[str, Session] = {}
         self._by_subscriber: dict[str, set[str]] = {}
         """Addresses of each subscriber that RADIUS knows."""
+        self._bearers: dict[str, dict[str, None]] = {}
+        """Of an address whose subscriber RADIUS does not name: who came from there with cookies."""
         self._refusals: dict[str, _Refusal] = {}
         self._unfiltered: set[str] = set()
         self._ended: set[str] = set()
@@ -107,7 +111,18 @@ class Authorizer:
         verdict = self._judge_address(address, now)
         if verdict is None:
             return AskRadius(proven)
-        return both(proven, verdict, address)
+        return self.both(proven, verdict, address)
+
+    def both(self, proven: Verdict | None, known: Verdict, address: str) -> Verdict:
+        """See :func:`.verdict.both`; who it is is remembered with the address."""
+        verdict = both(proven, known, address)
+        if verdict.kind == "accept" and address in self._sessions and verdict.subscriber != known.subscriber:
+            bearers = self._bearers.setdefault(address, {})
+            bearers.pop(verdict.subscriber, None)
+            bearers[verdict.subscriber] = None
+            if len(bearers) > BEARERS_MAX:
+                del bearers[next(iter(bearers))]
+        return verdict
 
     def _judge_address(self, address: str, now: float) -> Verdict | None:
         """None: RADIUS has to be asked."""
@@ -180,6 +195,10 @@ class Authorizer:
         """That of this address, lapsed or not."""
         return self._sessions.get(address)
 
+    def names_at(self, session: Session) -> tuple[str, ...]:
+        """Whose flows the session of an address is about: not those of everybody who comes from there."""
+        return (session.verdict.subscriber, *self._bearers.get(session.address, ()))
+
     def addresses_of(self, subscriber: str) -> frozenset[str]:
         """Of a subscriber that RADIUS knows."""
         return frozenset(self._by_subscriber.get(subscriber, ()))
@@ -199,7 +218,10 @@ class Authorizer:
     def replace(self, sessions: Iterable[Session], table: Mapping[str, Verdict], handles: Iterable[Verdict]) -> None:
         """These sessions, these subscribers of the table, and these who came with a handle, are served so from now on."""
         for session in sessions:
+            bearers = self._bearers.get(session.address)
             self._put(session)
+            if bearers:
+                self._bearers[session.address] = bearers
         self._table |= table
         for verdict in handles:
             self.handles.change(verdict)
@@ -209,6 +231,7 @@ class Authorizer:
         self._refusals.pop(address, None)
         session = self._sessions.pop(address, None)
         if session is not None:
+            self._bearers.pop(address, None)
             self._unfilter(session)
             name = session.verdict.subscriber
             self._by_subscriber[name].discard(address)

@@ -39,7 +39,7 @@ from cpe_mcp.concentrator.figures import BYTES_PER_MBIT, Figures, SubscriberTota
 from cpe_mcp.concentrator.filters import FilterError, FilterHook
 from cpe_mcp.concentrator.ident import IdentDesk
 from cpe_mcp.concentrator.kernel_setup import congestion_control, own_addresses
-from cpe_mcp.concentrator.verdict import Verdict, both
+from cpe_mcp.concentrator.verdict import Verdict
 from cpe_mcp.control.frames import (
     AUTHORIZE,
     AUTHORIZED,
@@ -119,7 +119,7 @@ class Control:
         self.subscribers: dict[str, dict[str, int]] = {}
         self.refusals: collections.Counter[str] = collections.Counter()
         self._asking: dict[str, list[tuple[Worker, dict[str, Any], Verdict | None]]] = {}
-        self._ends: collections.deque[tuple[float, dict[str, str]]] = collections.deque(maxlen=ENDS_KEPT)
+        self._ends: collections.deque[tuple[float, dict[str, Any]]] = collections.deque(maxlen=ENDS_KEPT)
         """What AAA has ended lately, and when: for workers that were not reached."""
         self._gone_at: dict[int, float] = {}
         """When the channel of a worker broke, by process id."""
@@ -483,7 +483,7 @@ class Control:
         if before is not None and verdict._replace(ttl_s=0.0) != before.verdict._replace(ttl_s=0.0):
             self.server.broadcast(FORGET, {"address": address})
         for worker, question, proven in waiting:
-            self._answer_identified(worker, question, both(proven, verdict, address))
+            self._answer_identified(worker, question, self.authorizer.both(proven, verdict, address))
 
     def _answer_identified(self, worker: Worker, question: dict[str, Any], verdict: Verdict) -> None:
         """Ident is asked about who is accepted; only where its answer decides, theirs waits for it."""
@@ -512,7 +512,7 @@ class Control:
             return Verdict("later", "", IDENT_LATER_S, Reason.IDENT_SILENT)
         return Verdict("reject", "", IDENT_FAILED_S, Reason.IDENT_FAILED)
 
-    def forget(self, who: Mapping[str, str]) -> None:
+    def forget(self, who: Mapping[str, Any]) -> None:
         """Workers are told so: frame ``forget``. An answer of RADIUS that is on its way is of before."""
         self.server.broadcast(FORGET, dict(who))
         if "end" not in who:
@@ -701,7 +701,7 @@ class Control:
         task.add_done_callback(self._tasks.discard)
 
 
-def _without(proven: Verdict | None, who: Mapping[str, str]) -> Verdict | None:
+def _without(proven: Verdict | None, who: Mapping[str, Any]) -> Verdict | None:
     """What a cookie has proven before AAA ended it."""
     if proven is None or proven.subscriber != who.get("subscriber"):
         return proven

@@ -41,7 +41,7 @@ class Host(Protocol):
 
     def set_caps(self, caps_mbit: Mapping[str, tuple[float, float]]) -> None: ...
 
-    def forget(self, who: Mapping[str, str]) -> None: ...
+    def forget(self, who: Mapping[str, Any]) -> None: ...
 
     def follow_filters(self, *addresses: str) -> None: ...
 
@@ -148,9 +148,15 @@ class SubscriberSessions:
             # One who has both: what is not named is as RADIUS said of his address, of which his handle knows nothing.
             rows: list[Session | HandleSession | Verdict] = [*of_handles, *of_table, *of_addresses]
             verdicts = [_changed(_verdict(row), change, is_moved) for row in rows]
-            host.set_caps({verdict.subscriber: verdict.cap_mbit for verdict in verdicts})
+            host.set_caps(
+                {
+                    name: verdict.cap_mbit
+                    for row, verdict in zip(rows, verdicts, strict=True)
+                    for name in self._names(row)
+                }
+            )
         for row in sessions:
-            host.forget({**_who(row), **({"end": "warm"} if is_moved else {})})
+            host.forget({**self._who(row), **({"end": "warm"} if is_moved else {})})
 
     def disconnect(self, sessions: Sequence[Any]) -> None:
         """What they have now ends. Who has an address is asked about anew at his next connection, who has a handle needs
@@ -160,13 +166,24 @@ class SubscriberSessions:
         if not authorizer.handles.has_room(len(handles)):
             raise Refused(ErrorCause.RESOURCES_UNAVAILABLE, "too many handles are ended that have time left")
         for row in sessions:
+            names = self._names(row)
+            self._host.forget({**self._who(row), "end": "flows"})
             if isinstance(row, Session):
                 authorizer.withdraw(row.address)
-            self._host.forget({**_who(row), "end": "flows"})
-            self._host.ended(_name(row))
+            for name in names:
+                self._host.ended(name)
         for name in handles:
             authorizer.handles.end(name, self._now(), self._unix(), self._host.handle_ttl_s())
         self._host.follow_filters()
+
+    def _names(self, row: Row) -> tuple[str, ...]:
+        return self._host.authorizer.names_at(row) if isinstance(row, Session) else (_name(row),)
+
+    def _who(self, row: Row) -> dict[str, Any]:
+        """As frame ``forget`` names it."""
+        if isinstance(row, Session):
+            return {"address": row.address, "names": list(self._names(row))}
+        return {"subscriber": _name(row)}
 
 
 def _check_abilities(
@@ -193,11 +210,6 @@ def _verdict(row: Session | HandleSession | Verdict) -> Verdict:
 
 def _name(row: Row) -> str:
     return row.subscriber if isinstance(row, Unseen) else _verdict(row).subscriber
-
-
-def _who(row: Row) -> dict[str, str]:
-    """As frame ``forget`` names it."""
-    return {"address": row.address} if isinstance(row, Session) else {"subscriber": _name(row)}
 
 
 def _changed_session(session: Session, change: Change, is_moved: bool | None, now: float) -> Session:

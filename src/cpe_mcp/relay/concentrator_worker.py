@@ -10,7 +10,7 @@ from __future__ import annotations
 import _socket
 import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -550,12 +550,12 @@ class ConcentratorFlow(Flow):
         if self.state == READING or not warm_only:
             self.close(Reason.WITHDRAWN, reset=True)
 
-    def belongs_to(self, address: str | None, subscriber: str | None) -> bool:
-        """Whether it was accepted from this address, or as this subscriber's."""
+    def belongs_to(self, address: str | None, names: Collection[str]) -> bool:
+        """Whether it was accepted as one of these subscribers', and from this address, if there is one."""
         verdict = self._verdict
         if verdict is None or verdict.kind != "accept":
             return False
-        return self.client[0] == address or (bool(subscriber) and verdict.subscriber == subscriber)
+        return verdict.subscriber in names and (address is None or self.client[0] == address)
 
     def end_reason(self, broken: str) -> str:
         """See :class:`Flow`."""
@@ -723,8 +723,9 @@ class ConcentratorWorker(Worker):
                     del verdicts[peer]
         end = payload.get("end")
         if end:
+            names = payload.get("names") or [subscriber]
             for flow in list(self.live.values()):
-                if isinstance(flow, ConcentratorFlow) and flow.belongs_to(address, subscriber):
+                if isinstance(flow, ConcentratorFlow) and flow.belongs_to(address, names):
                     flow.withdraw(warm_only=end == "warm")
 
     # The worker's hooks ---------------------------------------------------------------------------------------------
