@@ -15,7 +15,7 @@ from cpe_mcp.paths.health import CHECK_WAIT_S, DEAD, UP, Sample
 from cpe_mcp.paths.observed import DeviceView, Subflow
 from cpe_mcp.settings import RouterSettings
 from cpe_mcp.settings.router import WanSettings
-from cpe_mcp.upstream.path_manager import IDLE_SAMPLE_S, PathManager
+from cpe_mcp.upstream.path_manager import METERED_SAMPLE_S, PathManager
 
 pytestmark = pytest.mark.unit
 
@@ -70,7 +70,7 @@ def test_the_first_bytes_after_quiet_are_looked_at_at_once_and_again_while_they_
         health.answered(time.monotonic(), 0.04)
         health.observe(time.monotonic(), Sample(1, 0, 0, 0.0, 0, 0.0))
         watching = asyncio.create_task(made._watch())
-        await asyncio.sleep(2 * IDLE_SAMPLE_S)
+        await asyncio.sleep(2 * METERED_SAMPLE_S)
         before = len(kernel.looks)
         kernel.sent += SENT
         kernel.subflows = [Subflow(LOOPBACK, 4000, "10.9.0.1", 5124, 1, 0, 1, 0, 0, 40.0, 1.0, 0, 0, 0)]
@@ -84,7 +84,7 @@ def test_the_first_bytes_after_quiet_are_looked_at_at_once_and_again_while_they_
 
     looks = asyncio.run(scenario())
     assert len(looks) >= 4, "an idle WAN is looked at every three seconds"
-    assert looks[0] <= 2 * IDLE_SAMPLE_S
+    assert looks[0] <= 2 * METERED_SAMPLE_S
     assert looks[3] - looks[0] <= 0.3
 
 
