@@ -65,6 +65,14 @@ class Desk:
         self.radius.asked[-1].set_result(answer)
         await settle()
 
+    async def ask_again(self) -> None:
+        """Accepted without an end, and a question is open all the same."""
+        await self.answer(ACCEPT._replace(session_timeout_s=None))
+        assert self.authenticator._session is not None
+        self.authenticator._session.hurry(0)
+        self.authenticator._rearm()
+        await settle()
+
     def change(self, **change: Any) -> None:
         self.session.change(self.session.find(Selector(user="alice")), Change(**change))
 
@@ -180,11 +188,7 @@ def test_a_disconnect_is_as_a_reject() -> None:
 
 def test_an_accept_that_was_on_its_way_when_the_disconnect_came_does_not_count() -> None:
     async def scenario(desk: Desk) -> None:
-        await desk.answer(ACCEPT._replace(session_timeout_s=None))
-        assert desk.authenticator._session is not None
-        desk.authenticator._session.hurry(0)
-        desk.authenticator._rearm()
-        await settle()
+        await desk.ask_again()
         assert len(desk.radius.asked) == 2
         desk.session.disconnect(desk.session.find(Selector(user="alice")))
         await desk.answer(ACCEPT)
@@ -195,11 +199,7 @@ def test_an_accept_that_was_on_its_way_when_the_disconnect_came_does_not_count()
 
 def test_a_disconnect_or_change_is_told_at_once_though_a_question_is_open() -> None:
     async def scenario(desk: Desk) -> None:
-        await desk.answer(ACCEPT._replace(session_timeout_s=None))
-        assert desk.authenticator._session is not None
-        desk.authenticator._session.hurry(0)
-        desk.authenticator._rearm()
-        await settle()
+        await desk.ask_again()
         changes = desk.changes
         desk.change(down_mbit=7)
         assert desk.changes > changes

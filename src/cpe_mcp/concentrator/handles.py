@@ -14,9 +14,9 @@ from cpe_mcp.concentrator.verdict import Verdict
 from cpe_mcp.policy.reasons import Reason
 
 HANDLES_MAX = 65536
-"""Subscribers, about 40 MiB; who brought a cookie longest ago goes first."""
+"""Subscribers, 21 MiB with names of 30 octets; who brought a cookie longest ago goes first."""
 ENDED_MAX = 65536
-"""Of whom handles are ended that have time left, about 20 MiB. None of them may be forgotten, so another is not taken."""
+"""Of whom handles are ended that have time left, 27 MiB. None of them may be forgotten, so another is not taken."""
 KEPT_S = 86400.0
 """How long after its end a handle is still known: flows that it began may run on, and a clock that is set back must not make
 an ended handle good again."""

@@ -77,9 +77,8 @@ class EndpointKeeper:
         actual, now, ours = self._there(), time.monotonic(), set(ours)
         if actual is None:
             return
-        self._added = {
-            row.address: self._added.get(row.address, now) for row in actual
-        }  # some of an earlier run of ours
+        # Some are of an earlier run of ours.
+        self._added = {row.address: self._added.get(row.address, now) for row in actual}
         self._made &= {(row.address, row.device_index) for row in actual}
         self._forget_deleted(now)
         vanished = {index for index in {row.device_index for row in actual} - ours if index and not _exists(index)}

@@ -465,11 +465,11 @@ class PathManager:
         """Probes that are due, verdicts that are ripe, and what follows from them."""
         self._prober.poll()
         now = time.monotonic()
-        is_busy = self._is_busy()
+        is_busy, healths = self._is_busy(), self._healths()
         for wan in self._wans.values():
             before, was_usable = wan.health.state, wan.health.is_usable()
             wan.health.is_needed = is_busy
-            wan.health.silence = silence_of(wan.name, self._healths())
+            wan.health.silence = silence_of(wan.name, healths)
             wan.health.tick(now)
             if wan.health.probe_due(now):
                 self._probe(wan)
@@ -682,9 +682,8 @@ class PathManager:
         counters = self._device_bytes.read(wan.device for wan in self._wans.values())
         for wan in self._wans.values():
             if wan.device in counters and wan.count(now, *counters[wan.device]) and wan.settings.is_metered():
-                self._next_look = (
-                    0.0  # first bytes after a while over a WAN that is hardly ever probed: does it still live?
-                )
+                # First bytes after a while over a WAN that is hardly ever probed: does it still live?
+                self._next_look = 0.0
         self._quotas.observe(counters)
         self._take_quotas()
 
