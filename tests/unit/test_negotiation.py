@@ -138,6 +138,19 @@ def test_unanswered_handshakes_of_a_wan_that_is_down_say_nothing() -> None:
     assert states(seen)["dsl"] == UNKNOWN
 
 
+def test_handshakes_that_got_no_answer_before_a_wan_was_up_are_not_held_against_it_later() -> None:
+    seen = Negotiations()
+    look(seen, 0.0, lte=1)
+    seen.count(1, handshakes("dsl", unanswered=3))
+    look(seen, 1.0, lte=1)
+    look(seen, 2.0, lte=1, dsl=2)
+    assert states(seen)["dsl"] == WORKS
+    assert not [row for row in evidence(seen, "dsl") if row[0] == "unanswered"]
+    look(seen, 3.0, lte=0, dsl=0)
+    seen.count(1, handshakes("dsl", unanswered=6))
+    assert states(seen)["dsl"] == STRIPS, "these were while it was up"
+
+
 @pytest.mark.requirement("Y-8")
 def test_what_fell_back_later_is_evidence_too() -> None:
     seen = Negotiations()

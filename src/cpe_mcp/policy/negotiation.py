@@ -77,7 +77,11 @@ class Negotiations:
             del self._counted[key]
 
     def look(self, now: float, subflows: Mapping[str, int]) -> None:
-        """Established subflows by WAN, of those WANs that have an endpoint and have been up for a while."""
+        """Established subflows by WAN, of those WANs that have an endpoint and have been up for a while. What got no answer
+        over the others says nothing of them, now or later."""
+        for name in self._recent.keys() - subflows.keys():
+            answered = [outcome for outcome in self._recent[name] if outcome != UNANSWERED]
+            self._recent[name] = collections.deque(answered, maxlen=RECENT)
         # Seen twice: a probe is a connection for a moment, too.
         self._subflows = {name: min(count, self._looked_at.get(name, 0)) for name, count in subflows.items()}
         self._looked_at = dict(subflows)

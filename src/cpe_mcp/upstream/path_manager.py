@@ -261,9 +261,12 @@ class PathManager:
         self._turn()
 
     def subflow_counts(self) -> dict[str, int]:
-        """Established subflows of each WAN that carries or is in backup."""
+        """Established subflows of each WAN that carries or is in backup, and over which concentrators are heard: without them
+        nothing that is missing says anything of the WAN."""
         placed = self._places.carrying | self._places.backup
-        return {name: wan.subflows for name, wan in self._wans.items() if name in placed}
+        return {
+            name: wan.subflows for name, wan in self._wans.items() if name in placed and wan.health.state != UNHEARD
+        }
 
     def bytes_by_wan(self) -> dict[str, tuple[int, int]]:
         """``name -> (up, down)``: all bytes of each WAN's device since the daemon started."""
